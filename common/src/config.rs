@@ -1,0 +1,1 @@
+//! Fixed clusters: the JSON shapes of the seeds.

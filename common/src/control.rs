@@ -1,0 +1,180 @@
+//! What servers and load balancers tell each other over UDP, as JSON frames
+//! on [`Lane::Control`](crate::udp::Lane::Control): few, small, and worth reading in a trace.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ClusterId, FolderId, ServerId};
+
+/// Version of the messages between processes. A peer that speaks another one
+/// is refused with a reason.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// The first frame on every link, in both directions.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`PROTOCOL_VERSION`] of the sender.
+    pub version: u32,
+    /// Who speaks.
+    pub from: Party,
+}
+
+/// One end of a link.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Party {
+    /// A load balancer.
+    LoadBalancer {
+        /// Its name, for logs.
+        name: String,
+    },
+    /// A server that is a member of a cluster.
+    Member {
+        /// Which cluster.
+        cluster: ClusterId,
+        /// Which server.
+        id: ServerId,
+        /// Which folder.
+        folder: FolderId,
+        /// The UDP address that it is reached at.
+        peer: SocketAddr,
+    },
+    /// A server that is no member yet and only talks to load balancers.
+    Fresh {
+        /// Which folder.
+        folder: FolderId,
+    },
+}
+
+/// How a server is found; the `info` of a Raft member, as JSON.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MemberInfo {
+    /// Its folder.
+    pub folder: FolderId,
+    /// Its name, e.g. `srv-1`.
+    pub name: String,
+    /// UDP address for servers and load balancers.
+    pub peer: SocketAddr,
+    /// TCP address for clients.
+    pub client: SocketAddr,
+}
+
+/// A member as the replicated configuration has it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MemberRecord {
+    /// Its id.
+    pub id: ServerId,
+    /// Whether it votes; otherwise it is a learner.
+    pub voter: bool,
+    /// How it is found.
+    pub info: MemberInfo,
+}
+
+/// What a server is right now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Registered, waiting for bootstrap or admission.
+    Fresh,
+    /// Receives the log without voting.
+    Learner,
+    /// Follows a leader, or waits for one.
+    Follower,
+    /// Campaigns.
+    Candidate,
+    /// Leads.
+    Leader,
+}
+
+/// Server to load balancer.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "operation")]
+pub enum ToLb {
+    /// Registers, and from then on reports: on every change, and at least each
+    /// [`REPORT_INTERVAL`](crate::limits::REPORT_INTERVAL).
+    Report(Report),
+    /// The sender stops on purpose.
+    Goodbye,
+    /// Answer of a leader to [`ToServer::Admit`].
+    Admitted {
+        /// Whom.
+        folder: FolderId,
+        /// Done under this id, or why not.
+        result: Result<ServerId, String>,
+    },
+}
+
+/// A server's view of itself and its cluster.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// How to find it.
+    pub info: MemberInfo,
+    /// Its cluster and id; `None` for a fresh server.
+    pub member: Option<(ClusterId, ServerId)>,
+    /// What it is.
+    pub role: Role,
+    /// Raft term.
+    pub term: u64,
+    /// Whom it follows (itself when it leads).
+    pub leader: Option<ServerId>,
+    /// Last index in its log.
+    pub last_index: u64,
+    /// Highest index known committed.
+    pub commit_index: u64,
+    /// Highest index applied.
+    pub applied_index: u64,
+    /// The configuration in force.
+    pub members: Vec<MemberRecord>,
+    /// Keys in the keystore.
+    pub keys: u64,
+    /// Bytes that the items take in memory.
+    pub memory_bytes: u64,
+    /// Seconds since the process started.
+    pub uptime_secs: u64,
+    /// Operations answered since the process started: reads.
+    pub reads: u64,
+    /// Operations answered since the process started: writes.
+    pub writes: u64,
+    /// Open client connections.
+    pub connections: u64,
+    /// Process id, for people.
+    pub pid: u32,
+}
+
+/// Load balancer to server.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "operation")]
+pub enum ToServer {
+    /// Answer to the first report of a link.
+    Registered {
+        /// The load balancer's name.
+        lb: String,
+        /// What the server waits for, in words, when it is fresh.
+        waiting_for: Option<String>,
+    },
+    /// The registration is refused; the server stops with this reason.
+    Refused {
+        /// Why, and what to do.
+        why: String,
+    },
+    /// Become a member of this cluster: sent to the first voters at bootstrap,
+    /// and to a fresh server that the leader has admitted. Idempotent; refused
+    /// by a server that holds another cluster's data.
+    Adopt {
+        /// Which cluster.
+        cluster: ClusterId,
+        /// The receiver's id.
+        id: ServerId,
+        /// The first membership, when this bootstraps a cluster; empty for a
+        /// server that joins one and learns the membership from its log.
+        voters: Vec<MemberRecord>,
+        /// Campaign at once: sent to the one registered first.
+        campaign: bool,
+    },
+    /// To the leader: admit a fresh server as a learner. Idempotent by folder.
+    Admit {
+        /// Whom.
+        info: MemberInfo,
+    },
+}

@@ -1,0 +1,1 @@
+//! The answers to `get-servers` and `config get cluster`.

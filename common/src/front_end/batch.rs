@@ -1,0 +1,82 @@
+//! Requests on their way to a service, and the replies on their way back.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use crate::memcached::Request;
+
+/// The requests of one read from one connection, with room for their replies.
+///
+/// Whoever holds it answers every request in order into `out` (nothing for
+/// one that wants no reply) and calls [`Batch::finish`]. A batch that is
+/// dropped instead closes its connection: a client must never wait for an
+/// answer that nobody will give.
+pub struct Batch {
+    /// In the order in which they were sent.
+    pub requests: Vec<Request>,
+    /// The replies so far, as they go to the socket.
+    pub out: BytesMut,
+    /// About how many bytes `requests` hold, for bounds on what waits.
+    pub bytes: usize,
+    origin: Option<Arc<dyn Finish>>,
+}
+
+/// Where a batch goes back to.
+pub trait Finish: Send + Sync {
+    /// Takes the batch's buffers back; `replies` is `None` when the batch was
+    /// dropped without an answer.
+    fn finish(&self, finished: Finished);
+}
+
+/// A batch that is done, taken apart for its origin.
+pub struct Finished {
+    /// The requests, to be cleared and used again.
+    pub requests: Vec<Request>,
+    /// The replies.
+    pub out: BytesMut,
+    /// False: the batch was dropped without all of its answers.
+    pub complete: bool,
+}
+
+impl Batch {
+    /// A batch that goes back to `origin`.
+    pub fn new(
+        requests: Vec<Request>,
+        out: BytesMut,
+        bytes: usize,
+        origin: Arc<dyn Finish>,
+    ) -> Self {
+        Batch { requests, out, bytes, origin: Some(origin) }
+    }
+
+    /// All requests are answered in `out`: back to where it came from.
+    pub fn finish(mut self) {
+        self.give_back(true);
+    }
+
+    fn give_back(&mut self, complete: bool) {
+        if let Some(origin) = self.origin.take() {
+            origin.finish(Finished {
+                requests: std::mem::take(&mut self.requests),
+                out: std::mem::take(&mut self.out),
+                complete,
+            });
+        }
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.give_back(false);
+    }
+}
+
+impl std::fmt::Debug for Batch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Batch")
+            .field("requests", &self.requests)
+            .field("out", &self.out.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,60 @@
+//! Every bound of the product, with its reason.
+
+use std::time::Duration;
+
+/// Longest key, in bytes (memcached `doc/protocol.txt`, "Keys").
+pub const MAX_KEY_BYTES: usize = 250;
+
+/// Longest command line that is waited for, in bytes without its data block.
+/// memcached closes a connection that sends 2 KiB without a line end, unless
+/// it is a multi-key get: those may be as long as [`MAX_GET_LINE_BYTES`].
+pub const MAX_LINE_BYTES: usize = 2048;
+
+/// Longest `get`/`gets` line in bytes: room for about 256 of the longest keys.
+pub const MAX_GET_LINE_BYTES: usize = 64 * 1024;
+
+/// Largest value by default, as memcached's `-I`.
+pub const DEFAULT_MAX_VALUE_BYTES: usize = 1024 * 1024;
+
+/// Requests of one connection that are handed over as one batch. More would
+/// let one deep pipeline delay everybody else's turn.
+pub const MAX_BATCH_REQUESTS: usize = 256;
+
+/// Bytes of requests that one batch holds before it is handed over.
+pub const MAX_BATCH_BYTES: usize = 256 * 1024;
+
+/// Client connections on one listener by default (memcached's `-c` is 1024).
+pub const DEFAULT_MAX_CONNECTIONS: usize = 4096;
+
+/// How long a request waits for a leader before it is refused.
+pub const NO_LEADER_WAIT: Duration = Duration::from_millis(1500);
+
+/// How long a request that was proposed waits for its outcome. The sum with
+/// a wait for a leader stays within the same bound: a request has one deadline.
+pub const REQUEST_DEADLINE: Duration = Duration::from_millis(1500);
+
+/// Requests and bytes that wait for a leader on one server.
+pub const MAX_PARKED_BATCHES: usize = 8192;
+/// See [`MAX_PARKED_BATCHES`].
+pub const MAX_PARKED_BYTES: usize = 64 * 1024 * 1024;
+
+/// Largest frame on a UDP link: a whole batch of requests with its values, or
+/// a batch of log entries, and some room.
+pub const MAX_FRAME_BYTES: usize = 16 * 1024 * 1024;
+
+/// Bytes queued on one lane of a link before frames are refused.
+pub const MAX_LANE_QUEUE_BYTES: usize = 32 * 1024 * 1024;
+
+/// Addresses in a discovery answer (the seed's protocol: "not all the
+/// servers, or the load balancer is pointless").
+pub const MAX_DISCOVERY_LINES: usize = 5;
+
+/// How often a server reports to its load balancers.
+pub const REPORT_INTERVAL: Duration = Duration::from_millis(250);
+
+/// A server that was silent for so long is out of the rotation.
+pub const SILENT_AFTER: Duration = Duration::from_millis(1000);
+
+const _: () = assert!(MAX_LINE_BYTES > MAX_KEY_BYTES + 128);
+const _: () = assert!(MAX_FRAME_BYTES > DEFAULT_MAX_VALUE_BYTES + 2 * MAX_BATCH_BYTES);
+const _: () = assert!(MAX_LANE_QUEUE_BYTES >= 2 * MAX_FRAME_BYTES);

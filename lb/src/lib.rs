@@ -1,0 +1,3 @@
+//! The load balancer.
+
+pub mod config;

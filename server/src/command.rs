@@ -1,0 +1,179 @@
+//! What an entry of the log does to the keystore, and its bytes.
+//!
+//! ```text
+//! command    op:u8 clock_ms:u64 body
+//! store      op = 1 set, 2 add, 3 replace, 4 append, 5 prepend, 6 cas
+//!            [cas:u64 when op = 6] flags:u32 deadline_ms:u64 klen:u8 key value
+//! delete     op = 7   klen:u8 key
+//! arithmetic op = 8 incr, 9 decr   delta:u64 klen:u8 key
+//! ```
+//! Integers are little-endian; `value` is the rest.
+
+use bytes::{Buf, BufMut, Bytes};
+use common::memcached::{Arithmetic, StoreVerb};
+
+/// One decoded command; borrows from the entry's payload.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Command<'a> {
+    /// The leader's replicated clock, in unix milliseconds; never goes back
+    /// along the log.
+    pub clock_ms: u64,
+    /// What to do.
+    pub operation: Operation<'a>,
+}
+
+/// What a command does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Operation<'a> {
+    /// A storage command.
+    Store {
+        /// Which.
+        verb: StoreVerb,
+        /// Under which key.
+        key: &'a [u8],
+        /// Opaque flags.
+        flags: u32,
+        /// Unix milliseconds; 0: never expires.
+        deadline_ms: u64,
+        /// The value.
+        value: &'a [u8],
+    },
+    /// Removes a key.
+    Delete {
+        /// Which.
+        key: &'a [u8],
+    },
+    /// Adds to or subtracts from a number.
+    Arithmetic {
+        /// Which way.
+        operation: Arithmetic,
+        /// Which key.
+        key: &'a [u8],
+        /// By how much.
+        delta: u64,
+    },
+}
+
+/// The payload of a Raft entry: an encoded [`Command`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Payload(pub Bytes);
+
+impl raft::Payload for Payload {
+    fn size(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// Why bytes are no command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CommandError {
+    /// They end in the middle.
+    #[error("the command is cut short")]
+    Short,
+    /// The first byte is unknown.
+    #[error("unknown command code {0}: written by a newer version?")]
+    Unknown(u8),
+    /// A key of 0 or more than 250 bytes.
+    #[error("a key of {0} bytes")]
+    KeyLength(usize),
+}
+
+impl Command<'_> {
+    /// Appends the encoded command.
+    pub fn encode(&self, out: &mut impl BufMut) {
+        match self.operation {
+            Operation::Store { verb, key, flags, deadline_ms, value } => {
+                let (op, cas) = match verb {
+                    StoreVerb::Set => (1, None),
+                    StoreVerb::Add => (2, None),
+                    StoreVerb::Replace => (3, None),
+                    StoreVerb::Append => (4, None),
+                    StoreVerb::Prepend => (5, None),
+                    StoreVerb::Cas(token) => (6, Some(token)),
+                };
+                out.put_u8(op);
+                out.put_u64_le(self.clock_ms);
+                if let Some(token) = cas {
+                    out.put_u64_le(token);
+                }
+                out.put_u32_le(flags);
+                out.put_u64_le(deadline_ms);
+                put_key(out, key);
+                out.put_slice(value);
+            }
+            Operation::Delete { key } => {
+                out.put_u8(7);
+                out.put_u64_le(self.clock_ms);
+                put_key(out, key);
+            }
+            Operation::Arithmetic { operation, key, delta } => {
+                out.put_u8(match operation {
+                    Arithmetic::Incr => 8,
+                    Arithmetic::Decr => 9,
+                });
+                out.put_u64_le(self.clock_ms);
+                out.put_u64_le(delta);
+                put_key(out, key);
+            }
+        }
+    }
+}
+
+impl<'a> Command<'a> {
+    /// Reads a command back.
+    ///
+    /// # Errors
+    /// When the bytes are not exactly one command.
+    pub fn decode(mut bytes: &'a [u8]) -> Result<Self, CommandError> {
+        let op = take(&mut bytes, 1)?[0];
+        let clock_ms = take_u64(&mut bytes)?;
+        let operation = match op {
+            1..=6 => {
+                let verb = match op {
+                    1 => StoreVerb::Set,
+                    2 => StoreVerb::Add,
+                    3 => StoreVerb::Replace,
+                    4 => StoreVerb::Append,
+                    5 => StoreVerb::Prepend,
+                    _ => StoreVerb::Cas(take_u64(&mut bytes)?),
+                };
+                let flags = take(&mut bytes, 4)?.get_u32_le();
+                let deadline_ms = take_u64(&mut bytes)?;
+                let key = take_key(&mut bytes)?;
+                Operation::Store { verb, key, flags, deadline_ms, value: bytes }
+            }
+            7 => Operation::Delete { key: take_key(&mut bytes)? },
+            8 | 9 => {
+                let operation = if op == 8 { Arithmetic::Incr } else { Arithmetic::Decr };
+                let delta = take_u64(&mut bytes)?;
+                Operation::Arithmetic { operation, key: take_key(&mut bytes)?, delta }
+            }
+            other => return Err(CommandError::Unknown(other)),
+        };
+        Ok(Command { clock_ms, operation })
+    }
+}
+
+fn put_key(out: &mut impl BufMut, key: &[u8]) {
+    debug_assert!(!key.is_empty() && key.len() <= common::limits::MAX_KEY_BYTES);
+    out.put_u8(key.len() as u8);
+    out.put_slice(key);
+}
+
+fn take<'a>(bytes: &mut &'a [u8], count: usize) -> Result<&'a [u8], CommandError> {
+    let (head, tail) = bytes.split_at_checked(count).ok_or(CommandError::Short)?;
+    *bytes = tail;
+    Ok(head)
+}
+
+fn take_u64(bytes: &mut &[u8]) -> Result<u64, CommandError> {
+    Ok(take(bytes, 8)?.get_u64_le())
+}
+
+fn take_key<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], CommandError> {
+    let length = usize::from(take(bytes, 1)?[0]);
+    if length == 0 || length > common::limits::MAX_KEY_BYTES {
+        return Err(CommandError::KeyLength(length));
+    }
+    take(bytes, length)
+}

@@ -1,0 +1,91 @@
+//! What a server is started with, and what it says while it starts.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use common::control::{MemberRecord, Role};
+use common::ids::{ClusterId, ServerId};
+
+/// Settings of one server process.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Its name, e.g. `srv-1`.
+    pub name: String,
+    /// Its folder, holding `identity` and `lock`.
+    pub dir: PathBuf,
+    /// The write-ahead log: a folder of segments; `DIR/log-file` by default.
+    pub log_file: PathBuf,
+    /// The checkpoint; `DIR/keystore-file` by default.
+    pub keystore_file: PathBuf,
+    /// The cluster key's file.
+    pub key_file: PathBuf,
+    /// Load balancers to register with; empty with `fixed`.
+    pub lbs: Vec<SocketAddr>,
+    /// A cluster given by a configuration file instead of a load balancer.
+    pub fixed: Option<FixedCluster>,
+    /// Leader's heartbeat interval.
+    pub heartbeat: Duration,
+    /// Range of the election timeout.
+    pub election_timeout: (Duration, Duration),
+    /// Largest value accepted, in bytes.
+    pub max_value_bytes: usize,
+    /// Client connections accepted at a time.
+    pub max_connections: usize,
+}
+
+/// The members of a cluster without a load balancer (`store run`).
+#[derive(Clone, Debug)]
+pub struct FixedCluster {
+    /// Derived from the configuration, the same on every server.
+    pub cluster: ClusterId,
+    /// This server.
+    pub id: ServerId,
+    /// Everybody.
+    pub members: Vec<MemberRecord>,
+}
+
+/// The sockets of a server, bound by whoever decides about ports.
+#[derive(Debug)]
+pub struct Sockets {
+    /// For clients.
+    pub client: std::net::TcpListener,
+    /// For servers and load balancers.
+    pub peer: std::net::UdpSocket,
+}
+
+/// Steps of a start, in the order in which they happen.
+#[derive(Clone, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "step")]
+pub enum Progress {
+    /// The disk is read and the sockets serve.
+    Serving {
+        /// For clients.
+        client: SocketAddr,
+        /// For servers and load balancers.
+        peer: SocketAddr,
+        /// Entries that were replayed from the log-file.
+        replayed: u64,
+    },
+    /// A load balancer has accepted the registration.
+    Registered {
+        /// Which.
+        lb: SocketAddr,
+        /// What a fresh server waits for, e.g. "1 more server".
+        waiting_for: Option<String>,
+    },
+    /// It is a member of a cluster and knows its role.
+    Member {
+        /// Which cluster.
+        cluster: ClusterId,
+        /// Its id.
+        id: ServerId,
+        /// Its role.
+        role: Role,
+    },
+    /// No load balancer answered for five seconds, or one refused.
+    NotRegistered {
+        /// Which address, what happened, what to do.
+        why: String,
+    },
+}

@@ -1,0 +1,11 @@
+//! A store server.
+//!
+//! One way through, no layer calls upstream:
+//! `connection bytes -> parse -> propose -> raft -> log-file + transport ->
+//! commit -> apply -> reply`.
+
+pub mod command;
+pub mod config;
+pub mod keystore;
+pub mod keystore_file;
+pub mod log_file;
