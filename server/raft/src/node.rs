@@ -123,6 +123,10 @@ impl<P: Payload> Node<P> {
         None
     }
     /// Its term.
+    pub fn commit(&self) -> Index {
+        0
+    }
+
     pub fn term(&self) -> Term {
         0
     }
