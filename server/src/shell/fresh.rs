@@ -8,11 +8,17 @@ use common::memcached::{self, Reply};
 
 use super::inbox::Input;
 use super::{Shell, restore};
+use crate::config::Progress;
 
 /// Serves until a load balancer names a cluster; `None` when asked to stop.
 pub(super) async fn wait_for_adoption(
     shell: &mut Shell,
 ) -> anyhow::Result<Option<(ClusterId, ServerId)>> {
+    (shell.progress)(Progress::Serving {
+        client: shell.info.client,
+        peer: shell.info.peer,
+        replayed: 0,
+    });
     let mut inputs = Vec::new();
     let mut adopted = None;
     loop {
@@ -45,7 +51,7 @@ fn lb_message(
     match message {
         ToServer::Registered { lb: name, waiting_for } => {
             tracing::info!(%lb, name, waiting_for, "registered");
-            (shell.progress)(crate::config::Progress::Registered { lb, waiting_for });
+            (shell.progress)(Progress::Registered { lb, waiting_for });
             Ok(None)
         }
         ToServer::Refused { why } => anyhow::bail!("load balancer {lb} refused this server: {why}"),
