@@ -13,7 +13,7 @@ use crate::background::{self, Background};
 use crate::failure::{Failure, Outcome, say};
 use crate::home::{Home, LbSettings, Node, Settings};
 use crate::serve::{self, LOOPBACK};
-use crate::sockets::{self, Port};
+use crate::sockets::{self, CLIENT_OPTIONS, Port, SERVER_OPTIONS};
 
 /// Fresh servers that make a cluster, unless told otherwise.
 const DEFAULT_EXPECT: u16 = 2;
@@ -33,7 +33,7 @@ fn plan(args: &AddLbArgs, node: &Node) -> Outcome<Plan> {
     let recorded = match node.settings()? {
         None => None,
         Some(Settings::LoadBalancer(lb)) => Some(lb),
-        Some(Settings::Server(_)) => {
+        Some(Settings::Server(_) | Settings::Fixed(_)) => {
             return Err(Failure::usage(format!(
                 "{} is the folder of a server: choose another --name",
                 node.dir.display()
@@ -133,8 +133,8 @@ fn foreground(args: &AddLbArgs, home: &Home, node: &Node, announcer: Announcer) 
     ClusterKey::load_or_create(&home.key_file())
         .map_err(|error| Failure::refused(format!("cannot have a cluster key: {error:#}")))?;
     let sockets = Sockets {
-        client: sockets::bind_clients(plan.client.0, plan.client.1)?,
-        server: sockets::bind_servers(plan.server.0, plan.server.1)?,
+        client: sockets::bind_clients(plan.client.0, plan.client.1, CLIENT_OPTIONS)?,
+        server: sockets::bind_servers(plan.server.0, plan.server.1, SERVER_OPTIONS)?,
     };
     let address = |result: std::io::Result<_>| {
         result.map_err(|error| Failure::refused(format!("a socket has no address: {error}")))

@@ -16,11 +16,13 @@ use crate::background::{self, Background};
 use crate::failure::{Failure, Outcome, say};
 use crate::home::{CommandLock, Home, Node, ServerSettings, Settings, split_number};
 use crate::serve::{self, LOOPBACK};
-use crate::sockets::{self, Port};
+use crate::sockets::{self, CLIENT_OPTIONS, Port, SERVER_OPTIONS};
 use crate::values::{self, TimeoutRange};
 
-const DEFAULT_HEARTBEAT_MS: u64 = 50;
-const DEFAULT_ELECTION_TIMEOUT: TimeoutRange = TimeoutRange { low_ms: 200, high_ms: 400 };
+/// Between heartbeats, unless told otherwise.
+pub(crate) const DEFAULT_HEARTBEAT_MS: u64 = 50;
+/// Random waits for a leader, unless told otherwise.
+pub(crate) const DEFAULT_ELECTION_TIMEOUT: TimeoutRange = TimeoutRange { low_ms: 200, high_ms: 400 };
 
 /// Reading the log-file of a large server takes long, and says so.
 const RECOVERY: Duration = Duration::from_secs(600);
@@ -49,9 +51,9 @@ fn plan(args: &AddSrvArgs, home: &Home, node: &Node) -> Outcome<Plan> {
     let settings = match node.settings()? {
         None => None,
         Some(Settings::Server(server)) => Some(server),
-        Some(Settings::LoadBalancer(_)) => {
+        Some(Settings::LoadBalancer(_) | Settings::Fixed(_)) => {
             return Err(Failure::usage(format!(
-                "{} is the folder of a load balancer: choose another --name",
+                "{} is the folder of something else: choose another --name",
                 node.dir.display()
             )));
         }
@@ -134,7 +136,7 @@ pub(crate) fn run(args: &AddSrvArgs) -> Outcome {
             foreground(args, &home, &node, lock, announcer)
         });
     }
-    if let Some(pid) = node.running()? {
+    if let Some(pid) = node.running() {
         return Err(serve::already_running(&node, pid));
     }
     let plan = plan(args, &home, &node)?;
@@ -298,8 +300,8 @@ fn foreground(
     serve::claim(node)?;
     let plan = plan(args, home, node)?;
     let sockets = Sockets {
-        client: sockets::bind_clients(plan.client.0, plan.client.1)?,
-        peer: sockets::bind_servers(plan.peer.0, plan.peer.1)?,
+        client: sockets::bind_clients(plan.client.0, plan.client.1, CLIENT_OPTIONS)?,
+        peer: sockets::bind_servers(plan.peer.0, plan.peer.1, SERVER_OPTIONS)?,
     };
     serve::warn_if_open(plan.client.0);
     let config = ServerConfig {

@@ -208,12 +208,12 @@ pub(crate) struct RunArgs {
     /// Folder for the server's identity and lock [default: LOG-FILE.server]
     #[arg(long)]
     pub(crate) dir: Option<PathBuf>,
-    /// Interval of the leader's heartbeats
-    #[arg(long, default_value = "50ms", value_parser = values::duration)]
-    pub(crate) heartbeat: Duration,
-    /// Range of the election timeout
-    #[arg(long, default_value = "200ms..400ms", value_parser = values::timeout_range)]
-    pub(crate) election_timeout: TimeoutRange,
+    /// Interval of the leader's heartbeats [default: from the configuration, or 50ms]
+    #[arg(long, value_parser = values::duration)]
+    pub(crate) heartbeat: Option<Duration>,
+    /// Range of the election timeout [default: from the configuration, or 200ms..400ms]
+    #[arg(long, value_parser = values::timeout_range)]
+    pub(crate) election_timeout: Option<TimeoutRange>,
     /// Largest value, e.g. 512k or 2m
     #[arg(short = 'I', long, default_value = "1m", value_parser = values::item_size)]
     pub(crate) max_item_size: usize,
@@ -268,7 +268,7 @@ pub(crate) struct DownArgs {
 #[command(after_help = "Examples:\n  store log store-data/srv-1\n  \
     store log store-data/srv-1 --from 10 --to 20 --all")]
 pub(crate) struct LogArgs {
-    /// The server's folder, e.g. store-data/srv-1
+    /// The server's folder, e.g. store-data/srv-1 (of `store run`: LOG-FILE.server)
     pub(crate) dir: PathBuf,
     /// Also entries that store nothing, with their terms
     #[arg(long)]
@@ -285,7 +285,7 @@ pub(crate) struct LogArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  store keystore store-data/srv-1")]
 pub(crate) struct KeystoreArgs {
-    /// The server's folder, e.g. store-data/srv-1
+    /// The server's folder, e.g. store-data/srv-1 (of `store run`: LOG-FILE.server)
     pub(crate) dir: PathBuf,
 }
 

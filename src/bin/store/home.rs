@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use common::folder;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Outcome};
@@ -48,6 +49,8 @@ pub(crate) enum Settings {
     LoadBalancer(LbSettings),
     /// A server.
     Server(ServerSettings),
+    /// A server of a fixed cluster.
+    Fixed(FixedSettings),
 }
 
 /// How a load balancer was started last.
@@ -81,12 +84,26 @@ pub(crate) struct ServerSettings {
     pub(crate) registered: bool,
 }
 
+/// How a server of a fixed cluster was started last.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct FixedSettings {
+    /// For clients.
+    pub(crate) client: SocketAddr,
+    /// For other servers.
+    pub(crate) peer: SocketAddr,
+    /// Its log-file.
+    pub(crate) log_file: PathBuf,
+    /// Its keystore-file.
+    pub(crate) keystore_file: PathBuf,
+}
+
 impl Settings {
     /// Where clients reach the node.
     pub(crate) fn client(&self) -> SocketAddr {
         match self {
             Settings::LoadBalancer(lb) => lb.client,
             Settings::Server(server) => server.client,
+            Settings::Fixed(server) => server.client,
         }
     }
 
@@ -95,6 +112,7 @@ impl Settings {
         match self {
             Settings::LoadBalancer(lb) => lb.server,
             Settings::Server(server) => server.peer,
+            Settings::Fixed(server) => server.peer,
         }
     }
 }
@@ -126,7 +144,7 @@ impl Home {
         Ok(home)
     }
 
-    /// The folder itself.
+    /// The folder itself, absolute.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
@@ -198,9 +216,9 @@ impl Home {
             let unused = match node.settings()? {
                 None => true,
                 Some(Settings::Server(server)) => !server.registered,
-                Some(Settings::LoadBalancer(_)) => false,
+                Some(Settings::LoadBalancer(_) | Settings::Fixed(_)) => false,
             };
-            if !node.dir.exists() || (unused && node.running()?.is_none()) {
+            if !node.dir.exists() || (unused && node.running().is_none()) {
                 return Ok(node.name);
             }
         }
@@ -219,33 +237,8 @@ impl Home {
 impl Node {
     /// The pid of the process that runs on this folder. A pid is believed only
     /// while the lock is held, so that a stale one is never signalled.
-    pub(crate) fn running(&self) -> Outcome<Option<u32>> {
-        let path = self.dir.join(LOCK);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => {
-                return Err(Failure::refused(format!("cannot read {}: {error}", path.display())));
-            }
-        };
-        // A shared lock: two commands that look at the same time do not take
-        // each other for the process.
-        match file.try_lock_shared() {
-            Ok(()) => Ok(None),
-            Err(fs::TryLockError::WouldBlock) => {
-                let text = fs::read_to_string(&path).unwrap_or_default();
-                match text.trim().parse() {
-                    Ok(pid) => Ok(Some(pid)),
-                    Err(_) => Err(Failure::refused(format!(
-                        "{} is held by a process but names none",
-                        path.display()
-                    ))),
-                }
-            }
-            Err(fs::TryLockError::Error(error)) => {
-                Err(Failure::refused(format!("cannot look at {}: {error}", path.display())))
-            }
-        }
+    pub(crate) fn running(&self) -> Option<u32> {
+        folder::holder(&self.dir)
     }
 
     /// What is recorded about it.
@@ -341,12 +334,12 @@ mod tests {
     fn only_a_held_lock_names_a_process() {
         let temp = tempfile::tempdir().unwrap();
         let node = Home::create(temp.path()).unwrap().node("srv-1");
-        assert_eq!(node.running().unwrap(), None);
+        assert_eq!(node.running(), None);
         fs::create_dir(&node.dir).unwrap();
         fs::write(node.dir.join(LOCK), "4711\n").unwrap();
-        assert_eq!(node.running().unwrap(), None, "a stale pid");
+        assert_eq!(node.running(), None, "a stale pid");
         let held = File::options().write(true).open(node.dir.join(LOCK)).unwrap();
         held.lock().unwrap();
-        assert_eq!(node.running().unwrap(), Some(4711));
+        assert_eq!(node.running(), Some(4711));
     }
 }

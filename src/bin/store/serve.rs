@@ -72,7 +72,7 @@ pub(crate) fn claim(node: &Node) -> Outcome {
     std::fs::create_dir_all(&node.dir).map_err(|error| {
         Failure::usage(format!("cannot make the folder {}: {error}", node.dir.display()))
     })?;
-    match node.running()? {
+    match node.running() {
         None => Ok(()),
         Some(pid) => Err(already_running(node, pid)),
     }

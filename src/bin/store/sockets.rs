@@ -29,78 +29,80 @@ impl Port {
 
 /// What a socket is for, in errors.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Purpose {
+struct Purpose<'a> {
     /// `TCP` or `UDP`.
     protocol: &'static str,
     /// Who connects to it.
     audience: &'static str,
-    /// The options that choose another address.
-    options: (&'static str, &'static str),
+    /// How to choose another address.
+    advice: &'a str,
 }
 
-/// The client side of any node.
-pub(crate) const FOR_CLIENTS: Purpose =
-    Purpose { protocol: "TCP", audience: "clients", options: ("--cip", "--cport") };
-/// The side that faces servers and load balancers.
-pub(crate) const FOR_SERVERS: Purpose =
-    Purpose { protocol: "UDP", audience: "servers", options: ("--sip", "--sport") };
+/// How to choose another address for clients.
+pub(crate) const CLIENT_OPTIONS: &str = "choose another with --cip and --cport";
+/// How to choose another address for servers.
+pub(crate) const SERVER_OPTIONS: &str = "choose another with --sip and --sport";
 
-impl fmt::Display for Purpose {
+impl fmt::Display for Purpose<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, for {}", self.protocol, self.audience)
     }
 }
 
 /// Listens for clients.
-pub(crate) fn bind_clients(ip: IpAddr, port: Port) -> Outcome<TcpListener> {
-    let listener = bind(ip, port, FOR_CLIENTS, |address| TcpListener::bind(address))?;
-    listener.set_nonblocking(true).map_err(|error| failed(ip, error, FOR_CLIENTS))?;
-    Ok(listener)
+pub(crate) fn bind_clients(ip: IpAddr, port: Port, advice: &str) -> Outcome<TcpListener> {
+    let purpose = Purpose { protocol: "TCP", audience: "clients", advice };
+    bind(ip, port, purpose, |address| {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    })
 }
 
 /// Listens for servers.
-pub(crate) fn bind_servers(ip: IpAddr, port: Port) -> Outcome<UdpSocket> {
-    let socket = bind(ip, port, FOR_SERVERS, |address| UdpSocket::bind(address))?;
-    socket.set_nonblocking(true).map_err(|error| failed(ip, error, FOR_SERVERS))?;
-    Ok(socket)
+pub(crate) fn bind_servers(ip: IpAddr, port: Port, advice: &str) -> Outcome<UdpSocket> {
+    let purpose = Purpose { protocol: "UDP", audience: "servers", advice };
+    bind(ip, port, purpose, |address| {
+        let socket = UdpSocket::bind(address)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    })
 }
 
 fn bind<S>(
     ip: IpAddr,
     port: Port,
-    purpose: Purpose,
+    purpose: Purpose<'_>,
     bind: impl Fn(SocketAddr) -> io::Result<S>,
 ) -> Outcome<S> {
     let (first, last) = match port {
         Port::Exactly(port) => (port, port),
         Port::From(port) => (port, port.saturating_add(SEARCH)),
     };
+    let advice = purpose.advice;
     for port in first..=last {
-        match bind(SocketAddr::new(ip, port)) {
+        let address = SocketAddr::new(ip, port);
+        match bind(address) {
             Ok(socket) => return Ok(socket),
             Err(error) if error.kind() == ErrorKind::AddrInUse => {}
-            Err(error) => return Err(failed(SocketAddr::new(ip, port), error, purpose)),
+            Err(error) => {
+                return Err(Failure::usage(format!(
+                    "cannot listen on {address} ({purpose}): {error}; {advice}"
+                )));
+            }
         }
     }
-    let (_, option) = purpose.options;
     Err(Failure::usage(if first == last {
         let address = SocketAddr::new(ip, first);
         let holder = holder(address, purpose);
-        format!("{address} ({purpose}) is taken by {holder}: choose another port with {option}")
+        format!("{address} ({purpose}) is taken by {holder}; {advice}")
     } else {
-        format!("{ip}, ports {first} to {last} ({purpose}) are all taken: choose one with {option}")
+        format!("{ip}, ports {first} to {last} ({purpose}) are all taken; {advice}")
     }))
 }
 
-fn failed(address: impl fmt::Display, error: impl fmt::Display, purpose: Purpose) -> Failure {
-    let (ip, port) = purpose.options;
-    Failure::usage(format!(
-        "cannot listen on {address} ({purpose}): {error}; choose with {ip} and {port}"
-    ))
-}
-
 /// Who listens there, as far as it tells.
-fn holder(address: SocketAddr, purpose: Purpose) -> String {
+fn holder(address: SocketAddr, purpose: Purpose<'_>) -> String {
     if purpose.protocol == "TCP" {
         let stats = Connection::connect(address, Duration::from_millis(300))
             .and_then(|mut connection| connection.stats());
@@ -127,11 +129,11 @@ mod tests {
     fn a_taken_port_is_named_or_passed_over() {
         let taken = UdpSocket::bind((IP, 0)).unwrap();
         let port = taken.local_addr().unwrap().port();
-        let failure = bind_servers(IP, Port::Exactly(port)).unwrap_err();
+        let failure = bind_servers(IP, Port::Exactly(port), SERVER_OPTIONS).unwrap_err();
         assert_eq!(failure.code, crate::failure::USAGE);
         assert!(failure.message.contains(&format!("127.0.0.1:{port}")), "{failure}");
         assert!(failure.message.contains("--sport"), "{failure}");
-        let next = bind_servers(IP, Port::From(port)).unwrap();
+        let next = bind_servers(IP, Port::From(port), SERVER_OPTIONS).unwrap();
         assert!(next.local_addr().unwrap().port() > port);
     }
 

@@ -224,7 +224,7 @@ fn typed(value: &str) -> serde_json::Value {
 fn folders(home: &Home) -> Outcome {
     let mut rows = Vec::new();
     for node in home.nodes()? {
-        let running = node.running()?;
+        let running = node.running();
         let settings = node.settings()?;
         let address = |of: fn(&Settings) -> SocketAddr| {
             settings.as_ref().map_or("-".to_owned(), |settings| of(settings).to_string())

@@ -39,7 +39,7 @@ pub(crate) fn stop(args: &StopArgs) -> Outcome {
             home.dir().display()
         )));
     }
-    let Some(pid) = node.running()? else {
+    let Some(pid) = node.running() else {
         say!("{} does not run.", node.name);
         return Ok(());
     };
@@ -53,7 +53,7 @@ pub(crate) fn down(args: &DownArgs) -> Outcome {
     let mut servers = Vec::new();
     let mut lbs = Vec::new();
     for node in home.nodes()? {
-        let Some(pid) = node.running()? else { continue };
+        let Some(pid) = node.running() else { continue };
         match node.settings()? {
             Some(Settings::LoadBalancer(_)) => lbs.push((node, pid)),
             _ => servers.push((node, pid)),
@@ -81,7 +81,7 @@ fn wait(nodes: &[(Node, u32)]) -> Outcome {
     while !left.is_empty() {
         let mut running = Vec::new();
         for entry @ (node, pid) in left {
-            if node.running()? == Some(*pid) {
+            if node.running() == Some(*pid) {
                 running.push(entry);
             } else {
                 say!("{} (pid {pid}) stopped.", node.name);

@@ -52,7 +52,7 @@ pub(crate) fn run(args: &UpArgs) -> Outcome {
 fn server_names(args: &UpArgs, home: &Home) -> Outcome<Vec<String>> {
     let mut names: Vec<String> = Vec::new();
     for (node, settings) in home.servers()? {
-        if settings.registered || node.running()?.is_some() {
+        if settings.registered || node.running().is_some() {
             names.push(node.name);
         }
     }
@@ -86,7 +86,7 @@ fn load_balancer(
     let mut known = home.load_balancers()?;
     let name = known.first().map_or("lb-1".to_owned(), |(node, _)| node.name.clone());
     let node = home.node(&name);
-    if let Some(pid) = node.running()? {
+    if let Some(pid) = node.running() {
         if known.is_empty() {
             return Err(Failure::refused(format!(
                 "{name} (pid {pid}) is just starting: try again"
@@ -139,7 +139,7 @@ fn servers(
     for name in names {
         let node = home.node(name);
         let settings = node.settings()?;
-        if let (Some(pid), Some(Settings::Server(server))) = (node.running()?, &settings) {
+        if let (Some(pid), Some(Settings::Server(server))) = (node.running(), &settings) {
             rows.push(row(name, pid, server.client, server.peer, "runs already"));
             addresses.push((name.clone(), server.client));
             continue;
