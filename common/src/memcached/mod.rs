@@ -5,9 +5,16 @@
 mod parse;
 mod reply;
 mod request;
+mod texts;
+mod wire;
+mod words;
 
 pub use parse::{Parsed, Parser};
 pub use reply::{
     BUSY, NO_LEADER, NON_NUMERIC, Reply, SHUTTING_DOWN, TOO_LARGE, UNKNOWN, write_end, write_value,
 };
 pub use request::{Arithmetic, Request, StoreVerb};
+pub use texts::{
+    BAD_CHUNK, BAD_DELTA, BAD_FORMAT, DELETE_USAGE, ERROR, LINE_TOO_LONG, TOO_MANY_CONNECTIONS,
+};
+pub use wire::{DecodeError, decode_requests, encode_requests};

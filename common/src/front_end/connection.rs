@@ -1,0 +1,232 @@
+//! One client connection.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+
+use super::batch::Batch;
+use super::link::Link;
+use super::{FrontEndConfig, INITIAL_BYTES, KEEP_BYTES, Service};
+use crate::limits::{MAX_BATCH_BYTES, MAX_BATCH_REQUESTS};
+use crate::memcached::{Parsed, Parser, Request};
+
+/// How long a connection that was closed for an error goes on reading, so
+/// that its client gets to see the reply instead of a reset.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// The connection's half of the loop that the module page describes.
+pub(super) struct Connection {
+    socket: OwnedReadHalf,
+    link: Arc<Link>,
+    service: Arc<dyn Service>,
+    config: FrontEndConfig,
+    parser: Parser,
+    input: BytesMut,
+    /// How much room a read is given: grows while reads fill it, so that bulk
+    /// takes few reads and an idle connection little memory.
+    read_bytes: usize,
+    requests: Vec<Request>,
+    out: BytesMut,
+}
+
+/// What goes on after the requests at hand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// All whole requests were taken: read.
+    Read,
+    /// The batch is full, and there may be more in the input.
+    Parse,
+    /// The client said quit.
+    Close,
+    /// Nothing that follows can be understood.
+    CloseOnError,
+    /// Not our protocol.
+    Binary,
+}
+
+impl Connection {
+    pub(super) fn new(
+        socket: TcpStream,
+        config: FrontEndConfig,
+        service: Arc<dyn Service>,
+    ) -> Self {
+        let (read, write) = socket.into_split();
+        Connection {
+            socket: read,
+            link: Arc::new(Link::new(write, config.counters.clone())),
+            service,
+            parser: Parser::new(config.max_value_bytes),
+            config,
+            input: BytesMut::with_capacity(INITIAL_BYTES),
+            read_bytes: INITIAL_BYTES,
+            requests: Vec::new(),
+            out: BytesMut::new(),
+        }
+    }
+
+    /// Serves until the client goes, an error closes the connection or the
+    /// front end is shut down. A batch that is out is always waited for.
+    pub(super) async fn serve(mut self, shutdown: CancellationToken) {
+        let mut shutdown = pin!(shutdown.cancelled());
+        let mut stopped = false;
+        loop {
+            let (next, bytes) = self.parse();
+            if !self.requests.is_empty() {
+                match self.exchange(next, bytes, shutdown.as_mut(), &mut stopped).await {
+                    Ok(true) => {}
+                    Ok(false) | Err(_) => return,
+                }
+            }
+            match next {
+                _ if stopped => return,
+                Next::Parse => {}
+                Next::Read => match self.read(shutdown.as_mut()).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(bytes) => self.config.counters.read(bytes),
+                },
+                Next::Close => return,
+                Next::CloseOnError => return self.linger().await,
+                Next::Binary => {
+                    let peer = self.socket.peer_addr().map(|peer| peer.to_string());
+                    tracing::info!(
+                        peer = peer.unwrap_or_default(),
+                        "closed a connection that speaks memcached's binary protocol; \
+                         set the client to the text protocol"
+                    );
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Takes as many whole requests as make a batch; their bytes, too.
+    fn parse(&mut self) -> (Next, usize) {
+        let before = self.input.len();
+        let next = loop {
+            let bytes = before - self.input.len();
+            if self.requests.len() >= MAX_BATCH_REQUESTS || bytes >= MAX_BATCH_BYTES {
+                break Next::Parse;
+            }
+            match self.parser.next(&mut self.input) {
+                Parsed::Incomplete => break Next::Read,
+                Parsed::Binary => break Next::Binary,
+                Parsed::Request(request) => {
+                    let next = match &request {
+                        Request::Quit => Some(Next::Close),
+                        Request::Invalid { close: true, .. } => Some(Next::CloseOnError),
+                        _ => None,
+                    };
+                    self.requests.push(request);
+                    if let Some(next) = next {
+                        break next;
+                    }
+                }
+            }
+        };
+        (next, before - self.input.len())
+    }
+
+    /// Hands the batch over and waits for it; false: it was dropped unanswered.
+    async fn exchange(
+        &mut self,
+        next: Next,
+        bytes: usize,
+        mut shutdown: Pin<&mut WaitForCancellationFuture<'_>>,
+        stopped: &mut bool,
+    ) -> io::Result<bool> {
+        if self.input.is_empty() && bytes.max(self.input.capacity()) > KEEP_BYTES {
+            // The requests own the large buffer now, and it goes with them.
+            self.input = BytesMut::new();
+        }
+        self.config.counters.handed_over(self.requests.len());
+        let requests = std::mem::take(&mut self.requests);
+        let out = std::mem::take(&mut self.out);
+        self.service.call(Batch::new(requests, out, bytes, self.link.clone()));
+
+        // With nothing to do but read, the next bytes may wake this task, not
+        // the batch. If they come while the batch is still out, it may not be
+        // read yet, and from then on the batch must wake.
+        let mut wanted = next != Next::Read;
+        let mut finished = poll_fn(|cx| {
+            if let Poll::Ready(finished) = self.link.poll_back(cx, wanted) {
+                return Poll::Ready(finished);
+            }
+            if wanted {
+                return Poll::Pending;
+            }
+            *stopped |= shutdown.as_mut().poll(cx).is_ready();
+            if *stopped || self.socket.as_ref().poll_read_ready(cx).is_ready() {
+                wanted = true;
+                return self.link.poll_back(cx, wanted);
+            }
+            Poll::Pending
+        })
+        .await;
+        if finished.complete {
+            self.link.write_all(&mut finished.out).await?;
+        }
+        self.requests = finished.requests;
+        if finished.out.capacity() <= KEEP_BYTES {
+            self.out = finished.out;
+        }
+        Ok(finished.complete)
+    }
+
+    /// Reads what there is; 0: the client has gone, or the front end is shut down.
+    async fn read(
+        &mut self,
+        mut shutdown: Pin<&mut WaitForCancellationFuture<'_>>,
+    ) -> io::Result<usize> {
+        let spare = self.input.capacity() - self.input.len();
+        if self.parser.missing_bytes(&self.input) == 0 && spare < self.read_bytes / 2 {
+            self.input.reserve(self.read_bytes);
+        }
+        let spare = self.input.capacity() - self.input.len();
+        let bytes = poll_fn(|cx: &mut Context<'_>| {
+            // First, or a client that always has more to send would delay it.
+            if shutdown.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(0));
+            }
+            // The read is polled anew each time; it keeps nothing in between.
+            pin!(self.socket.read_buf(&mut self.input)).poll(cx)
+        })
+        .await?;
+        if bytes == spare {
+            self.read_bytes = (self.read_bytes * 2).min(KEEP_BYTES);
+        } else if bytes < self.read_bytes / 4 {
+            self.read_bytes = (self.read_bytes / 2).max(INITIAL_BYTES);
+        }
+        Ok(bytes)
+    }
+
+    /// Says that nothing more comes and throws away what the client still
+    /// sends: closing with unread bytes would reset the connection, and the
+    /// reply could be lost on the way.
+    async fn linger(mut self) {
+        let socket: &TcpStream = self.socket.as_ref();
+        if socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Write).is_err() {
+            return;
+        }
+        let drain = async {
+            loop {
+                self.input.clear();
+                self.input.reserve(KEEP_BYTES);
+                match self.socket.read_buf(&mut self.input).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(bytes) => self.config.counters.read(bytes),
+                }
+            }
+        };
+        // Whether the client closed or the time is up: it closes now.
+        let _ = tokio::time::timeout(LINGER, drain).await;
+    }
+}

@@ -1,0 +1,1 @@
+//! Links between endpoints of one process, on loopback.
