@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::control::{Hello, MemberRecord, PROTOCOL_VERSION, Party, Report, ToLb, ToServer};
+use common::control::{Hello, MemberRecord, Party, Report, ToLb, ToServer};
 use common::ids::{ClusterId, FolderId, ServerId};
 
 use crate::bootstrap::{self, Decision};
@@ -72,7 +72,8 @@ pub enum Input {
         link: LinkId,
         /// The other end.
         remote: SocketAddr,
-        /// The other end's first frame.
+        /// The other end's first frame. Its version is ours: a peer of
+        /// another one gets no link.
         hello: Hello,
     },
     /// A message came.
@@ -259,15 +260,6 @@ impl Balancer {
         let opened = self.now;
         let phase = Phase::Open;
         self.links.insert(link, Link { remote, folder, opened, first_report: None, phase });
-        if hello.version != PROTOCOL_VERSION {
-            let who = format!("the server at {remote}");
-            let why = format!(
-                "{who} speaks protocol version {}, {} speaks version {PROTOCOL_VERSION}: \
-                 run the same release on both",
-                hello.version, self.settings.name
-            );
-            self.refuse(link, &who, why);
-        }
     }
 
     fn message(&mut self, link: LinkId, message: ToLb) {
@@ -418,7 +410,8 @@ impl Balancer {
         let over: Vec<_> =
             self.links.iter().filter(|(_, link)| overdue(link)).map(|(id, _)| *id).collect();
         for link in over {
-            self.outputs.push(Output::Close { link, reason: "nothing more to say".to_owned() });
+            let reason = "nothing was said, or nothing is left to say".to_owned();
+            self.outputs.push(Output::Close { link, reason });
             self.closed(link, "over");
         }
         self.forget();

@@ -7,11 +7,11 @@
 //! Without a leader the lists are empty. A place for other policies than
 //! leader first is [`in_order`].
 
-use std::fmt::Write;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 use common::control::Role;
+use common::discovery::{write_config_cluster, write_get_servers};
 use common::ids::ClusterId;
 use common::limits::MAX_DISCOVERY_LINES;
 
@@ -37,9 +37,10 @@ impl View {
     }
 
     fn new(version: u64, servers: Vec<SocketAddr>) -> View {
-        let get_servers = Bytes::from(get_servers(&servers));
-        let config = Bytes::from(config(version, &servers));
-        View { version, servers, get_servers, config }
+        let (mut get_servers, mut config) = (Vec::new(), Vec::new());
+        write_get_servers(&servers, &mut get_servers);
+        write_config_cluster(version, &servers, &mut config);
+        View { version, servers, get_servers: get_servers.into(), config: config.into() }
     }
 
     /// Publishes `servers`, if that changes anything.
@@ -71,28 +72,6 @@ pub fn in_order(registry: &Registry, cluster: ClusterId) -> Vec<SocketAddr> {
     live.iter().take(MAX_DISCOVERY_LINES).map(|entry| entry.report.info.client).collect()
 }
 
-/// `ip:port` per server and `end` (the seed's protocol).
-fn get_servers(servers: &[SocketAddr]) -> String {
-    let mut text = String::new();
-    for server in servers {
-        let _ = write!(text, "{server}\r\n");
-    }
-    text.push_str("end\r\n");
-    text
-}
-
-/// ElastiCache's auto discovery: a block with a version line and a line of
-/// `host|ip|port` words, framed like a value.
-fn config(version: u64, servers: &[SocketAddr]) -> String {
-    let mut block = format!("{version}\n");
-    for (place, server) in servers.iter().enumerate() {
-        let blank = if place == 0 { "" } else { " " };
-        let _ = write!(block, "{blank}{ip}|{ip}|{port}", ip = server.ip(), port = server.port());
-    }
-    block.push('\n');
-    format!("CONFIG cluster 0 {}\r\n{block}\r\nEND\r\n", block.len())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,13 +92,5 @@ mod tests {
         );
         assert!(!view.update(servers));
         assert_eq!(view.version, 8);
-    }
-
-    #[test]
-    fn version_six_addresses_keep_their_brackets_where_a_colon_follows() {
-        let mut view = View::empty(0);
-        view.update(vec!["[::1]:7001".parse().unwrap()]);
-        assert_eq!(view.get_servers, "[::1]:7001\r\nend\r\n");
-        assert!(view.config.windows(13).any(|part| part == b"\n::1|::1|7001"));
     }
 }

@@ -30,6 +30,7 @@
 
 pub mod balancer;
 pub mod bootstrap;
+mod client_port;
 pub mod config;
 pub mod discovery;
 pub mod events;
@@ -37,6 +38,8 @@ mod health;
 pub mod memory;
 mod registration;
 pub mod registry;
+mod shell;
 pub mod stats;
 
 pub use balancer::Balancer;
+pub use shell::run;

@@ -2,7 +2,7 @@
 //! their reports, and whatever the test decides to lose.
 
 use super::*;
-use common::control::{MemberInfo, Role};
+use common::control::{MemberInfo, PROTOCOL_VERSION, Role};
 
 mod bootstrap;
 mod contact;
@@ -158,7 +158,7 @@ impl World {
     }
 
     /// Opens a link for `server`, without a report yet.
-    fn open(&mut self, server: &mut Server, version: u32) {
+    fn open(&mut self, server: &mut Server) {
         self.links += 1;
         server.link = LinkId(self.links);
         let folder = server.report.info.folder;
@@ -169,12 +169,13 @@ impl World {
             None => Party::Fresh { folder },
         };
         let remote = server.report.info.peer;
-        self.handle(Input::Opened { link: server.link, remote, hello: Hello { version, from } });
+        let hello = Hello { version: PROTOCOL_VERSION, from };
+        self.handle(Input::Opened { link: server.link, remote, hello });
     }
 
     /// Opens a link and reports.
     fn connect(&mut self, server: &mut Server) {
-        self.open(server, PROTOCOL_VERSION);
+        self.open(server);
         self.report(server);
     }
 

@@ -109,7 +109,7 @@ fn who_is_gone_and_in_no_membership_is_forgotten() {
 fn links_that_have_nothing_to_say_are_closed() {
     let mut world = World::new(2);
     let mut mute = Server::fresh(1);
-    world.open(&mut mute, PROTOCOL_VERSION);
+    world.open(&mut mute);
     world.pass(4950, &[]);
     assert!(world.closed.is_empty());
     world.pass(50, &[]);

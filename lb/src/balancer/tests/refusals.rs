@@ -1,5 +1,8 @@
 use super::*;
 
+/// What is wrong with a server, and words of the refusal.
+type Case = (fn(&mut MemberInfo), &'static str);
+
 /// A refusal says why, counts for nothing, and ends the link.
 fn assert_refused(world: &mut World, server: &Server, words: &[&str]) {
     let why = world.refusal(server).expect("it was not refused");
@@ -27,15 +30,6 @@ fn a_server_of_another_cluster() {
     assert_eq!(world.rotation(), [1]);
     assert_refused(&mut world, &stray, &[&CLUSTER.to_string(), &OTHER_CLUSTER.to_string()]);
     assert_eq!(world.disk.cluster, Some(CLUSTER));
-}
-
-#[test]
-fn another_protocol_version() {
-    let mut world = World::new(2);
-    let mut newer = Server::fresh(1);
-    world.open(&mut newer, PROTOCOL_VERSION + 1);
-    assert_refused(&mut world, &newer, &["version 2", "version 1", "release"]);
-    assert!(world.balancer.registry().is_empty());
 }
 
 #[test]
@@ -96,7 +90,7 @@ fn a_server_that_moved_is_taken_in_once_its_ghost_is_silent() {
 
 #[test]
 fn names_and_addresses_of_live_servers() {
-    let cases: [(fn(&mut MemberInfo), &str); 3] = [
+    let cases: [Case; 3] = [
         (|info| info.name = "srv-1".to_owned(), "name srv-1"),
         (|info| info.peer = "127.0.0.1:6001".parse().unwrap(), "UDP address 127.0.0.1:6001"),
         (|info| info.client = "127.0.0.1:7001".parse().unwrap(), "client address 127.0.0.1:7001"),
@@ -130,7 +124,7 @@ fn a_wiped_server_at_the_old_address_is_taken_in_once_its_ghost_is_silent() {
 
 #[test]
 fn names_and_addresses_that_nobody_can_use() {
-    let cases: [(fn(&mut MemberInfo), &str); 5] = [
+    let cases: [Case; 5] = [
         (|info| info.name = String::new(), "--name"),
         (|info| info.name = "two words".to_owned(), "--name"),
         (|info| info.name = "n".repeat(65), "64"),
