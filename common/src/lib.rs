@@ -10,6 +10,7 @@
 pub mod config;
 pub mod control;
 pub mod discovery;
+pub mod folder;
 pub mod front_end;
 pub mod ids;
 pub mod limits;

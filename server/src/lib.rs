@@ -6,6 +6,8 @@
 
 pub mod command;
 pub mod config;
+pub mod identity;
 pub mod keystore;
 pub mod keystore_file;
 pub mod log_file;
+pub mod print;

@@ -1,1 +1,131 @@
-//! x
+//! The keystore-file: the keystore as of one index of the log.
+//!
+//! [`write`] streams a [`Frozen`] keystore to a side file, syncs it, renames it
+//! into place and syncs the folder: there is always a whole checkpoint under
+//! the name, the old one or the new one. [`read`] puts it back.
+//!
+//! # Format, version 1
+//!
+//! Integers are little-endian. `NAME.tmp` is a checkpoint that was being
+//! written; it means nothing.
+//!
+//! ```text
+//! file      header block* (kinds: one 1, any number of 2, one 3, in this order)
+//! header    0   8  "STOREKEY"
+//!           8   4  version (1)
+//!           12  4  CRC32C of bytes 0..12
+//! block     0   4  CRC32C of bytes 4.. of the block, started from its number
+//!                  (0, 1, ...), so that blocks cannot change places
+//!           4   4  kind
+//!           8   4  length of the body
+//!           12  .  body
+//! kind 1    position: index:u64 term:u64 cas counter:u64 clock_ms:u64
+//!           items:u64 memory_bytes:u64 id:u64, then the membership as of that
+//!           index: next_id:u64 count:u32, each id:u64 voter:u8 length:u32 info
+//! kind 2    items: each flags:u32 cas:u64 deadline_ms:u64 klen:u8 vlen:u32
+//!           key value
+//! kind 3    footer: blocks before it:u64 items:u64 CRC32C of all bytes before
+//!           the footer block:u32; the file ends behind it
+//! ```
+//!
+//! `id` is random for each checkpoint. The items come in no particular order.
+
+mod read;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::log_file::REJOIN;
+
+pub use raft::SnapshotMeta as CheckpointMeta;
+pub use read::{load, read};
+pub use write::{Written, write};
+
+#[cfg(doc)]
+use crate::keystore::Frozen;
+
+const MAGIC: &[u8; 8] = b"STOREKEY";
+const VERSION: u32 = 1;
+const HEADER_BYTES: usize = 16;
+const BLOCK_HEADER_BYTES: usize = 12;
+
+/// flags, cas, deadline, key length, value length.
+const ITEM_HEADER_BYTES: usize = 25;
+
+const POSITION: u32 = 1;
+const ITEMS: u32 = 2;
+const FOOTER: u32 = 3;
+
+/// Why a checkpoint cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum KeystoreFileError {
+    /// The operating system refused.
+    #[error("cannot read {file}: {source}", file = file.display())]
+    Io {
+        /// The file.
+        file: PathBuf,
+        /// Its answer.
+        source: io::Error,
+    },
+    /// Bytes have changed.
+    #[error("{file} is damaged at byte {offset}: {what}; {way_out}", file = file.display())]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// Where the bad block begins.
+        offset: u64,
+        /// What is wrong with it.
+        what: &'static str,
+        /// What to do.
+        way_out: &'static str,
+    },
+    /// Its end is missing.
+    #[error("{file} ends at byte {offset}, before its footer; {way_out}", file = file.display())]
+    Truncated {
+        /// The file.
+        file: PathBuf,
+        /// Its length.
+        offset: u64,
+        /// What to do.
+        way_out: &'static str,
+    },
+    /// It is something else.
+    #[error("{file} is no keystore-file; move it away, or give another name", file = file.display())]
+    Foreign {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A later version of this program wrote it.
+    #[error(
+        "{file} has format version {version}, this program reads up to {known}: \
+         start the newer program again", file = file.display()
+    )]
+    NewerVersion {
+        /// The file.
+        file: PathBuf,
+        /// Its version.
+        version: u32,
+        /// The newest version that is understood here.
+        known: u32,
+    },
+}
+
+impl KeystoreFileError {
+    fn io(file: &Path, source: io::Error) -> Self {
+        KeystoreFileError::Io { file: file.to_owned(), source }
+    }
+
+    fn damaged(file: &Path, offset: u64, what: &'static str) -> Self {
+        KeystoreFileError::Damaged { file: file.to_owned(), offset, what, way_out: REJOIN }
+    }
+}
+
+/// Where a checkpoint is written before it gets its name.
+fn side_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".tmp");
+    name.into()
+}

@@ -1,0 +1,233 @@
+//! A server's folder: whose it is, and which server it holds.
+//!
+//! The file `identity` is JSON: `{"crc32c": "…", "identity": {…}}`, where the
+//! checksum covers the inner object as compact JSON with its keys in order.
+//! It is written beside, synced and renamed into place.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use common::folder::{FolderLock, FolderLockError, holder};
+use common::ids::{ClusterId, FolderId, ServerId};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::log_file::{REJOIN, sync_dir};
+
+const IDENTITY: &str = "identity";
+const FORMAT: u32 = 1;
+
+/// Which server a folder holds.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Identity {
+    /// Version of this file.
+    pub format: u32,
+    /// Drawn when the folder is made; never changes.
+    pub folder: FolderId,
+    /// The server's name, e.g. `srv-1`.
+    pub name: String,
+    /// UDP address for servers and load balancers.
+    pub peer: SocketAddr,
+    /// TCP address for clients.
+    pub client: SocketAddr,
+    /// Load balancers that it registers with.
+    pub lbs: Vec<SocketAddr>,
+    /// The cluster that it belongs to, once it does.
+    pub cluster: Option<ClusterId>,
+    /// Its id there.
+    pub server: Option<ServerId>,
+}
+
+impl Identity {
+    /// The identity of a new folder, with a folder id drawn at random.
+    pub fn new(name: &str, peer: SocketAddr, client: SocketAddr, lbs: Vec<SocketAddr>) -> Self {
+        Identity {
+            format: FORMAT,
+            folder: FolderId(rand::random()),
+            name: name.to_owned(),
+            peer,
+            client,
+            lbs,
+            cluster: None,
+            server: None,
+        }
+    }
+}
+
+/// Why a folder cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// Another process has it, or it cannot be locked.
+    #[error(transparent)]
+    Lock(#[from] FolderLockError),
+    /// The operating system refused.
+    #[error("{what} {path}: {source}", path = path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// Its answer.
+        source: io::Error,
+    },
+    /// The identity cannot be what was written.
+    #[error(
+        "{file} is damaged: {what}; put a copy of it back, or {way_out}", file = file.display()
+    )]
+    Damaged {
+        /// The identity's file.
+        file: PathBuf,
+        /// What is wrong.
+        what: String,
+        /// What to do.
+        way_out: &'static str,
+    },
+    /// A later version of this program wrote it.
+    #[error(
+        "{file} has format version {version}, this program reads up to {FORMAT}: \
+         start the newer program again", file = file.display()
+    )]
+    NewerVersion {
+        /// The identity's file.
+        file: PathBuf,
+        /// Its version.
+        version: u32,
+    },
+}
+
+/// A server's folder, locked by this process.
+#[derive(Debug)]
+pub struct Folder {
+    dir: PathBuf,
+    identity: Option<Identity>,
+    _lock: FolderLock,
+}
+
+impl Folder {
+    /// Makes the folder `dir` if need be, locks it and reads its identity.
+    ///
+    /// # Errors
+    /// [`FolderError`]: in use, damaged, of a newer version.
+    pub fn open(dir: &Path) -> Result<Folder, FolderError> {
+        let io = |what, path: &Path| {
+            let path = path.to_owned();
+            move |source| FolderError::Io { what, path, source }
+        };
+        fs::create_dir_all(dir).map_err(io("cannot make", dir))?;
+        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            sync_dir(parent).map_err(io("cannot sync", parent))?;
+        }
+        let lock = FolderLock::acquire(dir)?;
+        let identity = Self::look(dir)?;
+        if identity.is_none()
+            && let Some(data) = ["log-file", "keystore-file"].iter().find(|d| dir.join(d).exists())
+        {
+            let what = format!("it is missing, although there is a {data}");
+            return Err(damaged(&dir.join(IDENTITY), what));
+        }
+        Ok(Folder { dir: dir.to_owned(), identity, _lock: lock })
+    }
+
+    /// Reads the identity in `dir` without locking: for those who only look.
+    /// `None`: there is none.
+    ///
+    /// # Errors
+    /// As [`Folder::open`].
+    pub fn look(dir: &Path) -> Result<Option<Identity>, FolderError> {
+        let file = dir.join(IDENTITY);
+        match fs::read(&file) {
+            Ok(bytes) => parse(&file, &bytes).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(FolderError::Io { what: "cannot read", path: file, source }),
+        }
+    }
+
+    /// The process that has the folder, if it is alive.
+    pub fn read_pid(dir: &Path) -> Option<u32> {
+        holder(dir)
+    }
+
+    /// Where it is.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Which server it holds; `None`: a new folder.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    /// Writes the identity, durably.
+    ///
+    /// # Errors
+    /// Those of the file system; the old identity is untouched then.
+    pub fn save(&mut self, identity: Identity) -> Result<(), FolderError> {
+        if self.identity.as_ref() == Some(&identity) {
+            return Ok(());
+        }
+        let path = self.dir.join(IDENTITY);
+        replace(&self.dir, &path, &identity).map_err(|source| FolderError::Io {
+            what: "cannot write",
+            path,
+            source,
+        })?;
+        self.identity = Some(identity);
+        Ok(())
+    }
+
+    /// Notes the cluster that the server belongs to and its id there, durably.
+    ///
+    /// # Errors
+    /// As [`Folder::save`]; also when the folder has no identity yet.
+    pub fn adopt(&mut self, cluster: ClusterId, server: ServerId) -> Result<(), FolderError> {
+        let Some(identity) = self.identity.clone() else {
+            let what = "it was not written before the server joined a cluster".to_owned();
+            return Err(damaged(&self.dir.join(IDENTITY), what));
+        };
+        self.save(Identity { cluster: Some(cluster), server: Some(server), ..identity })
+    }
+}
+
+fn damaged(file: &Path, what: impl Into<String>) -> FolderError {
+    FolderError::Damaged { file: file.to_owned(), what: what.into(), way_out: REJOIN }
+}
+
+fn checksum(identity: &Value) -> String {
+    format!("{:08x}", crc32c::crc32c(identity.to_string().as_bytes()))
+}
+
+fn replace(dir: &Path, path: &Path, identity: &Identity) -> io::Result<()> {
+    let identity = serde_json::to_value(identity)?;
+    let outer = serde_json::json!({ "crc32c": checksum(&identity), "identity": identity });
+    let side = path.with_extension("tmp");
+    let mut file = File::create(&side)?;
+    serde_json::to_writer_pretty(&mut file, &outer)?;
+    file.write_all(b"\n")?;
+    file.sync_all()?;
+    fs::rename(&side, path)?;
+    sync_dir(dir)
+}
+
+fn parse(file: &Path, bytes: &[u8]) -> Result<Identity, FolderError> {
+    let outer: Value =
+        serde_json::from_slice(bytes).map_err(|error| damaged(file, error.to_string()))?;
+    let inner = &outer["identity"];
+    if outer["crc32c"].as_str() != Some(checksum(inner).as_str()) {
+        return Err(damaged(file, "its checksum does not match"));
+    }
+    match inner["format"].as_u64() {
+        Some(version) if version > u64::from(FORMAT) => {
+            return Err(FolderError::NewerVersion {
+                file: file.to_owned(),
+                version: u32::try_from(version).unwrap_or(u32::MAX),
+            });
+        }
+        _ => {}
+    }
+    Identity::deserialize(inner).map_err(|error| damaged(file, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests;
