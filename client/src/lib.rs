@@ -1,1 +1,34 @@
-//! x
+//! Client of the store: a library, a command line and a load generator.
+//!
+//! - [`Cluster`] asks a load balancer who leads, talks to the leader, finds
+//!   the next one when it is gone, and repeats a request exactly when that is
+//!   safe: reads always, writes only when they were certainly not executed.
+//! - [`run`] is the command `client`, from arguments to exit code.
+//! - [`bench`] measures a server: closed or open loop, on one thread.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), client::Error> {
+//! let lbs = vec!["127.0.0.1:5002".parse().unwrap()];
+//! let mut cluster = client::Cluster::new(lbs, client::Options::default());
+//! cluster.set("greeting", "hello").await?;
+//! for hit in cluster.get(&["greeting"]).await? {
+//!     println!("{} bytes, flags {}", hit.value.len(), hit.flags);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod bench;
+mod cli;
+mod cluster;
+mod connection;
+mod error;
+mod protocol;
+mod retry;
+#[cfg(test)]
+mod testing;
+
+pub use cli::{Console, run};
+pub use cluster::{Cluster, Options, Outcome};
+pub use connection::Value;
+pub use error::Error;

@@ -1,3 +1,45 @@
-//! The load balancer.
+//! The load balancer: knows which servers live and who leads, forms the
+//! cluster, lets fresh servers in, and tells clients where to go.
+//!
+//! Raft alone elects. The load balancer observes and asks: all it knows comes
+//! from the reports that servers push to it (each 250 ms and on every
+//! change), and it can lose all of it at any time. What it must not do is
+//! form a second cluster where one exists; [`bootstrap`] and [`memory`] are
+//! about that.
+//!
+//! [`Balancer`] is the whole of it as a pure state machine: no socket,
+//! no clock, no disk, nothing random. Its parts:
+//!
+//! | module | decides |
+//! | --- | --- |
+//! | [`registry`] | what is known of each server, by its folder; who leads |
+//! | `registration` | whether a server that reports is taken in, held or refused |
+//! | `health` | who is in contact |
+//! | [`bootstrap`] | when a cluster is formed, and of whom |
+//! | [`discovery`] | whom clients go to, and the text of the answers |
+//! | [`stats`] | the view as text, for `store status` |
+//! | [`events`] | what happened |
+//!
+//! [`run`] gives it links (QUIC over UDP), a clock, a disk for its
+//! [`memory`], and the client port.
+//!
+//! Not here yet: routing of memcached commands (the client port answers
+//! questions about the cluster and refuses the rest), hints that make a
+//! failover faster, and agreement between several load balancers on which of
+//! them may form a cluster.
 
+pub mod balancer;
+pub mod bootstrap;
+mod client_port;
 pub mod config;
+pub mod discovery;
+pub mod events;
+mod health;
+pub mod memory;
+mod registration;
+pub mod registry;
+mod shell;
+pub mod stats;
+
+pub use balancer::Balancer;
+pub use shell::run;

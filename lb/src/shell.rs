@@ -1,0 +1,224 @@
+//! What gives the [`Balancer`] its links, clock, disk and client port.
+//!
+//! All on one runtime, as tasks: one loop owns the links and feeds the
+//! balancer; the client port reads the balancer's view in between, on the
+//! connections' own tasks.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use bytes::Bytes;
+use common::control::{Hello, PROTOCOL_VERSION, Party, ToLb, ToServer};
+use common::front_end::{FrontEnd, FrontEndConfig};
+use common::ids::ClusterId;
+use common::udp::{ClusterKey, Endpoint, Lane, Link, Receive};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::balancer::{Balancer, Input, Output, Settings};
+use crate::client_port::ClientPort;
+use crate::config::{LbConfig, Sockets};
+use crate::events::{Event, Severity};
+use crate::memory;
+use crate::registry::LinkId;
+
+/// How often the balancer looks at the clock: a small part of the second
+/// after which a server is silent.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Messages that wait for the balancer. Beyond that they are dropped: all of
+/// them are sent again.
+const MAX_INPUTS: usize = 1024;
+
+/// Runs a load balancer until `shutdown` is cancelled; calls `ready` once it
+/// serves. Must be called within a runtime that has IO and time enabled.
+///
+/// # Errors
+/// What keeps it from starting: the key, the memory, a socket; each with its
+/// name and the way out.
+pub async fn run(
+    config: LbConfig,
+    sockets: Sockets,
+    ready: impl FnOnce(),
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let key = ClusterKey::load(&config.key_file)?;
+    let memory = memory::load(&config.dir)?;
+    match memory.cluster {
+        Some(cluster) => tracing::info!(%cluster, "remembers its cluster"),
+        None => tracing::info!(expect = config.expect, "knows no cluster yet"),
+    }
+
+    sockets.client.set_nonblocking(true).context("cannot use the client socket")?;
+    let listener =
+        TcpListener::from_std(sockets.client).context("cannot listen on the client socket")?;
+    let from = Party::LoadBalancer { name: config.name.clone() };
+    let hello = Hello { version: PROTOCOL_VERSION, from };
+    let endpoint = Endpoint::new(sockets.server, &key, hello)
+        .context("cannot use the UDP socket for servers")?;
+
+    let settings = Settings {
+        name: config.name,
+        pid: std::process::id(),
+        expect: config.expect,
+        cluster_to_form: ClusterId(rand::random()),
+        config_version: unix_seconds(),
+    };
+    let balancer = Arc::new(Mutex::new(Balancer::new(settings, memory)));
+    let started = Instant::now();
+
+    let front_end =
+        FrontEndConfig { max_connections: config.max_connections, ..FrontEndConfig::default() };
+    let client_port =
+        ClientPort { balancer: balancer.clone(), started, counters: front_end.counters.clone() };
+    let front_end =
+        tokio::spawn(FrontEnd::serve(listener, front_end, Arc::new(client_port), shutdown.clone()));
+    ready();
+
+    let shell = Shell { balancer, started, dir: config.dir, links: HashMap::new(), opened: 0 };
+    shell.serve(&endpoint, &shutdown).await;
+    endpoint.close().await;
+    front_end.await.context("the client port broke down")
+}
+
+/// Where the rotation's version starts: above that of every earlier run,
+/// unless the rotation changed more than once in each second of it.
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+struct Shell {
+    balancer: Arc<Mutex<Balancer>>,
+    started: Instant,
+    dir: PathBuf,
+    links: HashMap<LinkId, Link>,
+    opened: u64,
+}
+
+impl Shell {
+    async fn serve(mut self, endpoint: &Endpoint, shutdown: &CancellationToken) {
+        let (sender, mut inputs) = mpsc::channel(MAX_INPUTS);
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                // What has arrived comes before the clock: after a stall of this
+                // process the reports that waited must count first.
+                biased;
+                () = shutdown.cancelled() => return,
+                Some(input) = inputs.recv() => self.handle(input),
+                accepted = endpoint.accept() => match accepted {
+                    Some((link, hello)) => self.open(&link, hello, sender.clone()),
+                    None => return,
+                },
+                _ = ticks.tick() => self.handle(Input::Tick),
+            }
+        }
+    }
+
+    fn open(&mut self, link: &Link, hello: Hello, inputs: mpsc::Sender<Input>) {
+        self.opened += 1;
+        let id = LinkId(self.opened);
+        let remote = link.remote();
+        tracing::debug!(%remote, link = id.0, "a link is open");
+        self.links.insert(id, link.clone());
+        self.handle(Input::Opened { link: id, remote, hello });
+        // Unless the balancer has closed it already.
+        if self.links.contains_key(&id) {
+            link.start(Arc::new(Receiver { id, link: link.clone(), inputs }));
+        }
+    }
+
+    /// Feeds the balancer and does what it says, until nothing is left to do.
+    fn handle(&mut self, input: Input) {
+        if let Input::Closed { link, .. } = &input {
+            self.links.remove(link);
+        }
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let outputs = self
+                .balancer
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .handle(self.started.elapsed(), input);
+            for output in outputs {
+                match output {
+                    Output::Send { link, message } => self.send(link, &message),
+                    Output::Close { link, reason } => {
+                        if let Some(link) = self.links.remove(&link) {
+                            link.close(&reason);
+                        }
+                    }
+                    // Once or twice in the life of a cluster: not worth a thread.
+                    Output::Persist(memory) => {
+                        let result = memory::save(&self.dir, &memory);
+                        let result = result.map_err(|error| format!("{error:#}"));
+                        inputs.push_back(Input::Persisted(result));
+                    }
+                    Output::Log(event) => log(&event),
+                }
+            }
+        }
+    }
+
+    fn send(&self, link: LinkId, message: &ToServer) {
+        let Some(link) = self.links.get(&link) else { return };
+        let text = match serde_json::to_vec(message) {
+            Ok(text) => text,
+            Err(error) => return tracing::error!(%error, ?message, "cannot encode a message"),
+        };
+        // All messages are sent again as long as they are needed.
+        if let Err(error) = link.send(Lane::Control, &text) {
+            tracing::debug!(remote = %link.remote(), %error, "a message was not sent");
+        }
+    }
+}
+
+fn log(event: &Event) {
+    match event.severity {
+        Severity::Info => tracing::info!("{}", event.text),
+        Severity::Warning => tracing::warn!("{}", event.text),
+    }
+}
+
+/// Brings what comes in on one link to the balancer.
+struct Receiver {
+    id: LinkId,
+    link: Link,
+    inputs: mpsc::Sender<Input>,
+}
+
+impl Receive for Receiver {
+    fn frame(&self, lane: Lane, frame: Bytes) {
+        if lane != Lane::Control {
+            return self.link.close("a load balancer takes messages on the control lane only");
+        }
+        match serde_json::from_slice::<ToLb>(&frame) {
+            Ok(message) => {
+                let input = Input::Message { link: self.id, message: Box::new(message) };
+                if self.inputs.try_send(input).is_err() {
+                    tracing::debug!(remote = %self.link.remote(), "a message was dropped");
+                }
+            }
+            Err(error) => {
+                let remote = self.link.remote();
+                tracing::warn!(%remote, %error, "closed a link for an unreadable message");
+                self.link.close(&format!("unreadable message to a load balancer: {error}"));
+            }
+        }
+    }
+
+    fn closed(&self, reason: String) {
+        // The one message that is never sent again: it waits for room.
+        let input = Input::Closed { link: self.id, reason };
+        if let Err(mpsc::error::TrySendError::Full(input)) = self.inputs.try_send(input) {
+            let inputs = self.inputs.clone();
+            tokio::spawn(async move { inputs.send(input).await });
+        }
+    }
+}

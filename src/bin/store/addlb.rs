@@ -1,0 +1,167 @@
+//! `store addlb`: a load balancer, as a background process or here.
+
+use std::time::{Duration, Instant};
+
+use common::limits::DEFAULT_MAX_CONNECTIONS;
+use common::udp::ClusterKey;
+use lb::config::{LbConfig, Sockets};
+use tracing::{info, warn};
+
+use crate::announce::{Announcement, Announcer};
+use crate::args::{AddLbArgs, LB_CLIENT_PORT, LB_SERVER_PORT};
+use crate::background::{self, Background};
+use crate::failure::{Failure, Outcome, say};
+use crate::home::{Home, LbSettings, Node, Settings};
+use crate::serve::{self, LOOPBACK};
+use crate::sockets::{self, CLIENT_OPTIONS, Port, SERVER_OPTIONS};
+
+/// Fresh servers that make a cluster, unless told otherwise.
+const DEFAULT_EXPECT: u16 = 2;
+
+/// How long a load balancer may take to serve; it has next to nothing to do.
+const START: Duration = Duration::from_secs(10);
+
+/// What a load balancer is started with: asked for, recorded, or default.
+#[derive(Debug)]
+struct Plan {
+    client: (std::net::IpAddr, Port),
+    server: (std::net::IpAddr, Port),
+    expect: u16,
+}
+
+fn plan(args: &AddLbArgs, node: &Node) -> Outcome<Plan> {
+    let recorded = match node.settings()? {
+        None => None,
+        Some(Settings::LoadBalancer(lb)) => Some(lb),
+        Some(Settings::Server(_) | Settings::Fixed(_)) => {
+            return Err(Failure::usage(format!(
+                "{} is the folder of a server: choose another --name",
+                node.dir.display()
+            )));
+        }
+    };
+    let recorded = recorded.as_ref();
+    let port = |asked, recorded: Option<u16>, default| {
+        Port::choose(asked, recorded, Port::Exactly(default))
+    };
+    Ok(Plan {
+        client: (
+            args.cip.or(recorded.map(|lb| lb.client.ip())).unwrap_or(LOOPBACK),
+            port(args.cport, recorded.map(|lb| lb.client.port()), LB_CLIENT_PORT),
+        ),
+        server: (
+            args.sip.or(recorded.map(|lb| lb.server.ip())).unwrap_or(LOOPBACK),
+            port(args.sport, recorded.map(|lb| lb.server.port()), LB_SERVER_PORT),
+        ),
+        expect: args.expect.or(recorded.map(|lb| lb.expect)).unwrap_or(DEFAULT_EXPECT),
+    })
+}
+
+/// The command.
+pub(crate) fn run(args: &AddLbArgs) -> Outcome {
+    let home = Home::create(&args.node.dir)?;
+    let node = home.node(&args.name);
+    if args.node.foreground {
+        return serve::node(&args.node, &args.name, |announcer| {
+            foreground(args, &home, &node, announcer)
+        });
+    }
+    let _lock = home.lock_commands()?;
+    serve::claim(&node)?;
+    let plan = plan(args, &node)?;
+    say!("Distributed Key Value Store.");
+    say!(
+        "Adding Load Balancer at [clients {}, servers {}]",
+        shown(plan.client),
+        shown(plan.server)
+    );
+    let mut process = start(args, &home)?;
+    say!("Starting Load Balancer with pid[{}]", process.pid());
+    let settings = wait(&mut process)?;
+    say!(
+        "{} serves clients at {} and servers at {}; {} fresh servers make a cluster.",
+        args.name,
+        settings.client,
+        settings.server,
+        plan.expect
+    );
+    if !settings.client.ip().is_loopback() {
+        say!("Warning: anyone who reaches {} can read and write everything.", settings.client);
+    }
+    say!("Add a server with `store addsrv`, see the cluster with `store status`.");
+    Ok(())
+}
+
+fn shown((ip, port): (std::net::IpAddr, Port)) -> String {
+    let (Port::Exactly(port) | Port::From(port)) = port;
+    std::net::SocketAddr::new(ip, port).to_string()
+}
+
+/// Starts the background process.
+pub(crate) fn start(args: &AddLbArgs, home: &Home) -> Outcome<Background> {
+    // Made by the command, so that it exists before the first server asks.
+    ClusterKey::load_or_create(&home.key_file())
+        .map_err(|error| Failure::refused(format!("cannot have a cluster key: {error:#}")))?;
+    background::start(&home.node(&args.name), args.background_line(home.dir()))
+}
+
+/// Waits until it serves.
+pub(crate) fn wait(process: &mut Background) -> Outcome<LbSettings> {
+    let until = Instant::now() + START;
+    loop {
+        match process.next(until)? {
+            Some(Announcement::LoadBalancer { client, server }) => {
+                return Ok(LbSettings { client, server, expect: 0 });
+            }
+            Some(_) => {}
+            None => {
+                return Err(Failure::refused(format!(
+                    "{} (pid {}) does not serve after {} s; its log: {}",
+                    process.node.name,
+                    process.pid(),
+                    START.as_secs(),
+                    process.node.log_path().display()
+                )));
+            }
+        }
+    }
+}
+
+fn foreground(args: &AddLbArgs, home: &Home, node: &Node, announcer: Announcer) -> Outcome {
+    serve::claim(node)?;
+    let plan = plan(args, node)?;
+    ClusterKey::load_or_create(&home.key_file())
+        .map_err(|error| Failure::refused(format!("cannot have a cluster key: {error:#}")))?;
+    let sockets = Sockets {
+        client: sockets::bind_clients(plan.client.0, plan.client.1, CLIENT_OPTIONS)?,
+        server: sockets::bind_servers(plan.server.0, plan.server.1, SERVER_OPTIONS)?,
+    };
+    let address = |result: std::io::Result<_>| {
+        result.map_err(|error| Failure::refused(format!("a socket has no address: {error}")))
+    };
+    let settings = LbSettings {
+        client: address(sockets.client.local_addr())?,
+        server: address(sockets.server.local_addr())?,
+        expect: plan.expect,
+    };
+    serve::warn_if_open(settings.client.ip());
+    let config = LbConfig {
+        name: args.name.clone(),
+        dir: node.dir.clone(),
+        key_file: home.key_file(),
+        expect: usize::from(plan.expect),
+        max_connections: DEFAULT_MAX_CONNECTIONS,
+    };
+    let node = node.clone();
+    let ready = move || {
+        info!(client = %settings.client, server = %settings.server, expect = settings.expect, "serving");
+        let announcement =
+            Announcement::LoadBalancer { client: settings.client, server: settings.server };
+        // Recorded only now, when the folder's lock is held.
+        if let Err(error) = node.record(&Settings::LoadBalancer(settings)) {
+            warn!("a restart will need its addresses on the command line: {error:#}");
+        }
+        announcer.say(&announcement);
+    };
+    serve::block_on(args.node.announce, |shutdown| lb::run(config, sockets, ready, shutdown))
+}

@@ -1,0 +1,345 @@
+//! The data folder: one folder for each node, the cluster key, and what is
+//! recorded about each node so that it can be started again as it was.
+//!
+//! ```text
+//! store-data/
+//!   cluster.key
+//!   commands.lock        held while a command starts nodes
+//!   lb-1/, srv-1/, ...
+//!     lock               held by the running process, holds its pid
+//!     settings.json      addresses and options of the last start
+//!     server.log         log of the background process
+//! ```
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use common::folder;
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Failure, Outcome};
+use crate::values::TimeoutRange;
+
+const SETTINGS: &str = "settings.json";
+const LOCK: &str = "lock";
+
+/// The data folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Home {
+    dir: PathBuf,
+}
+
+/// The folder of one node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Node {
+    /// Its name and its folder's.
+    pub(crate) name: String,
+    /// Its folder.
+    pub(crate) dir: PathBuf,
+}
+
+/// How a node was started last.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub(crate) enum Settings {
+    /// A load balancer.
+    LoadBalancer(LbSettings),
+    /// A server.
+    Server(ServerSettings),
+    /// A server of a fixed cluster.
+    Fixed(FixedSettings),
+}
+
+/// How a load balancer was started last.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct LbSettings {
+    /// For clients.
+    pub(crate) client: SocketAddr,
+    /// For servers.
+    pub(crate) server: SocketAddr,
+    /// Fresh servers that make a cluster.
+    pub(crate) expect: u16,
+}
+
+/// How a server was started last.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct ServerSettings {
+    /// For clients.
+    pub(crate) client: SocketAddr,
+    /// For other servers and load balancers.
+    pub(crate) peer: SocketAddr,
+    /// Its load balancers.
+    pub(crate) lbs: Vec<SocketAddr>,
+    /// Interval of heartbeats.
+    pub(crate) heartbeat_ms: u64,
+    /// Range of election timeouts.
+    pub(crate) election_timeout: TimeoutRange,
+    /// Largest value.
+    pub(crate) max_item_bytes: usize,
+    /// Whether a load balancer has ever accepted it. A folder that was never
+    /// registered is free for the next new server.
+    pub(crate) registered: bool,
+}
+
+/// How a server of a fixed cluster was started last.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct FixedSettings {
+    /// For clients.
+    pub(crate) client: SocketAddr,
+    /// For other servers.
+    pub(crate) peer: SocketAddr,
+    /// Its log-file.
+    pub(crate) log_file: PathBuf,
+    /// Its keystore-file.
+    pub(crate) keystore_file: PathBuf,
+}
+
+impl Settings {
+    /// Where clients reach the node.
+    pub(crate) fn client(&self) -> SocketAddr {
+        match self {
+            Settings::LoadBalancer(lb) => lb.client,
+            Settings::Server(server) => server.client,
+            Settings::Fixed(server) => server.client,
+        }
+    }
+
+    /// Where servers reach the node.
+    pub(crate) fn peer(&self) -> SocketAddr {
+        match self {
+            Settings::LoadBalancer(lb) => lb.server,
+            Settings::Server(server) => server.peer,
+            Settings::Fixed(server) => server.peer,
+        }
+    }
+}
+
+/// Held while nodes are started, so that two commands never choose the same
+/// name or start the same node.
+#[derive(Debug)]
+pub(crate) struct CommandLock {
+    _file: File,
+}
+
+impl Home {
+    /// The folder, whether it exists or not.
+    pub(crate) fn at(dir: &Path) -> Outcome<Self> {
+        let dir = std::path::absolute(dir)
+            .with_context(|| format!("cannot find the folder {}", dir.display()))?;
+        Ok(Home { dir })
+    }
+
+    /// The folder, made if it does not exist.
+    pub(crate) fn create(dir: &Path) -> Outcome<Self> {
+        let home = Home::at(dir)?;
+        fs::create_dir_all(&home.dir).map_err(|error| {
+            Failure::usage(format!(
+                "cannot make the folder {}: {error}; choose another with --dir",
+                home.dir.display()
+            ))
+        })?;
+        Ok(home)
+    }
+
+    /// The folder itself, absolute.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The cluster key's file.
+    pub(crate) fn key_file(&self) -> PathBuf {
+        self.dir.join("cluster.key")
+    }
+
+    /// The folder of a node, whether it exists or not.
+    pub(crate) fn node(&self, name: &str) -> Node {
+        Node { name: name.to_owned(), dir: self.dir.join(name) }
+    }
+
+    /// All nodes in the folder, by name, numbers in their order.
+    pub(crate) fn nodes(&self) -> Outcome<Vec<Node>> {
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => {
+                return Err(Failure::usage(format!("cannot read {}: {error}", self.dir.display())));
+            }
+        };
+        let mut nodes = Vec::new();
+        for entry in entries {
+            let entry = entry.with_context(|| format!("cannot read {}", self.dir.display()))?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let node = self.node(&name);
+            if node.dir.join(SETTINGS).exists() || node.dir.join(LOCK).exists() {
+                nodes.push(node);
+            }
+        }
+        nodes.sort_by_key(|node| {
+            (split_number(&node.name).0.to_owned(), split_number(&node.name).1)
+        });
+        Ok(nodes)
+    }
+
+    /// The nodes that are servers, with what is recorded about them.
+    pub(crate) fn servers(&self) -> Outcome<Vec<(Node, ServerSettings)>> {
+        let mut servers = Vec::new();
+        for node in self.nodes()? {
+            if let Some(Settings::Server(settings)) = node.settings()? {
+                servers.push((node, settings));
+            }
+        }
+        Ok(servers)
+    }
+
+    /// The nodes that are load balancers, with what is recorded about them.
+    pub(crate) fn load_balancers(&self) -> Outcome<Vec<(Node, LbSettings)>> {
+        let mut lbs = Vec::new();
+        for node in self.nodes()? {
+            if let Some(Settings::LoadBalancer(settings)) = node.settings()? {
+                lbs.push((node, settings));
+            }
+        }
+        Ok(lbs)
+    }
+
+    /// The name for a new server: the first srv-N whose folder does not exist,
+    /// or holds a server that stopped before any load balancer accepted it.
+    pub(crate) fn next_server_name(&self, reserved: &[String]) -> Outcome<String> {
+        for number in 1.. {
+            let node = self.node(&format!("srv-{number}"));
+            if reserved.contains(&node.name) {
+                continue;
+            }
+            let unused = match node.settings()? {
+                None => true,
+                Some(Settings::Server(server)) => !server.registered,
+                Some(Settings::LoadBalancer(_) | Settings::Fixed(_)) => false,
+            };
+            if !node.dir.exists() || (unused && node.running().is_none()) {
+                return Ok(node.name);
+            }
+        }
+        unreachable!("there are more numbers than folders")
+    }
+
+    /// Waits for other commands on the same folder to end theirs.
+    pub(crate) fn lock_commands(&self) -> Outcome<CommandLock> {
+        let path = self.dir.join("commands.lock");
+        let locked = File::create(&path).and_then(|file| file.lock().map(|()| file));
+        let file = locked.with_context(|| format!("cannot lock {}", path.display()))?;
+        Ok(CommandLock { _file: file })
+    }
+}
+
+impl Node {
+    /// The pid of the process that runs on this folder. A pid is believed only
+    /// while the lock is held, so that a stale one is never signalled.
+    pub(crate) fn running(&self) -> Option<u32> {
+        folder::holder(&self.dir)
+    }
+
+    /// What is recorded about it.
+    pub(crate) fn settings(&self) -> Outcome<Option<Settings>> {
+        let path = self.dir.join(SETTINGS);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => {
+                return Err(Failure::refused(format!("cannot read {}: {error}", path.display())));
+            }
+        };
+        serde_json::from_slice(&text).map(Some).map_err(|error| {
+            Failure::refused(format!(
+                "{} is damaged: {error}; remove it and give the addresses on the command line",
+                path.display()
+            ))
+        })
+    }
+
+    /// Records how it runs.
+    pub(crate) fn record(&self, settings: &Settings) -> anyhow::Result<()> {
+        let path = self.dir.join(SETTINGS);
+        let beside = self.dir.join("settings.json.new");
+        let mut text = serde_json::to_vec_pretty(settings)?;
+        text.push(b'\n');
+        fs::write(&beside, text)
+            .and_then(|()| fs::rename(&beside, &path))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// The log of the background process.
+    pub(crate) fn log_path(&self) -> PathBuf {
+        self.dir.join("server.log")
+    }
+}
+
+/// `srv-12` is (`srv-`, 12), so that srv-2 comes before srv-12.
+pub(crate) fn split_number(name: &str) -> (&str, u32) {
+    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    (stem, name[stem.len()..].parse().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(registered: bool) -> Settings {
+        Settings::Server(ServerSettings {
+            client: "127.0.0.1:7001".parse().unwrap(),
+            peer: "127.0.0.1:6001".parse().unwrap(),
+            lbs: vec!["127.0.0.1:5001".parse().unwrap()],
+            heartbeat_ms: 50,
+            election_timeout: TimeoutRange { low_ms: 200, high_ms: 400 },
+            max_item_bytes: 1 << 20,
+            registered,
+        })
+    }
+
+    #[test]
+    fn settings_come_back_and_nodes_are_in_order() {
+        let temp = tempfile::tempdir().unwrap();
+        let home = Home::create(&temp.path().join("a/b")).unwrap();
+        assert!(home.nodes().unwrap().is_empty());
+        for name in ["srv-10", "srv-2", "lb-1"] {
+            let node = home.node(name);
+            fs::create_dir(&node.dir).unwrap();
+            node.record(&server(true)).unwrap();
+            assert_eq!(node.settings().unwrap(), Some(server(true)));
+        }
+        let names: Vec<_> = home.nodes().unwrap().into_iter().map(|node| node.name).collect();
+        assert_eq!(names, ["lb-1", "srv-2", "srv-10"]);
+    }
+
+    #[test]
+    fn a_new_server_never_takes_a_used_folder() {
+        let temp = tempfile::tempdir().unwrap();
+        let home = Home::create(temp.path()).unwrap();
+        assert_eq!(home.next_server_name(&[]).unwrap(), "srv-1");
+        fs::create_dir(home.node("srv-1").dir).unwrap();
+        home.node("srv-1").record(&server(true)).unwrap();
+        fs::create_dir(home.node("srv-2").dir).unwrap();
+        home.node("srv-2").record(&server(false)).unwrap();
+        assert_eq!(home.next_server_name(&[]).unwrap(), "srv-2");
+        assert_eq!(home.next_server_name(&["srv-2".to_owned()]).unwrap(), "srv-3");
+    }
+
+    #[test]
+    fn only_a_held_lock_names_a_process() {
+        let temp = tempfile::tempdir().unwrap();
+        let node = Home::create(temp.path()).unwrap().node("srv-1");
+        assert_eq!(node.running(), None);
+        fs::create_dir(&node.dir).unwrap();
+        fs::write(node.dir.join(LOCK), "4711\n").unwrap();
+        assert_eq!(node.running(), None, "a stale pid");
+        let held = File::options().write(true).open(node.dir.join(LOCK)).unwrap();
+        held.lock().unwrap();
+        assert_eq!(node.running(), Some(4711));
+    }
+}

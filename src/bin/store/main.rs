@@ -1,0 +1,63 @@
+//! The `store` command: runs load balancers and servers, in the foreground or
+//! as background processes, and looks after them.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | `args`, `argv`, `values` | what can be typed, and how it is read |
+//! | `home` | the data folder: which nodes it holds, their recorded settings, which run |
+//! | `background`, `announce` | starting a node as a background process, and what it tells its parent |
+//! | `up`, `addlb`, `addsrv`, `fixed`, `status`, `stop`, `print` | one command each |
+//! | `serve`, `sockets`, `logging` | what every node process does before it serves |
+//! | `text`, `table`, `failure` | a small memcached client, aligned tables, exit codes |
+
+mod addlb;
+mod addsrv;
+mod announce;
+mod args;
+mod argv;
+mod background;
+mod failure;
+mod fixed;
+mod home;
+mod logging;
+mod print;
+mod serve;
+mod sockets;
+mod status;
+mod stop;
+mod table;
+mod text;
+mod up;
+mod values;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use failure::Outcome;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse_from(argv::normalise(std::env::args_os()));
+    match dispatch(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("store: {failure}");
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Outcome {
+    match command {
+        Command::Up(args) => up::run(&args),
+        Command::Addlb(args) => addlb::run(&args),
+        Command::Addsrv(args) => addsrv::run(&args),
+        Command::Run(args) => fixed::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Stop(args) => stop::stop(&args),
+        Command::Down(args) => stop::down(&args),
+        Command::Log(args) => print::log(&args),
+        Command::Keystore(args) => print::keystore(&args),
+    }
+}

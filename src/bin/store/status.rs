@@ -1,0 +1,289 @@
+//! `store status`: what the load balancer knows about everybody.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::args::{LB_CLIENT_PORT, StatusArgs};
+use crate::failure::{Failure, Outcome, say};
+use crate::home::{Home, Settings, split_number};
+use crate::table::{self, bytes, uptime};
+use crate::text::{Connection, Stats};
+use crate::values;
+
+/// How long a load balancer may take to answer.
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// Between two looks in watch mode.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// What the load balancer at `address` says.
+#[derive(Debug)]
+struct View {
+    address: SocketAddr,
+    lb: Stats,
+    servers: BTreeMap<String, Stats>,
+    at: Instant,
+}
+
+/// The command.
+pub(crate) fn run(args: &StatusArgs) -> Outcome {
+    let home = Home::at(&args.dir)?;
+    let addresses = addresses(args, &home)?;
+    let mut before: Option<View> = None;
+    loop {
+        let view = match look(&addresses) {
+            Ok(view) => view,
+            Err(why) => {
+                if !args.json {
+                    folders(&home)?;
+                }
+                return Err(Failure::unreachable(why));
+            }
+        };
+        if args.json {
+            say!("{}", view.to_json(before.as_ref()));
+        } else {
+            if args.watch {
+                // Clears the screen, then goes to its corner.
+                say!("\x1b[2J\x1b[H{}", view.to_text(before.as_ref()));
+            } else {
+                say!("{}", view.to_text(None).trim_end());
+            }
+        }
+        if !args.watch {
+            return Ok(());
+        }
+        before = Some(view);
+        std::thread::sleep(WATCH);
+    }
+}
+
+/// Whom to ask: the address given, or the load balancers of the folder, or
+/// the default address.
+fn addresses(args: &StatusArgs, home: &Home) -> Outcome<Vec<SocketAddr>> {
+    if args.lbip.is_none() && args.lbport.is_none() {
+        let known: Vec<_> = home.load_balancers()?.into_iter().map(|(_, lb)| lb.client).collect();
+        if !known.is_empty() {
+            return Ok(known);
+        }
+    }
+    let host = args.lbip.as_deref().unwrap_or("127.0.0.1");
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let port = args.lbport.unwrap_or(LB_CLIENT_PORT);
+    values::remote(&format!("{host}:{port}")).map(|found| vec![found]).map_err(Failure::usage)
+}
+
+fn look(addresses: &[SocketAddr]) -> Result<View, String> {
+    let mut errors = Vec::new();
+    for &address in addresses {
+        match Connection::connect(address, ANSWER).and_then(|mut connection| connection.stats()) {
+            Ok(stats) => return Ok(View::new(address, stats)),
+            Err(error) => errors.push(format!("{address} ({error})")),
+        }
+    }
+    Err(format!(
+        "no load balancer answers at {}: start one with `store addlb` or `store up`",
+        errors.join(", ")
+    ))
+}
+
+impl View {
+    fn new(address: SocketAddr, stats: Stats) -> Self {
+        let mut view =
+            View { address, lb: Stats::new(), servers: BTreeMap::new(), at: Instant::now() };
+        for (name, value) in stats {
+            if let Some(field) = name.strip_prefix("lb.") {
+                view.lb.insert(field.to_owned(), value);
+            } else if let Some((server, field)) =
+                name.strip_prefix("server.").and_then(|rest| rest.rsplit_once('.'))
+            {
+                view.servers.entry(server.to_owned()).or_default().insert(field.to_owned(), value);
+            }
+        }
+        view
+    }
+
+    fn lb(&self, field: &str) -> &str {
+        self.lb.get(field).map_or("-", String::as_str)
+    }
+
+    /// Operations a second since the view before.
+    fn rate(&self, before: Option<&View>, server: &str, field: &str) -> Option<f64> {
+        let before = before?;
+        let count = |view: &View| view.servers.get(server)?.get(field)?.parse::<u64>().ok();
+        let seconds = self.at.duration_since(before.at).as_secs_f64();
+        // A server that restarted counts from zero again.
+        let difference = count(self)?.checked_sub(count(before)?)?;
+        (seconds > 0.0).then(|| difference as f64 / seconds)
+    }
+
+    fn to_text(&self, before: Option<&View>) -> String {
+        let mut header = vec![
+            "SERVER", "ID", "STATE", "ROLE", "TERM", "LAST", "COMMIT", "APPLIED", "LAG", "KEYS",
+            "MEMORY", "UPTIME", "CONNS", "READS", "WRITES", "PID", "CLIENTS", "SERVERS",
+        ];
+        if before.is_some() {
+            (header[13], header[14]) = ("READS/S", "WRITES/S");
+        }
+        let right: Vec<bool> = header
+            .iter()
+            .map(|name| !matches!(*name, "SERVER" | "STATE" | "ROLE" | "CLIENTS" | "SERVERS"))
+            .collect();
+        let mut names: Vec<&String> = self.servers.keys().collect();
+        names.sort_by_key(|name| split_number(name));
+        let rows: Vec<_> = names.iter().map(|name| self.row(name, before)).collect();
+        let mut out = format!(
+            "{} at {} (pid {}, up {}), cluster {}, leader {}\n",
+            self.lb("name"),
+            self.address,
+            self.lb("pid"),
+            number(self.lb.get("uptime_secs")).map_or("-".into(), uptime),
+            self.lb("cluster"),
+            self.lb("leader")
+        );
+        if rows.is_empty() {
+            out.push_str("No server is registered: add one with `store addsrv`.\n");
+        } else {
+            out.push_str(&table::render(&header, &right, &rows));
+        }
+        out
+    }
+
+    fn row(&self, name: &str, before: Option<&View>) -> Vec<String> {
+        let stats = &self.servers[name];
+        let text = |field: &str| stats.get(field).cloned().unwrap_or_else(|| "-".into());
+        let shown = |field: &str, show: fn(u64) -> String| {
+            number(stats.get(field)).map_or("-".into(), show)
+        };
+        let operations = |field: &str| match before {
+            None => text(field),
+            Some(_) => {
+                self.rate(before, name, field).map_or("-".into(), |rate| format!("{rate:.0}"))
+            }
+        };
+        vec![
+            name.to_owned(),
+            text("id"),
+            text("state"),
+            text("role"),
+            text("term"),
+            text("last_index"),
+            text("commit_index"),
+            text("applied_index"),
+            text("lag"),
+            text("keys"),
+            shown("memory_bytes", bytes),
+            shown("uptime_secs", uptime),
+            text("connections"),
+            operations("reads"),
+            operations("writes"),
+            text("pid"),
+            text("client"),
+            text("peer"),
+        ]
+    }
+
+    fn to_json(&self, before: Option<&View>) -> serde_json::Value {
+        let object = |stats: &Stats| -> serde_json::Map<String, serde_json::Value> {
+            stats.iter().map(|(name, value)| (name.clone(), typed(value))).collect()
+        };
+        let servers: serde_json::Map<_, _> = self
+            .servers
+            .iter()
+            .map(|(name, stats)| {
+                let mut server = object(stats);
+                for field in ["reads", "writes"] {
+                    if let Some(rate) = self.rate(before, name, field) {
+                        server.insert(format!("{field}_per_second"), json!(rate));
+                    }
+                }
+                (name.clone(), server.into())
+            })
+            .collect();
+        json!({ "address": self.address, "lb": object(&self.lb), "servers": servers })
+    }
+}
+
+fn number(value: Option<&String>) -> Option<u64> {
+    value?.parse().ok()
+}
+
+/// Numbers as such, what is not known as null, everything else as text.
+fn typed(value: &str) -> serde_json::Value {
+    match (value.parse::<u64>(), value) {
+        (Ok(number), _) => json!(number),
+        (_, "-" | "") => serde_json::Value::Null,
+        _ => json!(value),
+    }
+}
+
+/// Without a load balancer: which processes run on the folder.
+fn folders(home: &Home) -> Outcome {
+    let mut rows = Vec::new();
+    for node in home.nodes()? {
+        let running = node.running();
+        let settings = node.settings()?;
+        let address = |of: fn(&Settings) -> SocketAddr| {
+            settings.as_ref().map_or("-".to_owned(), |settings| of(settings).to_string())
+        };
+        rows.push(vec![
+            node.name.clone(),
+            running.map_or("stopped".into(), |_| "running".into()),
+            running.map_or("-".into(), |pid| pid.to_string()),
+            address(Settings::client),
+            address(Settings::peer),
+        ]);
+    }
+    if rows.is_empty() {
+        say!("{} holds no node.", home.dir().display());
+        return Ok(());
+    }
+    let header = ["NODE", "PROCESS", "PID", "CLIENTS", "SERVERS"];
+    say!("{}", table::render(&header, &[false, false, true, false, false], &rows).trim_end());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(reads: &str) -> View {
+        let stats = [
+            ("lb.name", "lb-1"),
+            ("lb.leader", "srv-2"),
+            ("server.srv-10.role", "follower"),
+            ("server.srv-10.reads", reads),
+            ("server.srv-2.role", "leader"),
+            ("server.srv-2.memory_bytes", "2048"),
+            ("server.srv-2.lag", "-"),
+            ("server.srv-2.voter", "1"),
+        ];
+        let stats = stats.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        View::new("127.0.0.1:5002".parse().unwrap(), stats.into_iter().collect())
+    }
+
+    #[test]
+    fn servers_are_rows_in_the_order_of_their_numbers() {
+        let text = view("5").to_text(None);
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines[0].contains("lb-1") && lines[0].contains("leader srv-2"), "{text}");
+        assert!(lines[2].starts_with("srv-2 ") && lines[2].contains("2.0 KiB"), "{text}");
+        assert!(lines[3].starts_with("srv-10"), "{text}");
+    }
+
+    #[test]
+    fn json_is_typed_and_has_rates() {
+        let before = view("5");
+        let mut after = view("25");
+        after.at = before.at + Duration::from_secs(2);
+        let json = after.to_json(Some(&before));
+        assert_eq!(json["servers"]["srv-10"]["reads"], 25);
+        assert_eq!(json["servers"]["srv-10"]["reads_per_second"], 10.0);
+        assert_eq!(json["servers"]["srv-2"]["voter"], 1);
+        assert_eq!(json["servers"]["srv-2"]["lag"], serde_json::Value::Null);
+        assert_eq!(json["lb"]["name"], "lb-1");
+    }
+}

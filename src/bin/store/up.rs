@@ -1,0 +1,298 @@
+//! `store up`: a whole cluster on this machine in one command.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::addlb;
+use crate::addsrv;
+use crate::args::{AddLbArgs, AddSrvArgs, DEFAULT_DIR, LB_CLIENT_PORT, NodeArgs, UpArgs};
+use crate::background::Background;
+use crate::failure::{Failure, Outcome, say};
+use crate::home::{Home, LbSettings, Settings};
+use crate::table;
+use crate::text::Connection;
+
+/// Servers of a new cluster, unless told otherwise.
+const DEFAULT_SERVERS: usize = 3;
+
+/// How long the whole cluster may take to have a leader.
+const LEADER: Duration = Duration::from_secs(20);
+
+/// Between two questions for the leader.
+const POLL: Duration = Duration::from_millis(10);
+
+/// How long one question may take.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// The command.
+pub(crate) fn run(args: &UpArgs) -> Outcome {
+    let began = Instant::now();
+    let home = Home::create(&args.dir)?;
+    let lock = home.lock_commands()?;
+    let names = server_names(args, &home)?;
+    let mut rows = Vec::new();
+    let lb = load_balancer(args, &home, names.len(), &mut rows)?;
+    let (mut processes, waiting) = servers(args, &home, &lb, &names, &mut rows)?;
+    drop(lock);
+    let header = ["NODE", "PID", "CLIENTS", "SERVERS", ""];
+    let table = table::render(&header, &[false, true, false, false, false], &rows);
+    say!("{table}");
+    let leader = wait_for_leader(lb.client, &mut processes)?;
+    let who = waiting.iter().find(|(_, client)| *client == leader);
+    let who = who.map_or_else(|| leader.to_string(), |(name, _)| format!("{name} ({leader})"));
+    say!("{who} leads: the cluster serves after {:.2} s.\n", began.elapsed().as_secs_f64());
+    demonstrate(lb.client, began)?;
+    next_steps(args, &lb);
+    Ok(())
+}
+
+/// The servers that should run: those in the folder, and new ones up to the
+/// number that was asked for.
+fn server_names(args: &UpArgs, home: &Home) -> Outcome<Vec<String>> {
+    let mut names: Vec<String> = Vec::new();
+    for (node, settings) in home.servers()? {
+        if settings.registered || node.running().is_some() {
+            names.push(node.name);
+        }
+    }
+    let wanted = args.servers.map_or(DEFAULT_SERVERS, usize::from);
+    while names.len() < wanted {
+        names.push(home.next_server_name(&names)?);
+    }
+    Ok(names)
+}
+
+fn node_args(args: &UpArgs) -> NodeArgs {
+    NodeArgs {
+        dir: args.dir.clone(),
+        foreground: false,
+        log_format: args.log_format,
+        announce: false,
+    }
+}
+
+fn row(name: &str, pid: u32, client: SocketAddr, peer: SocketAddr, what: &str) -> Vec<String> {
+    vec![name.into(), pid.to_string(), client.to_string(), peer.to_string(), what.into()]
+}
+
+/// Finds the load balancer running or starts it.
+fn load_balancer(
+    args: &UpArgs,
+    home: &Home,
+    servers: usize,
+    rows: &mut Vec<Vec<String>>,
+) -> Outcome<LbSettings> {
+    let mut known = home.load_balancers()?;
+    let name = known.first().map_or("lb-1".to_owned(), |(node, _)| node.name.clone());
+    let node = home.node(&name);
+    if let Some(pid) = node.running() {
+        if known.is_empty() {
+            return Err(Failure::refused(format!(
+                "{name} (pid {pid}) is just starting: try again"
+            )));
+        }
+        let (_, settings) = known.swap_remove(0);
+        let asked = [
+            (args.cport, settings.client.port(), "--cport"),
+            (args.sport, settings.server.port(), "--sport"),
+        ];
+        for (asked, is, option) in asked {
+            if asked.is_some_and(|asked| asked != is && asked != 0) {
+                return Err(Failure::usage(format!(
+                    "{name} already runs with {option} {is} (pid {pid}): \
+                     stop it first with `store stop {name}` to move it"
+                )));
+            }
+        }
+        rows.push(row(&name, pid, settings.client, settings.server, "runs already"));
+        return Ok(settings);
+    }
+    let lb = AddLbArgs {
+        cip: None,
+        cport: args.cport,
+        sip: None,
+        sport: args.sport,
+        expect: known.is_empty().then_some(servers as u16),
+        name: name.clone(),
+        node: node_args(args),
+    };
+    let mut process = addlb::start(&lb, home)?;
+    let settings = addlb::wait(&mut process)?;
+    rows.push(row(&name, process.pid(), settings.client, settings.server, "started"));
+    Ok(settings)
+}
+
+/// Processes that were started, and all servers with their client addresses.
+type Started = (Vec<Background>, Vec<(String, SocketAddr)>);
+
+/// Starts those that do not run, all at once.
+fn servers(
+    args: &UpArgs,
+    home: &Home,
+    lb: &LbSettings,
+    names: &[String],
+    rows: &mut Vec<Vec<String>>,
+) -> Outcome<Started> {
+    let mut processes = Vec::new();
+    let mut addresses = Vec::new();
+    for name in names {
+        let node = home.node(name);
+        let settings = node.settings()?;
+        if let (Some(pid), Some(Settings::Server(server))) = (node.running(), &settings) {
+            rows.push(row(name, pid, server.client, server.peer, "runs already"));
+            addresses.push((name.clone(), server.client));
+            continue;
+        }
+        let recorded = matches!(&settings, Some(Settings::Server(server)) if server.registered);
+        let server = AddSrvArgs {
+            cip: None,
+            cport: None,
+            sip: None,
+            sport: None,
+            lbip: None,
+            lbport: None,
+            // One that was there before keeps the load balancers it knows.
+            lb: if recorded { Vec::new() } else { vec![lb.server] },
+            name: Some(name.clone()),
+            heartbeat: None,
+            election_timeout: None,
+            max_item_size: None,
+            node: node_args(args),
+        };
+        processes.push((addsrv::start(&server, home, name)?, recorded));
+    }
+    let mut started = Vec::new();
+    for (mut process, restarted) in processes {
+        let (client, peer) = addsrv::wait_serving(&mut process)?;
+        let what = if restarted { "restarted" } else { "started" };
+        rows.push(row(&process.node.name, process.pid(), client, peer, what));
+        addresses.push((process.node.name.clone(), client));
+        started.push(process);
+    }
+    Ok((started, addresses))
+}
+
+/// Asks the load balancer until it names a leader.
+fn wait_for_leader(lb: SocketAddr, processes: &mut [Background]) -> Outcome<SocketAddr> {
+    let until = Instant::now() + LEADER;
+    let mut trouble = "it names none".to_owned();
+    while Instant::now() < until {
+        match Connection::connect(lb, ANSWER).and_then(|mut connection| connection.leader()) {
+            Ok(Some(leader)) => return Ok(leader),
+            Ok(None) => trouble = "it names none".to_owned(),
+            Err(error) => trouble = error.to_string(),
+        }
+        for process in &mut *processes {
+            process.check()?;
+        }
+        std::thread::sleep(POLL);
+    }
+    Err(Failure::unreachable(format!(
+        "no leader after {} s: the load balancer at {lb} was asked, {trouble}; \
+         `store status` shows what the servers do, server.log in each folder why",
+        LEADER.as_secs()
+    )))
+}
+
+/// A set and a get, with a key that nobody else uses and that is deleted again.
+fn demonstrate(lb: SocketAddr, began: Instant) -> Outcome {
+    let key = format!("store-up-check-{}", std::process::id());
+    let until = Instant::now() + LEADER;
+    let failed = |error: &str| {
+        Failure::unreachable(format!("the cluster has a leader but does not store: {error}"))
+    };
+    // The leader may have just been elected, or move: its address is asked
+    // for again until a set is stored.
+    let (mut connection, leader, took) = loop {
+        let attempt = Connection::connect(lb, ANSWER).and_then(|mut lb| lb.leader());
+        let error = match attempt {
+            Ok(Some(leader)) => match try_set(leader, &key) {
+                Ok((connection, took)) => break (connection, leader, took),
+                Err(error) => error,
+            },
+            Ok(None) => "the load balancer names no leader".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        if Instant::now() > until {
+            return Err(failed(&error));
+        }
+        std::thread::sleep(POLL);
+    };
+    say!("A set and a get at the leader, {leader} (the key is deleted again):");
+    say!(
+        "  set {key} hello  ->  STORED in {:.1} ms, {:.2} s after `up`",
+        took.as_secs_f64() * 1e3,
+        began.elapsed().as_secs_f64()
+    );
+    let asked = Instant::now();
+    let value = connection.get(&key).map_err(|error| failed(&error.to_string()))?;
+    let value = value.ok_or_else(|| failed("a get does not find what was just set"))?;
+    say!("  get {key}        ->  {value} in {:.1} ms\n", asked.elapsed().as_secs_f64() * 1e3);
+    match connection.delete(&key) {
+        Ok(answer) if answer == "DELETED" => Ok(()),
+        Ok(answer) => Err(failed(&format!("deleting {key}: {answer}"))),
+        Err(error) => Err(failed(&format!("deleting {key}: {error}"))),
+    }
+}
+
+fn try_set(leader: SocketAddr, key: &str) -> Result<(Connection, Duration), String> {
+    let mut connection =
+        Connection::connect(leader, ANSWER).map_err(|error| format!("{leader}: {error}"))?;
+    let asked = Instant::now();
+    match connection.set(key, "hello") {
+        Ok(answer) if answer == "STORED" => Ok((connection, asked.elapsed())),
+        Ok(answer) => Err(format!("{leader}: {answer}")),
+        Err(error) => Err(format!("{leader}: {error}")),
+    }
+}
+
+/// What to type next, as it can be typed.
+fn next_steps(args: &UpArgs, lb: &LbSettings) {
+    let port = match lb.client.port() {
+        LB_CLIENT_PORT => String::new(),
+        port => format!(" --lbport {port}"),
+    };
+    let dir = match args.dir == Path::new(DEFAULT_DIR) {
+        true => String::new(),
+        false => format!(" --dir {}", args.dir.display()),
+    };
+    let (store, client) = (command("store"), command("client"));
+    let steps = [
+        (format!("{client} set{port} hello world"), "store a value"),
+        (format!("{client} get{port} hello"), "read it"),
+        (format!("{store} status{dir}"), "see what each server does"),
+        (format!("{store} down{dir}"), "stop everything; the data stays"),
+    ];
+    let rows: Vec<_> =
+        steps.into_iter().map(|(line, what)| vec![format!("  {line}"), what.into()]).collect();
+    let table = table::render(&["Type next:", ""], &[false, false], &rows);
+    say!("{}", table.trim_end());
+}
+
+/// How to call `store` or `client` in the shell that this was called from.
+fn command(name: &str) -> String {
+    // Set by `cargo run`, and by nothing that a user would start this from otherwise.
+    if std::env::var_os("CARGO").is_some() {
+        let release = if cfg!(debug_assertions) { "" } else { " --release" };
+        return match name {
+            "store" => format!("cargo run{release} --"),
+            other => format!("cargo run{release} --bin {other} --"),
+        };
+    }
+    let Ok(this) = std::env::current_exe() else { return name.to_owned() };
+    let program = this.with_file_name(name);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let first = std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.exists());
+    match first {
+        Some(found) if same_file(&found, &program) => name.to_owned(),
+        _ => program.display().to_string(),
+    }
+}
+
+fn same_file(one: &Path, other: &Path) -> bool {
+    match (one.canonicalize(), other.canonicalize()) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => false,
+    }
+}

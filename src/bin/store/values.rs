@@ -1,0 +1,158 @@
+//! How values of options are read: durations, sizes, addresses, node names.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// `50ms`, `1s`, `2m`; a bare number is milliseconds.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| format!("`{text}` is no duration: write it like 50ms, 1s or 2m"))?;
+    let unit_ms = match &text[digits.len()..] {
+        "ms" | "" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        unit => return Err(format!("`{unit}` is no unit of time: use ms, s or m")),
+    };
+    number
+        .checked_mul(unit_ms)
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("`{text}` is too long"))
+}
+
+/// A range of election timeouts, lower end first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct TimeoutRange {
+    /// Shortest.
+    pub(crate) low_ms: u64,
+    /// Longest.
+    pub(crate) high_ms: u64,
+}
+
+impl TimeoutRange {
+    /// As the server wants it.
+    pub(crate) fn durations(self) -> (Duration, Duration) {
+        (Duration::from_millis(self.low_ms), Duration::from_millis(self.high_ms))
+    }
+}
+
+/// `200ms..400ms`.
+pub(crate) fn timeout_range(text: &str) -> Result<TimeoutRange, String> {
+    let (low, high) = text
+        .split_once("..")
+        .ok_or_else(|| format!("`{text}` is no range: write it like 200ms..400ms"))?;
+    let (low, high) = (duration(low)?, duration(high)?);
+    if low.is_zero() || high <= low {
+        return Err(format!("`{text}`: the first must be more than 0 and less than the second"));
+    }
+    Ok(TimeoutRange { low_ms: low.as_millis() as u64, high_ms: high.as_millis() as u64 })
+}
+
+/// Smallest limit of an item's size, as memcached's.
+const MIN_ITEM_BYTES: usize = 1024;
+/// Largest: an item has to fit into one frame between servers, with room.
+const MAX_ITEM_BYTES: usize = 8 * 1024 * 1024;
+
+/// `1m`, `512k`, `2048`: as memcached's `-I`.
+pub(crate) fn item_size(text: &str) -> Result<usize, String> {
+    let (digits, unit) = match text.as_bytes().last() {
+        Some(b'k' | b'K') => (&text[..text.len() - 1], 1024),
+        Some(b'm' | b'M') => (&text[..text.len() - 1], 1024 * 1024),
+        _ => (text, 1),
+    };
+    let bytes = digits.parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
+    match bytes {
+        Some(bytes) if (MIN_ITEM_BYTES..=MAX_ITEM_BYTES).contains(&bytes) => Ok(bytes),
+        Some(_) => Err(format!("`{text}` is out of bounds: from 1k to 8m")),
+        None => Err(format!("`{text}` is no size: write it like 1m, 512k or 2048")),
+    }
+}
+
+/// An address to listen on and to be reached at.
+pub(crate) fn ip(text: &str) -> Result<IpAddr, String> {
+    let ip = match text {
+        "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        _ => text.parse().map_err(|_| format!("`{text}` is no IP address, e.g. 127.0.0.1"))?,
+    };
+    if ip.is_unspecified() {
+        return Err(format!(
+            "others are told to reach this process at {ip}, which leads nowhere: \
+             give the address of one interface"
+        ));
+    }
+    Ok(ip)
+}
+
+/// `host:port` of something to connect to.
+pub(crate) fn remote(text: &str) -> Result<SocketAddr, String> {
+    let mut found = text
+        .to_socket_addrs()
+        .map_err(|error| format!("`{text}` is no host:port that can be found: {error}"))?;
+    found.next().ok_or_else(|| format!("`{text}` has no address"))
+}
+
+/// The name of a node is the name of its folder.
+pub(crate) fn node_name(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if text.is_empty() || text.len() > 64 || !text.chars().all(plain) || text.starts_with('-') {
+        return Err(format!(
+            "`{text}` is no node name: 1 to 64 letters, digits, `-` and `_`, e.g. srv-2"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("50ms"), Ok(Duration::from_millis(50)));
+        assert_eq!(duration("50"), Ok(Duration::from_millis(50)));
+        assert_eq!(duration("2s"), Ok(Duration::from_secs(2)));
+        assert_eq!(duration("1m"), Ok(Duration::from_secs(60)));
+        for bad in ["", "ms", "-1ms", "1h", "1.5s", "99999999999999999999s", "9999999999999999999m"]
+        {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ranges_go_up() {
+        assert_eq!(timeout_range("200ms..400ms"), Ok(TimeoutRange { low_ms: 200, high_ms: 400 }));
+        for bad in ["200ms", "400ms..200ms", "0..1", "1..1", ".."] {
+            assert!(timeout_range(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn item_sizes_are_those_of_memcached() {
+        assert_eq!(item_size("1m"), Ok(1024 * 1024));
+        assert_eq!(item_size("512k"), Ok(512 * 1024));
+        assert_eq!(item_size("2048"), Ok(2048));
+        for bad in ["", "m", "1", "9m", "-1", "99999999999999999999m"] {
+            assert!(item_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_address_must_lead_somewhere() {
+        assert_eq!(ip("localhost"), Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+        assert!(ip("::1").is_ok());
+        for bad in ["", "0.0.0.0", "::", "127.0.0.1:80", "300.1.1.1"] {
+            assert!(ip(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn node_names_stay_in_their_folder() {
+        assert!(node_name("srv-1").is_ok());
+        for bad in ["", ".", "..", "a/b", "-x", "a b", "srv-1/../x"] {
+            assert!(node_name(bad).is_err(), "{bad}");
+        }
+    }
+}
