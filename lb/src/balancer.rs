@@ -268,7 +268,7 @@ impl Balancer {
             _ => return,
         }
         match message {
-            ToLb::Report(report) => self.report(link, report),
+            ToLb::Report(report) => self.report(link, *report),
             ToLb::Goodbye => self.goodbye(link),
             ToLb::Admitted { folder, result } => self.admitted(link, folder, result),
         }

@@ -227,7 +227,7 @@ async fn keep_reporting(
         let Ok((link, hello)) = endpoint.connect(lb).await else { continue };
         assert_eq!(hello.from, Party::LoadBalancer { name: "lb-1".to_owned() });
         link.start(Arc::new(Collect(told.clone())));
-        while send(&link, &ToLb::Report(report.lock().unwrap().clone())) {
+        while send(&link, &ToLb::Report(Box::new(report.lock().unwrap().clone()))) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

@@ -180,7 +180,7 @@ impl World {
     }
 
     fn report(&mut self, server: &Server) {
-        self.message(server, ToLb::Report(server.report.clone()));
+        self.message(server, ToLb::Report(Box::new(server.report.clone())));
     }
 
     fn message(&mut self, server: &Server, message: ToLb) {

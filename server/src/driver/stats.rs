@@ -53,7 +53,7 @@ impl Driver {
             last_index: status.last_index,
             commit_index: status.commit,
             applied_index: self.keystore.applied(),
-            members: self.members(),
+            members: self.committed_members(status.commit),
             keys: self.keystore.len(),
             memory_bytes: self.keystore.memory_bytes(),
             uptime_secs,
@@ -64,20 +64,16 @@ impl Driver {
         }
     }
 
-    /// The membership in force, with the addresses that can be read.
+    /// The membership in force, committed or not, with the addresses that can
+    /// be read: whom to talk to.
     pub fn members(&self) -> Vec<MemberRecord> {
-        let membership = self.node.membership();
-        membership
-            .members
-            .iter()
-            .filter_map(|(id, member)| {
-                Some(MemberRecord {
-                    id: ServerId(id.0),
-                    voter: member.suffrage == raft::Suffrage::Voter,
-                    info: serde_json::from_slice(&member.info).ok()?,
-                })
-            })
-            .collect()
+        records(self.node.membership())
+    }
+
+    /// The committed membership: what load balancers may act on. A change
+    /// that is not committed yet can be lost with its leader.
+    fn committed_members(&self, commit: raft::Index) -> Vec<MemberRecord> {
+        self.node.snapshot_meta(commit).map_or_else(Vec::new, |meta| records(&meta.membership))
     }
 
     /// `get-servers`: the leader, then the others; nobody without a leader.
@@ -161,4 +157,18 @@ impl StatLines<'_> {
         // Writing to a BytesMut cannot fail.
         let _ = write!(self.0, "STAT {name} {value}\r\n");
     }
+}
+
+fn records(membership: &raft::Membership) -> Vec<MemberRecord> {
+    membership
+        .members
+        .iter()
+        .filter_map(|(id, member)| {
+            Some(MemberRecord {
+                id: ServerId(id.0),
+                voter: member.suffrage == raft::Suffrage::Voter,
+                info: serde_json::from_slice(&member.info).ok()?,
+            })
+        })
+        .collect()
 }

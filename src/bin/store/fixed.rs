@@ -34,11 +34,7 @@ pub(crate) fn run(args: &RunArgs) -> Outcome {
         .map_err(|error| Failure::usage(format!("no cluster key: {error:#}")))?;
     let advice = format!("its address comes from {}", paths.config.display());
     let sockets = Sockets {
-        client: sockets::bind_clients(
-            own.client.ip(),
-            Port::Exactly(own.client.port()),
-            &advice,
-        )?,
+        client: sockets::bind_clients(own.client.ip(), Port::Exactly(own.client.port()), &advice)?,
         peer: sockets::bind_servers(own.address.ip(), Port::Exactly(own.address.port()), &advice)?,
     };
     serve::warn_if_open(own.client.ip());
@@ -75,7 +71,10 @@ pub(crate) fn run(args: &RunArgs) -> Outcome {
             if let Err(error) = node.record(&settings) {
                 warn!("`store log` will not find the files: {error:#}");
             }
-            say!("{} serves clients at {client} and servers at {peer}; Ctrl-C stops it.", node.name);
+            say!(
+                "{} serves clients at {client} and servers at {peer}; Ctrl-C stops it.",
+                node.name
+            );
         }
         Progress::Member { id, role, .. } => {
             say!("{} is server {id} of its cluster, {}.", node.name, role_name(role));
