@@ -143,7 +143,10 @@ impl<P: Payload + PartialEq> Checker<P> {
         disk.terms.extend(restored.entries.iter().map(|entry| entry.term));
         if let Some(before) = self.nodes.get(&id) {
             let had = &before.disk;
-            let kept = disk.hard.term > had.hard.term || disk.hard == had.hard;
+            let same_term = disk.hard.term == had.hard.term;
+            let kept = disk.hard.term > had.hard.term
+                || disk.hard == had.hard
+                || (same_term && had.hard.vote.is_none());
             ensure(kept, RULE, || format!("{id}: {:?} became {:?}", had.hard, disk.hard))?;
             // A batch that was not synced may have been written all the same;
             // it replaces only what is not needed any more.

@@ -70,7 +70,7 @@ impl<P: Payload> Node<P> {
     /// or the change makes no sense; nothing was done.
     pub fn change(&mut self, now: Time, change: Change) -> Result<(Index, Term), ChangeError> {
         self.advance(now);
-        let Role::Leader(leader) = &mut self.role else {
+        let Role::Leader(leader) = &self.role else {
             return Err(ChangeError::NotLeader { leader: self.leader });
         };
         if leader.transfer.is_some() {
@@ -85,23 +85,26 @@ impl<P: Payload> Node<P> {
         if self.memberships.index() > self.commit {
             return Err(ChangeError::InFlight);
         }
-        let next = self.memberships.current().changed(&change)?;
         if let Change::Promote(id) = change {
-            let last = self.log.last().index;
-            let limit = self.config.promote_lag;
-            let near = |peer: &mut Peer| {
-                peer.close_since.is_some() || last.saturating_sub(peer.matched) <= limit
-            };
-            if !leader.peer(id).is_some_and(near) {
-                return Err(ChangeError::Lagging(id));
-            }
+            self.check_close(id)?;
         }
+        let next = self.memberships.current().changed(change)?;
         let at = self.append_own(Body::Membership(next.clone()));
         self.memberships.push(at.0, next);
         self.note_membership();
         self.refresh_peers();
         self.advance_commit();
         Ok(at)
+    }
+
+    /// A voter that is far behind would hold up the commits that need it.
+    fn check_close(&self, id: NodeId) -> Result<(), ChangeError> {
+        let Role::Leader(leader) = &self.role else { return Ok(()) };
+        let (last, limit) = (self.log.last().index, self.config.promote_lag);
+        let lags =
+            |peer: &Peer| peer.close_since.is_none() && last.saturating_sub(peer.matched) > limit;
+        let peer = leader.peers.iter().find(|peer| peer.id == id);
+        if peer.is_some_and(lags) { Err(ChangeError::Lagging(id)) } else { Ok(()) }
     }
 
     pub(crate) fn become_leader(&mut self) {

@@ -60,30 +60,30 @@ impl Memberships {
 
 impl Membership {
     /// What `change` makes of this membership.
-    pub(crate) fn changed(&self, change: &Change) -> Result<Membership, ChangeError> {
+    pub(crate) fn changed(&self, change: Change) -> Result<Membership, ChangeError> {
         let mut next = self.clone();
         match change {
             Change::AddLearner { info } => {
-                let member = Member { suffrage: Suffrage::Learner, info: info.clone() };
+                let member = Member { suffrage: Suffrage::Learner, info };
                 next.members.insert(NodeId(next.next_id), member);
                 next.next_id += 1;
             }
             Change::Promote(id) => {
-                let member = next.members.get_mut(id).ok_or(ChangeError::Unknown(*id))?;
+                let member = next.members.get_mut(&id).ok_or(ChangeError::Unknown(id))?;
                 if member.suffrage == Suffrage::Voter {
-                    return Err(ChangeError::AlreadyVoter(*id));
+                    return Err(ChangeError::AlreadyVoter(id));
                 }
                 member.suffrage = Suffrage::Voter;
             }
             Change::Remove(id) => {
-                next.members.remove(id).ok_or(ChangeError::Unknown(*id))?;
+                next.members.remove(&id).ok_or(ChangeError::Unknown(id))?;
                 if next.voters().next().is_none() {
-                    return Err(ChangeError::LastVoter(*id));
+                    return Err(ChangeError::LastVoter(id));
                 }
             }
             Change::Update { id, info } => {
-                let member = next.members.get_mut(id).ok_or(ChangeError::Unknown(*id))?;
-                member.info = info.clone();
+                let member = next.members.get_mut(&id).ok_or(ChangeError::Unknown(id))?;
+                member.info = info;
             }
         }
         Ok(next)

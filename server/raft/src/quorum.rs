@@ -14,8 +14,6 @@ pub(crate) fn reached(values: &mut [u64]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use alloc::vec::Vec;
-
     use proptest::prelude::*;
 
     use super::{is_majority, reached};
@@ -29,8 +27,8 @@ mod tests {
                 let at_least = values.iter().filter(|&&value| value >= candidate).count();
                 is_majority(at_least, values.len())
             });
-            let mut sorted: Vec<u64> = values.clone();
-            prop_assert_eq!(reached(&mut sorted), expected);
+            let mut values = values;
+            prop_assert_eq!(reached(&mut values), expected);
         }
 
         /// Any two majorities share a voter.

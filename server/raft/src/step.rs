@@ -133,10 +133,10 @@ impl<P: Payload> Node<P> {
         let term = envelope.term;
         match &envelope.message {
             Message::PreVote { last_index, last_term }
-            | Message::Vote { last_index, last_term, .. } => {
-                if *last_index > MAX_TERM || *last_term >= term {
-                    return Err("candidate's log is not of an earlier term");
-                }
+            | Message::Vote { last_index, last_term, .. }
+                if *last_index > MAX_TERM || *last_term >= term =>
+            {
+                return Err("candidate's log is not of an earlier term");
             }
             Message::Append { prev_index, prev_term, entries, .. } => {
                 check_append(term, Position { index: *prev_index, term: *prev_term }, entries)?;
