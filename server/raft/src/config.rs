@@ -79,6 +79,8 @@ pub struct Restored<P> {
     /// Where the log on disk begins, and how its terms run: `(first index of
     /// the run, term)`, ascending. Empty when the log holds nothing. May begin
     /// before `snapshot.index`: those entries can be fetched for slow peers.
+    /// A log that ends before `snapshot.index` (the state machine was ahead of
+    /// the disk) is to be restarted behind the snapshot, and given as empty.
     pub runs: Vec<(Index, Term)>,
     /// Memberships found in the log after `snapshot.index`, ascending.
     pub memberships: Vec<(Index, Membership)>,
@@ -86,4 +88,32 @@ pub struct Restored<P> {
     pub entries: Vec<Entry<P>>,
     /// An index known to be committed (from a mark in the stream), or 0.
     pub commit: Index,
+}
+
+impl<P> Restored<P> {
+    /// Drops the log when it does not contain the entry that the snapshot
+    /// stands for: an installed snapshot replaced it, and the crash came
+    /// before the log file was restarted behind it, or the state machine was
+    /// ahead of the disk. Then answers `true`, and the driver has to restart
+    /// its log file behind the snapshot before it writes to it again.
+    /// [`Node::new`](crate::Node::new) does the same, but cannot tell.
+    pub fn discard_unconnected(&mut self) -> bool {
+        let snapshot = &self.snapshot;
+        let last = self.entries.last().map(|entry| entry.index);
+        let run = self.runs.iter().rev().find(|&&(first, _)| first <= snapshot.index);
+        let connected = match (self.runs.first(), run) {
+            (None, _) => true,
+            // The log begins right behind the snapshot.
+            (Some(&(first, _)), None) => first == snapshot.index + 1,
+            (Some(_), Some(&(_, term))) => snapshot.index == 0 || term == snapshot.term,
+        };
+        if !connected {
+            self.runs.clear();
+            self.entries.clear();
+            self.memberships.clear();
+        } else if last.is_none() {
+            self.runs.retain(|&(first, _)| first <= self.snapshot.index);
+        }
+        !connected
+    }
 }

@@ -3,12 +3,28 @@
 
 extern crate alloc;
 
+mod candidate;
 mod config;
 mod error;
+mod follower;
+pub mod invariants;
+mod leader;
+mod log;
+mod membership;
 mod message;
 mod node;
+mod outbox;
 mod output;
+mod progress;
+mod quorum;
+mod reads;
+mod replicate;
+mod rng;
+mod snapshot;
 mod status;
+mod step;
+mod transfer;
+mod turn;
 mod types;
 
 pub use config::{Config, Restored};

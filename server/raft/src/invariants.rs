@@ -1,0 +1,360 @@
+//! What must hold of a cluster at all times, as code.
+//!
+//! A [`Checker`] watches every node of a simulated cluster: the outputs that
+//! they produce, and what their disks have made durable. It keeps its own
+//! record of both and compares. The simulator calls it after each step:
+//!
+//! | when | call |
+//! | --- | --- |
+//! | a node was made by `Node::new` | [`Checker::started`] |
+//! | after each `take_output` | [`Checker::observe`], with this turn's output |
+//! | before each `Node::synced` | [`Checker::synced`] |
+//! | before `snapshot_written(.., Some(meta))` | [`Checker::installed`] |
+//!
+//! The list, by the names that a [`Violation`] gives: the five of the paper's
+//! figure 3 (election safety, leader append-only, log matching, leader
+//! completeness, state machine safety) and, beside them: term, vote, commit
+//! and applied index only move on; one membership in flight; term and vote
+//! durable before told; an acknowledged entry is on the disk; a committed
+//! entry is on the disks of a majority; a restart brings back all that was
+//! durable.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::config::Restored;
+use crate::message::{Envelope, Message};
+use crate::node::{Node, Role};
+use crate::output::{DurableMark, Event, Output, Persist};
+use crate::quorum::is_majority;
+use crate::types::{Body, Entry, HardState, Index, NodeId, Payload, SnapshotMeta, Term};
+
+/// A rule that was broken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// Which rule.
+    pub rule: &'static str,
+    /// Where, and how.
+    pub detail: String,
+}
+
+impl core::fmt::Display for Violation {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}: {}", self.rule, self.detail)
+    }
+}
+
+impl core::error::Error for Violation {}
+
+fn ensure(
+    holds: bool,
+    rule: &'static str,
+    detail: impl FnOnce() -> String,
+) -> Result<(), Violation> {
+    if holds { Ok(()) } else { Err(Violation { rule, detail: detail() }) }
+}
+
+/// Watches a cluster.
+#[derive(Debug)]
+pub struct Checker<P> {
+    /// Who led in each term.
+    leaders: BTreeMap<Term, NodeId>,
+    /// Every entry that was ever written, with its predecessor's term.
+    written: BTreeMap<(Index, Term), (Term, Body<P>)>,
+    /// What was handed out to be applied, and in which term first.
+    committed: BTreeMap<Index, (Term, Term)>,
+    nodes: BTreeMap<NodeId, Watched>,
+}
+
+impl<P> Default for Checker<P> {
+    fn default() -> Self {
+        Checker {
+            leaders: BTreeMap::new(),
+            written: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+        }
+    }
+}
+
+/// What is known of a node.
+#[derive(Debug)]
+struct Watched {
+    hard: HardState,
+    commit: Index,
+    applied: Index,
+    /// The term that it leads, and its last index.
+    leads: Option<(Term, Index)>,
+    disk: Disk,
+}
+
+/// What a node's disk holds, by the batches that were synced.
+#[derive(Debug, Default)]
+struct Disk {
+    hard: HardState,
+    /// The entries up to here are in a snapshot or older.
+    base: Index,
+    /// Terms of the entries behind it.
+    terms: Vec<Term>,
+    batches: VecDeque<Batch>,
+}
+
+#[derive(Debug)]
+struct Batch {
+    mark: DurableMark,
+    first: Index,
+    terms: Vec<Term>,
+}
+
+impl Disk {
+    fn holds(&self, index: Index, term: Term) -> bool {
+        index <= self.base
+            || self.terms.get((index - self.base - 1) as usize).is_some_and(|&at| at == term)
+    }
+
+    fn write(&mut self, batch: &Batch) {
+        self.hard = batch.mark.hard_state;
+        if let Some(keep) = batch.first.checked_sub(self.base + 1)
+            && !batch.terms.is_empty()
+        {
+            self.terms.truncate(keep as usize);
+            self.terms.extend_from_slice(&batch.terms);
+        }
+    }
+}
+
+impl<P: Payload + PartialEq> Checker<P> {
+    /// A checker of a cluster that has not done anything yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// `node` was made from `restored`, for the first time or after a crash.
+    ///
+    /// # Errors
+    /// When something is missing that had been durable.
+    pub fn started(&mut self, node: &Node<P>, restored: &Restored<P>) -> Result<(), Violation> {
+        const RULE: &str = "a restart brings back all that was durable";
+        let id = node.id();
+        let mut disk =
+            Disk { hard: restored.hard_state, base: restored.snapshot.index, ..Disk::default() };
+        disk.terms.extend(restored.entries.iter().map(|entry| entry.term));
+        if let Some(before) = self.nodes.get(&id) {
+            let had = &before.disk;
+            let same_term = disk.hard.term == had.hard.term;
+            let kept = disk.hard.term > had.hard.term
+                || disk.hard == had.hard
+                || (same_term && had.hard.vote.is_none());
+            ensure(kept, RULE, || format!("{id}: {:?} became {:?}", had.hard, disk.hard))?;
+            // A batch that was not synced may have been written all the same;
+            // it replaces only what is not needed any more.
+            let replaced = had.batches.iter().map(|batch| batch.first).min();
+            let safe = replaced.unwrap_or(Index::MAX);
+            for (index, &term) in (had.base + 1..).zip(&had.terms) {
+                let held = index >= safe || disk.holds(index, term);
+                ensure(held, RULE, || format!("{id}: entry {index} of term {term} is gone"))?;
+            }
+        }
+        let seen = Watched {
+            hard: node.ballot.current,
+            commit: node.commit,
+            applied: node.applied,
+            leads: None,
+            disk,
+        };
+        self.nodes.insert(id, seen);
+        self.check_node(node)
+    }
+
+    /// The disk of node `id` reached `mark`.
+    pub fn synced(&mut self, id: NodeId, mark: &DurableMark) {
+        let Some(disk) = self.nodes.get_mut(&id).map(|node| &mut node.disk) else { return };
+        let Some(at) = disk.batches.iter().position(|batch| batch.mark == *mark) else { return };
+        let written: Vec<Batch> = disk.batches.drain(..=at).collect();
+        for batch in &written {
+            disk.write(batch);
+        }
+    }
+
+    /// The log of node `id` was replaced by a snapshot.
+    pub fn installed(&mut self, id: NodeId, meta: &SnapshotMeta) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.disk.base = meta.index;
+            node.disk.terms.clear();
+            node.applied = node.applied.max(meta.index);
+            node.disk.batches.clear();
+        }
+    }
+
+    /// `node` produced `output` in this turn.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn observe(&mut self, node: &Node<P>, output: &Output<P>) -> Result<(), Violation> {
+        self.check_node(node)?;
+        self.check_progress(node, output)?;
+        if let Some(persist) = &output.persist {
+            self.check_written(node, persist)?;
+        }
+        self.check_committed(node, &output.committed)?;
+        for envelope in &output.send {
+            self.check_message(node, envelope)?;
+        }
+        Ok(())
+    }
+
+    /// Rules for one node at one moment.
+    fn check_node(&self, node: &Node<P>) -> Result<(), Violation> {
+        let id = node.id();
+        node.log.check().map_err(|why| Violation {
+            rule: "the log is sound",
+            detail: format!("{id}: {why}: {:?}", node.status()),
+        })?;
+        let (applied, commit, last) = (node.applied, node.commit, node.log.last().index);
+        let ordered = applied <= commit && commit <= last && node.log.cache_first() <= applied + 1;
+        ensure(ordered, "applied <= commit <= last", || format!("{id}: {:?}", node.status()))?;
+        let in_flight = node.memberships.uncommitted(commit);
+        ensure(!node.is_leader() || in_flight <= 1, "one membership in flight", || {
+            format!("leader {id} has {in_flight} uncommitted memberships")
+        })
+    }
+
+    /// Rules between a node's past and present.
+    fn check_progress(&mut self, node: &Node<P>, output: &Output<P>) -> Result<(), Violation> {
+        let (id, term, last) = (node.id(), node.term(), node.log.last().index);
+        let Some(seen) = self.nodes.get_mut(&id) else {
+            return Err(Violation { rule: "known nodes", detail: format!("{id} was not started") });
+        };
+        let hard = node.ballot.current;
+        let forward = hard.term > seen.hard.term
+            || (hard.term == seen.hard.term && (seen.hard.vote.is_none() || hard == seen.hard));
+        ensure(forward, "term and vote only move on", || {
+            format!("{id}: {:?} became {hard:?}", seen.hard)
+        })?;
+        ensure(node.commit >= seen.commit, "the commit index only moves on", || {
+            format!("{id}: {} became {}", seen.commit, node.commit)
+        })?;
+        if let Some((led, before)) = seen.leads
+            && led == term
+            && node.is_leader()
+        {
+            let cut = output.events.iter().any(|event| matches!(event, Event::Truncated { .. }));
+            ensure(last >= before && !cut, "leader append-only", || {
+                format!("leader {id} of term {term} went from {before} to {last}")
+            })?;
+        }
+        let moved = node.commit > seen.commit;
+        let newly = node.is_leader() && seen.leads.is_none_or(|(led, _)| led != term);
+        seen.hard = hard;
+        seen.commit = node.commit;
+        seen.leads = node.is_leader().then_some((term, last));
+        if newly {
+            self.check_new_leader(node)?;
+        }
+        if let Role::Leader(_) = node.role
+            && moved
+        {
+            self.check_majority(node)?;
+        }
+        Ok(())
+    }
+
+    fn check_new_leader(&mut self, node: &Node<P>) -> Result<(), Violation> {
+        let (id, term) = (node.id(), node.term());
+        let first = *self.leaders.entry(term).or_insert(id);
+        ensure(first == id, "election safety", || {
+            format!("{first} and {id} both lead in term {term}")
+        })?;
+        for (&index, &(entry_term, commit_term)) in self.committed.iter().rev() {
+            if index <= node.log.base().index {
+                break;
+            }
+            let has = node.log.term_at(index) == Some(entry_term);
+            ensure(has || commit_term >= term, "leader completeness", || {
+                format!(
+                    "{id} leads in term {term} without entry {index} of term {entry_term}, \
+                     committed in term {commit_term}"
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What a leader takes for committed is on the disks of a majority.
+    fn check_majority(&self, node: &Node<P>) -> Result<(), Violation> {
+        let (index, membership) = (node.commit, node.memberships.current());
+        let term = node.log.term_at(index).unwrap_or(0);
+        let holds = |id: &NodeId| self.nodes.get(id).is_some_and(|n| n.disk.holds(index, term));
+        let count = membership.voters().filter(holds).count();
+        let rule = "a committed entry is on the disks of a majority";
+        ensure(is_majority(count, membership.voter_count()), rule, || {
+            let id = node.id();
+            format!("{id} committed {index} of term {term}, on {count} disks of {membership:?}")
+        })
+    }
+
+    fn check_written(&mut self, node: &Node<P>, persist: &Persist<P>) -> Result<(), Violation> {
+        let id = node.id();
+        let Some(seen) = self.nodes.get_mut(&id) else { return Ok(()) };
+        if seen.disk.batches.back().is_some_and(|batch| batch.mark == persist.mark) {
+            return Ok(());
+        }
+        let first = persist.entries.first().map_or(persist.mark.index + 1, |entry| entry.index);
+        let terms = persist.entries.iter().map(|entry| entry.term).collect();
+        seen.disk.batches.push_back(Batch { mark: persist.mark, first, terms });
+        let mut before = node.log.term_at(first - 1).unwrap_or(0);
+        for Entry { index, term, body } in &persist.entries {
+            let (known_before, known_body) =
+                self.written.entry((*index, *term)).or_insert_with(|| (before, body.clone()));
+            ensure(*known_before == before && known_body == body, "log matching", || {
+                format!("{id}: entry {index} of term {term} differs from what another node has")
+            })?;
+            before = *term;
+        }
+        Ok(())
+    }
+
+    fn check_committed(&mut self, node: &Node<P>, committed: &[Entry<P>]) -> Result<(), Violation> {
+        let id = node.id();
+        let Some(seen) = self.nodes.get_mut(&id) else { return Ok(()) };
+        for entry in committed {
+            let (index, term) = (entry.index, entry.term);
+            ensure(index == seen.applied + 1, "each entry is applied once, in order", || {
+                format!("{id} applies {index} after {}", seen.applied)
+            })?;
+            seen.applied = index;
+            let (known, _) = *self.committed.entry(index).or_insert((term, node.term()));
+            ensure(known == term, "state machine safety", || {
+                format!("{id} applies {index} of term {term}, another node of term {known}")
+            })?;
+        }
+        Ok(())
+    }
+
+    fn check_message(&self, node: &Node<P>, envelope: &Envelope<P>) -> Result<(), Violation> {
+        let Some(Watched { disk, .. }) = self.nodes.get(&node.id()) else { return Ok(()) };
+        let Envelope { from, to, term, message } = envelope;
+        let told = |vote: NodeId| {
+            disk.hard.term > *term || disk.hard == HardState { term: *term, vote: Some(vote) }
+        };
+        let durable = match message {
+            Message::PreVote { .. } | Message::PreVoteReply { .. } => true,
+            Message::Vote { .. } => told(*from),
+            Message::VoteReply { granted: true } => told(*to),
+            _ => disk.hard.term >= *term,
+        };
+        ensure(durable, "term and vote are durable before told", || {
+            format!("{from} told {to} in term {term} while its disk has {:?}", disk.hard)
+        })?;
+        if let Message::AppendReply { match_index, .. } = message {
+            let known = node.log.term_at(*match_index);
+            let held = known.is_none_or(|known| disk.holds(*match_index, known));
+            ensure(held, "an acknowledged entry is on the disk", || {
+                format!("{from} acknowledged {match_index} of term {known:?}")
+            })?;
+        }
+        Ok(())
+    }
+}

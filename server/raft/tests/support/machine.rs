@@ -1,0 +1,315 @@
+//! One computer of the test cluster: a replica, its disk and its state.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use raft::{
+    Body, Entry, Fetch, HardState, Index, Membership, Node, NodeId, Output, Persist, Restored,
+    SnapshotMeta, SnapshotTask, Term, Time,
+};
+use store_raft as raft;
+
+use super::{Cmd, World};
+
+/// Something that takes a machine some time.
+#[derive(Debug)]
+pub enum Work {
+    Sync,
+    Fetch(Fetch),
+    Snapshot(SnapshotTask),
+}
+
+/// What survives a crash.
+#[derive(Debug, Default)]
+pub struct Disk {
+    pub hard: HardState,
+    pub entries: VecDeque<Entry<Cmd>>,
+    pub checkpoint: SnapshotMeta,
+    pub checkpoint_digest: u64,
+}
+
+#[derive(Debug)]
+pub struct Machine {
+    pub node: Option<Node<Cmd>>,
+    pub out: Output<Cmd>,
+    pub disk: Disk,
+    batches: VecDeque<Persist<Cmd>>,
+    /// Counts restarts: work for an earlier life is void.
+    pub life: u64,
+    pub applied: Index,
+    pub digest: u64,
+    pub applied_terms: BTreeMap<Index, Term>,
+    /// The bytes of a snapshot that is being received.
+    side_file: Vec<u8>,
+}
+
+const CHUNK_BYTES: usize = 8;
+
+/// A snapshot's bytes: the digest, then some more, so that it takes chunks.
+fn snapshot_bytes(digest: u64, index: Index) -> Vec<u8> {
+    let mut bytes = digest.to_le_bytes().to_vec();
+    bytes.extend(std::iter::repeat_n(index as u8, 3 * CHUNK_BYTES));
+    bytes
+}
+
+impl Disk {
+    fn first(&self) -> Index {
+        self.entries.front().map_or(self.checkpoint.index + 1, |entry| entry.index)
+    }
+
+    fn write(&mut self, persist: Persist<Cmd>) {
+        if let Some(hard) = persist.hard_state {
+            self.hard = hard;
+        }
+        if let Some(first) = persist.entries.first() {
+            let keep = first.index - self.first();
+            assert!(keep <= self.entries.len() as u64, "the core writes with a gap");
+            self.entries.truncate(keep as usize);
+            self.entries.extend(persist.entries);
+        }
+    }
+}
+
+impl Machine {
+    pub fn new(_id: NodeId, membership: Membership) -> Self {
+        let checkpoint = SnapshotMeta { index: 0, term: 0, membership };
+        Machine {
+            node: None,
+            out: Output::default(),
+            disk: Disk { checkpoint, ..Disk::default() },
+            batches: VecDeque::new(),
+            life: 0,
+            applied: 0,
+            digest: 0,
+            applied_terms: BTreeMap::new(),
+            side_file: Vec::new(),
+        }
+    }
+
+    pub fn crash(&mut self, survive: usize) {
+        self.node = None;
+        self.life += 1;
+        self.out = Output::default();
+        for _ in 0..survive {
+            if let Some(batch) = self.batches.pop_front() {
+                self.disk.write(batch);
+            }
+        }
+        self.batches.clear();
+        self.side_file.clear();
+    }
+
+    pub fn restore(&mut self, _now: Time) -> Restored<Cmd> {
+        let disk = &mut self.disk;
+        self.applied = disk.checkpoint.index;
+        self.digest = disk.checkpoint_digest;
+        // The state machine was ahead of the disk: the log begins anew.
+        let last = disk.entries.back().map_or(0, |entry| entry.index);
+        if last < disk.checkpoint.index {
+            disk.entries.clear();
+        }
+        let mut runs: Vec<(Index, Term)> = Vec::new();
+        for entry in &disk.entries {
+            if runs.last().is_none_or(|&(_, term)| term != entry.term) {
+                runs.push((entry.index, entry.term));
+            }
+        }
+        let tail = disk.entries.iter().filter(|entry| entry.index > disk.checkpoint.index);
+        let entries: Vec<_> = tail.cloned().collect();
+        let memberships = entries
+            .iter()
+            .filter_map(|entry| match &entry.body {
+                Body::Membership(membership) => Some((entry.index, membership.clone())),
+                _ => None,
+            })
+            .collect();
+        let mut restored = Restored {
+            hard_state: disk.hard,
+            snapshot: disk.checkpoint.clone(),
+            runs,
+            memberships,
+            entries,
+            commit: 0,
+        };
+        if restored.discard_unconnected() {
+            disk.entries.clear();
+        }
+        restored
+    }
+
+    fn apply(&mut self, entry: &Entry<Cmd>) {
+        assert_eq!(entry.index, self.applied + 1);
+        self.applied = entry.index;
+        let number = match &entry.body {
+            Body::Command(Cmd(number, _)) => *number,
+            _ => 1,
+        };
+        let mixed = (self.digest ^ number ^ entry.term).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.digest = mixed.rotate_left(17);
+        self.applied_terms.insert(entry.index, entry.term);
+    }
+}
+
+impl World {
+    /// Hands batches to the disk, as many as may be on the way at once.
+    pub(super) fn persist(&mut self, node: NodeId) {
+        let machine = self.machines.get_mut(&node).unwrap();
+        if machine.batches.len() < self.weather.batches
+            && let Some(batch) = machine.out.persist.take()
+        {
+            machine.batches.push_back(batch);
+            if machine.batches.len() == 1 {
+                self.begin_sync(node);
+            }
+        }
+    }
+
+    fn begin_sync(&mut self, node: NodeId) {
+        let (low, high) = self.weather.sync_us;
+        let delay = self.dice.between(low, high);
+        self.schedule(delay, node, Work::Sync);
+    }
+
+    pub(super) fn work(&mut self, node: NodeId, work: Work) {
+        match work {
+            Work::Sync => self.finish_sync(node),
+            Work::Fetch(fetch) => self.finish_fetch(node, fetch),
+            Work::Snapshot(task) => self.finish_snapshot(node, task),
+        }
+    }
+
+    /// One sync may cover several batches; then only the last mark is told.
+    fn finish_sync(&mut self, node: NodeId) {
+        if self.stuck_disks.contains(&node) {
+            self.schedule(10_000, node, Work::Sync);
+            return;
+        }
+        let (now, merge) = (self.now, self.dice.chance(500));
+        let machine = self.machines.get_mut(&node).unwrap();
+        let count = if merge { machine.batches.len() } else { 1 };
+        let mut mark = None;
+        for batch in machine.batches.drain(..count) {
+            mark = Some(batch.mark);
+            machine.disk.write(batch);
+        }
+        if let Some(mark) = mark {
+            self.checker.synced(node, &mark);
+            machine.node.as_mut().unwrap().synced(now, mark);
+        }
+        if !machine.batches.is_empty() {
+            self.begin_sync(node);
+        }
+    }
+
+    pub(super) fn apply(&mut self, node: NodeId) {
+        let machine = self.machines.get_mut(&node).unwrap();
+        for entry in std::mem::take(&mut machine.out.committed) {
+            machine.apply(&entry);
+        }
+    }
+
+    pub(super) fn start_tasks(&mut self, node: NodeId) {
+        let machine = self.machines.get_mut(&node).unwrap();
+        let fetches = std::mem::take(&mut machine.out.fetch);
+        let snapshots = std::mem::take(&mut machine.out.snapshots);
+        for fetch in fetches {
+            let delay = self.dice.between(100, 3000);
+            self.schedule(delay, node, Work::Fetch(fetch));
+        }
+        for task in snapshots {
+            // Writes keep their order.
+            let delay = if matches!(task, SnapshotTask::Write { .. }) { 500 } else { 300 };
+            self.schedule(delay, node, Work::Snapshot(task));
+        }
+    }
+
+    fn finish_fetch(&mut self, node: NodeId, fetch: Fetch) {
+        let now = self.now;
+        let count = self.dice.between(1, 40) as usize;
+        let machine = self.machines.get_mut(&node).unwrap();
+        let wanted = fetch.from..=fetch.to;
+        let entries: Vec<_> = if machine.disk.first() > fetch.from {
+            Vec::new()
+        } else {
+            let found = machine.disk.entries.iter().filter(|e| wanted.contains(&e.index));
+            found.take(count).cloned().collect()
+        };
+        machine.node.as_mut().unwrap().fetched(now, fetch.peer, entries);
+    }
+
+    fn finish_snapshot(&mut self, node: NodeId, task: SnapshotTask) {
+        match task {
+            SnapshotTask::Read { peer, index, offset } => {
+                self.read_chunk(node, peer, index, offset);
+            }
+            SnapshotTask::Write { meta, offset, data, done } => {
+                self.write_chunk(node, meta, offset, &data, done);
+            }
+        }
+    }
+
+    fn read_chunk(&mut self, node: NodeId, peer: NodeId, index: Index, offset: u64) {
+        let now = self.now;
+        let machine = self.machines.get_mut(&node).unwrap();
+        let meta = machine.disk.checkpoint.clone();
+        let bytes = snapshot_bytes(machine.disk.checkpoint_digest, meta.index);
+        let offset = if index == meta.index { offset } else { 0 };
+        let end = (offset as usize + CHUNK_BYTES).min(bytes.len());
+        let data = bytes[offset as usize..end].to_vec();
+        let done = end == bytes.len();
+        let core = machine.node.as_mut().unwrap();
+        core.snapshot_chunk(now, peer, meta, offset, data, done);
+    }
+
+    fn write_chunk(
+        &mut self,
+        node: NodeId,
+        meta: SnapshotMeta,
+        offset: u64,
+        data: &[u8],
+        done: bool,
+    ) {
+        let now = self.now;
+        let give_up = self.dice.chance(20) && self.weather.loss_permille > 0;
+        let machine = self.machines.get_mut(&node).unwrap();
+        if offset == 0 {
+            machine.side_file.clear();
+        }
+        assert_eq!(machine.side_file.len() as u64, offset, "chunks come in order");
+        machine.side_file.extend_from_slice(data);
+        let index = meta.index;
+        let core = machine.node.as_mut().unwrap();
+        if give_up {
+            core.snapshot_written(now, index, 0, None);
+        } else if done {
+            let mut digest = [0; 8];
+            digest.copy_from_slice(&machine.side_file[..8]);
+            let digest = u64::from_le_bytes(digest);
+            assert_eq!(machine.side_file, snapshot_bytes(digest, index), "chunks were mixed");
+            machine.disk.checkpoint = meta.clone();
+            machine.disk.checkpoint_digest = digest;
+            machine.disk.entries.clear();
+            machine.applied = index;
+            machine.digest = digest;
+            self.checker.installed(node, &meta);
+            core.snapshot_written(now, index, offset + data.len() as u64, Some(meta));
+        } else {
+            core.snapshot_written(now, index, offset + data.len() as u64, None);
+        }
+    }
+
+    /// Takes a checkpoint, and drops the log up to `tail` entries before it.
+    pub fn checkpoint(&mut self, node: u64, tail: u64) {
+        let machine = self.machines.get_mut(&NodeId(node)).unwrap();
+        let Some(core) = &mut machine.node else { return };
+        let Some(meta) = core.snapshot_meta(machine.applied) else { return };
+        let index = meta.index;
+        machine.disk.checkpoint = meta;
+        machine.disk.checkpoint_digest = machine.digest;
+        core.checkpointed(index);
+        let first_kept = (index + 1).saturating_sub(tail);
+        core.compact(first_kept);
+        while machine.disk.entries.front().is_some_and(|entry| entry.index < first_kept) {
+            machine.disk.entries.pop_front();
+        }
+    }
+}
