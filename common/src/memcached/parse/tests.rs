@@ -1,7 +1,9 @@
+use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
 use crate::limits::MAX_KEY_BYTES;
+use crate::memcached::words::{signed, unsigned};
 
 const MAX_VALUE_BYTES: usize = 1024;
 
@@ -66,7 +68,7 @@ fn shown(input: &[u8]) -> Vec<String> {
 }
 
 /// Each line alone, followed by a version to show that nothing shifted. All
-/// of it compared with what a running memcached 1.6.18 answers, but for the
+/// of it was compared with the answers of memcached 1.6.18, but for the
 /// differences that are named.
 #[test]
 fn lines_and_their_requests() {
