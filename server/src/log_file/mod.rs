@@ -330,8 +330,9 @@ impl LogFile {
         let mut last = self.last;
         for (position, entry) in entries.iter().enumerate() {
             let index = entry.index;
-            if index == 0 || index > last + 1 || (position > 0 && index != last + 1) {
-                return Err(LogError::OutOfOrder { index, last });
+            let commit = self.commit;
+            if index <= commit || index > last + 1 || (position > 0 && index != last + 1) {
+                return Err(LogError::OutOfOrder { index, last, commit });
             }
             last = index;
         }
