@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use common::memcached::StoreVerb;
 use raft::{Body, Entry, Membership};
-use server::command::{Command, Operation, Payload};
-use server::keystore::{Keystore, KeystoreLimits};
-use server::keystore_file::{self, CheckpointMeta};
-use server::log_file::{LogFile, LogOptions};
+use store_server::command::{Command, Operation, Payload};
+use store_server::keystore::{Keystore, KeystoreLimits};
+use store_server::keystore_file::{self, CheckpointMeta};
+use store_server::log_file::{LogFile, LogOptions};
 
 const BATCHES: usize = 2000;
 const ROUNDS: usize = 5;

@@ -2,15 +2,22 @@
 
 mod damage;
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use raft::{Body, Membership, NodeId, Term};
+use raft::{Body, Entry, HardState, Membership, NodeId, Term};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 
+use super::record::{COMMIT_BYTES, HARD_STATE_BYTES, SEAL_BYTES, START_BYTES, entry_bytes};
+use super::recovery::scan;
+use super::segment::HEADER_BYTES;
 use super::*;
+use crate::command::Payload;
 
 const SMALL: LogOptions = LogOptions { segment_bytes: 2048 };
 
@@ -235,7 +242,7 @@ fn readers_see_only_what_was_in_the_log_together() {
     let stop = Arc::clone(&done);
     let thread = std::thread::spawn(move || {
         let mut reads = 0;
-        while !stop.load(std::sync::atomic::Ordering::Relaxed) || reads == 0 {
+        while !stop.load(Ordering::Relaxed) || reads == 0 {
             let entries = reader.read(1, u64::MAX, usize::MAX).unwrap();
             for (entry, index) in entries.iter().zip(1..) {
                 assert_eq!(entry.index, index);
@@ -253,7 +260,7 @@ fn readers_see_only_what_was_in_the_log_together() {
             (from..from + 20).map(|index| command(index, term, &[7; 100])).collect();
         log.append(None, &entries, 0).unwrap();
     }
-    done.store(true, std::sync::atomic::Ordering::Relaxed);
+    done.store(true, Ordering::Relaxed);
     thread.join().unwrap();
 }
 
