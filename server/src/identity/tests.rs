@@ -1,1 +1,77 @@
+//! Folders and identities.
 
+use super::*;
+
+fn identity() -> Identity {
+    let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    Identity::new("srv-1", address(6001), address(7001), vec![address(5001)])
+}
+
+#[test]
+fn a_folder_remembers_who_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("data").join("srv-1");
+    let mut folder = Folder::open(&dir).unwrap();
+    assert_eq!(folder.identity(), None);
+    assert!(folder.adopt(ClusterId(1), ServerId(1)).is_err());
+    let mut expected = identity();
+    folder.save(expected.clone()).unwrap();
+    folder.adopt(ClusterId(7), ServerId(3)).unwrap();
+    (expected.cluster, expected.server) = (Some(ClusterId(7)), Some(ServerId(3)));
+    assert_eq!(folder.identity(), Some(&expected));
+    assert_eq!(Folder::look(&dir).unwrap().as_ref(), Some(&expected));
+    drop(folder);
+    assert_eq!(Folder::open(&dir).unwrap().identity(), Some(&expected));
+    assert_ne!(identity().folder, expected.folder, "each folder has an id of its own");
+}
+
+#[test]
+fn a_second_process_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = Folder::open(dir.path()).unwrap();
+    assert_eq!(Folder::read_pid(dir.path()), Some(std::process::id()));
+    let error = Folder::open(dir.path()).unwrap_err();
+    assert!(matches!(error, FolderError::Lock(FolderLockError::Held { .. })), "{error}");
+    drop(folder);
+    assert_eq!(Folder::read_pid(dir.path()), None);
+    Folder::open(dir.path()).unwrap();
+}
+
+#[test]
+fn a_damaged_identity_is_refused_with_a_way_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("identity");
+    Folder::open(dir.path()).unwrap().save(identity()).unwrap();
+    let saved = Folder::look(dir.path()).unwrap();
+    let whole = fs::read(&file).unwrap();
+    for bit in 0..whole.len() * 8 {
+        let mut flipped = whole.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        let parsed = parse(&file, &flipped);
+        // White space may change, nothing else.
+        assert!(parsed.is_err() || parsed.ok() == saved);
+    }
+    for end in 0..whole.len() - 1 {
+        assert!(parse(&file, &whole[..end]).is_err());
+    }
+    fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+    let error = Folder::open(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("identity is damaged") && error.contains("move this"), "{error}");
+}
+
+#[test]
+fn data_without_an_identity_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("log-file")).unwrap();
+    let error = Folder::open(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("identity") && error.contains("missing"), "{error}");
+}
+
+#[test]
+fn a_newer_identity_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let newer = Identity { format: 2, ..identity() };
+    Folder::open(dir.path()).unwrap().save(newer).unwrap();
+    let error = Folder::open(dir.path()).unwrap_err();
+    assert!(matches!(error, FolderError::NewerVersion { version: 2, .. }), "{error}");
+}

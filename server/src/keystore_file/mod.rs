@@ -1,8 +1,8 @@
 //! The keystore-file: the keystore as of one index of the log.
 //!
-//! [`write`] streams a [`Frozen`] keystore to a side file, syncs it, renames it
+//! [`write()`] streams a [`Frozen`] keystore to a side file, syncs it, renames it
 //! into place and syncs the folder: there is always a whole checkpoint under
-//! the name, the old one or the new one. [`read`] puts it back.
+//! the name, the old one or the new one. [`read()`] puts it back.
 //!
 //! # Format, version 1
 //!

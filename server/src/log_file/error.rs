@@ -79,13 +79,15 @@ pub enum LogError {
     /// so nothing more may be promised on the strength of this file.
     #[error("an earlier write or sync of the log failed: the process must be restarted")]
     Poisoned,
-    /// The caller skipped or repeated something.
-    #[error("entry {index} cannot be appended behind entry {last}")]
+    /// The caller skipped an index, or would replace a committed entry.
+    #[error("entry {index} does not fit behind entry {last}, with {commit} committed")]
     OutOfOrder {
         /// The entry's index.
         index: u64,
         /// The last index of the log.
         last: u64,
+        /// The highest index that the log says is committed.
+        commit: u64,
     },
     /// Entries that are not (or no longer) in the log.
     #[error("entries {from}..={to} are not in the log, which holds {first}..={last}")]

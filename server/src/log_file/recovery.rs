@@ -253,9 +253,7 @@ impl Replay {
         if index <= self.last {
             runs.truncate(runs.partition_point(|(first, _)| *first < index));
             memberships.truncate(memberships.partition_point(|(at, _)| *at < index));
-            // While the log begins within older segments that are gone, an
-            // entry may replace some of which nothing else is left.
-            if index <= *commit && index >= self.index.first() {
+            if index <= *commit {
                 return Err(format!("entry {index} is replaced, but was committed"));
             }
         }
