@@ -268,7 +268,9 @@ pub(super) fn describe(error: &ConnectionError) -> String {
         ConnectionError::TimedOut => {
             format!("nothing heard for {} ms", SILENCE_LIMIT.as_millis())
         }
-        ConnectionError::Reset => "the peer was restarted".to_owned(),
+        // A reset says no more than that. A close that finds the window full is
+        // never sent by QUIC; the peer then hears a reset in its place.
+        ConnectionError::Reset => "the peer no longer knows the link: it was restarted".to_owned(),
         other => other.to_string(),
     }
 }

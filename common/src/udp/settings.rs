@@ -4,6 +4,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use quinn::congestion::CubicConfig;
 use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
 use ring::hmac;
@@ -35,6 +36,10 @@ const LANE_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// Bytes that QUIC keeps per link until they are acknowledged. Well above the
 /// credit of all lanes, so that it is the lane's credit that stops a lane.
 const SEND_WINDOW_BYTES: u64 = 16 * LANE_WINDOW_BYTES as u64;
+
+/// Bytes under way before the path is known. The default of 14 KB is taken up
+/// by the first probe for larger packets, and what is urgent waits for it.
+const INITIAL_WINDOW_BYTES: u64 = 128 * 1024;
 
 /// Largest UDP payload that is looked for and taken.
 const MAX_PAYLOAD_BYTES: u16 = 8952;
@@ -77,6 +82,8 @@ pub(super) fn transport() -> Arc<TransportConfig> {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MAX_PAYLOAD_BYTES);
     let lanes = Lane::ALL.len() as u32;
+    let mut congestion = CubicConfig::default();
+    congestion.initial_window(INITIAL_WINDOW_BYTES);
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
@@ -85,6 +92,7 @@ pub(super) fn transport() -> Arc<TransportConfig> {
         .receive_window(VarInt::from_u32(LANE_WINDOW_BYTES * lanes))
         .send_window(SEND_WINDOW_BYTES)
         .datagram_receive_buffer_size(None)
+        .congestion_controller_factory(Arc::new(congestion))
         .initial_rtt(INITIAL_RTT)
         .keep_alive_interval(Some(KEEP_ALIVE_INTERVAL))
         .max_idle_timeout(Some(IdleTimeout::try_from(SILENCE_LIMIT).expect("within QUIC's bounds")))
