@@ -22,7 +22,8 @@ use crate::values::{self, TimeoutRange};
 /// Between heartbeats, unless told otherwise.
 pub(crate) const DEFAULT_HEARTBEAT_MS: u64 = 50;
 /// Random waits for a leader, unless told otherwise.
-pub(crate) const DEFAULT_ELECTION_TIMEOUT: TimeoutRange = TimeoutRange { low_ms: 200, high_ms: 400 };
+pub(crate) const DEFAULT_ELECTION_TIMEOUT: TimeoutRange =
+    TimeoutRange { low_ms: 200, high_ms: 400 };
 
 /// Reading the log-file of a large server takes long, and says so.
 const RECOVERY: Duration = Duration::from_secs(600);

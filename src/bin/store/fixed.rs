@@ -30,15 +30,10 @@ pub(crate) fn run(args: &RunArgs) -> Outcome {
     let node = Node { name: format!("srv-{}", args.pid), dir: paths.dir.clone() };
     serve::claim(&node)?;
     let key_file = args.key.clone().unwrap_or_else(|| paths.config.with_file_name("cluster.key"));
-    ClusterKey::load_or_create(&key_file)
-        .map_err(|error| Failure::usage(format!("no cluster key: {error:#}")))?;
+    ClusterKey::load_or_create(&key_file).map_err(|error| Failure::usage(error.to_string()))?;
     let advice = format!("its address comes from {}", paths.config.display());
     let sockets = Sockets {
-        client: sockets::bind_clients(
-            own.client.ip(),
-            Port::Exactly(own.client.port()),
-            &advice,
-        )?,
+        client: sockets::bind_clients(own.client.ip(), Port::Exactly(own.client.port()), &advice)?,
         peer: sockets::bind_servers(own.address.ip(), Port::Exactly(own.address.port()), &advice)?,
     };
     serve::warn_if_open(own.client.ip());
@@ -75,7 +70,10 @@ pub(crate) fn run(args: &RunArgs) -> Outcome {
             if let Err(error) = node.record(&settings) {
                 warn!("`store log` will not find the files: {error:#}");
             }
-            say!("{} serves clients at {client} and servers at {peer}; Ctrl-C stops it.", node.name);
+            say!(
+                "{} serves clients at {client} and servers at {peer}; Ctrl-C stops it.",
+                node.name
+            );
         }
         Progress::Member { id, role, .. } => {
             say!("{} is server {id} of its cluster, {}.", node.name, role_name(role));
