@@ -93,7 +93,7 @@ pub enum Role {
 pub enum ToLb {
     /// Registers, and from then on reports: on every change, and at least each
     /// [`REPORT_INTERVAL`](crate::limits::REPORT_INTERVAL).
-    Report(Report),
+    Report(Box<Report>),
     /// The sender stops on purpose.
     Goodbye,
     /// Answer of a leader to [`ToServer::Admit`].

@@ -3,11 +3,33 @@
 //! One way through, no layer calls upstream:
 //! `connection bytes -> parse -> propose -> raft -> log-file + transport ->
 //! commit -> apply -> reply`.
+//!
+//! | module | what lives there |
+//! | --- | --- |
+//! | [`driver`] | sole owner of the Raft node, the keystore and everything that waits for them; pure |
+//! | [`command`] | what an entry of the log does, and its bytes |
+//! | [`keystore`] | the state machine, in memory |
+//! | [`keystore_file`] | its checkpoint on disk |
+//! | [`log_file`] | the write-ahead log |
+//! | [`identity`] | who this folder belongs to |
+//! | [`wire`] | frames between servers |
+//! | `transport` | links to the other servers |
+//! | `registration` | links to the load balancers |
+//! | `shell` | sockets, timers, threads: carries out what the driver decides |
+//! | [`print`] | log and keystore in the promised text formats |
 
 pub mod command;
 pub mod config;
+pub mod driver;
 pub mod identity;
 pub mod keystore;
 pub mod keystore_file;
 pub mod log_file;
+
 pub mod print;
+mod registration;
+mod shell;
+mod transport;
+pub mod wire;
+
+pub use shell::{ProgressFn, run};

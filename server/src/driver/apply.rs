@@ -1,0 +1,139 @@
+//! Applying committed entries, and answering on the way.
+
+use common::front_end::answer_local;
+use common::memcached::{self, Reply, Request, write_end, write_value};
+use raft::{Body, Entry};
+
+use super::job::{Job, NO_EXPIRY, Need, need};
+use super::{Driver, Now};
+use crate::command::{Command, Payload};
+use crate::keystore::Keystore;
+
+impl Driver {
+    /// Applies what is committed and answers everybody whose turn it is.
+    pub fn apply(&mut self, now: Now) {
+        while let Some(entry) = self.committed.pop_front() {
+            self.apply_entry(now, &entry);
+        }
+        let applied = self.keystore.applied();
+        while self.read_groups.front().is_some_and(|g| g.index.is_some_and(|i| i <= applied)) {
+            for mut job in self.read_groups.pop_front().into_iter().flat_map(|g| g.jobs) {
+                self.answer_until_log(&mut job);
+                job.batch.finish();
+            }
+        }
+    }
+
+    fn apply_entry(&mut self, now: Now, entry: &Entry<Payload>) {
+        let mut job = self.take_job(now, entry);
+        let reply = match &entry.body {
+            Body::Command(payload) => match Command::decode(&payload.0) {
+                Ok(command) => {
+                    // Reads that came before this write see the state before it.
+                    if let Some(job) = &mut job {
+                        self.answer_until_log(job);
+                    }
+                    self.clock_ms = self.clock_ms.max(command.clock_ms);
+                    self.stats.writes += 1;
+                    self.keystore.apply(entry.index, &command)
+                }
+                // Every replica fails alike; only a newer version can have
+                // proposed it.
+                Err(error) => {
+                    tracing::error!(index = entry.index, %error, "entry cannot be applied");
+                    self.keystore.advance(entry.index);
+                    Reply::Error("SERVER_ERROR command of a newer version")
+                }
+            },
+            Body::Noop | Body::Membership(_) => {
+                self.keystore.advance(entry.index);
+                return;
+            }
+        };
+        let Some(mut job) = job else { return };
+        job.answer(&reply);
+        self.answer_until_log(&mut job);
+        let Some(front) = self.proposed.front_mut() else { return };
+        if entry.index < front.last {
+            front.job = Some(job);
+            return;
+        }
+        self.proposed.pop_front();
+        if job.cursor < job.batch.requests.len() {
+            // The core took only a part of the batch.
+            job.fail_not_executed(memcached::BUSY);
+        } else {
+            job.batch.finish();
+        }
+    }
+
+    /// The batch that waits for this very entry. Batches whose entries lost
+    /// against others go back to be routed anew: what was committed instead
+    /// proves that they were not executed.
+    fn take_job(&mut self, now: Now, entry: &Entry<Payload>) -> Option<Job> {
+        loop {
+            let front = self.proposed.front_mut()?;
+            if entry.index < front.first {
+                return None;
+            }
+            if entry.index <= front.last && entry.term == front.term {
+                if front.job.is_none() && entry.index == front.last {
+                    self.proposed.pop_front();
+                    return None;
+                }
+                return front.job.take();
+            }
+            let lost = self.proposed.pop_front()?;
+            match lost.job {
+                None => {}
+                Some(job) if job.forwarded.is_none() => self.park(now, job),
+                Some(Job { cursor: 0, forwarded: Some(from), .. }) => self.refuse.push(from),
+                Some(job) => job.fail_not_executed(memcached::NO_LEADER),
+            }
+            self.unpark = true;
+        }
+    }
+
+    /// Answers requests from the cursor on, up to the next one that needs an
+    /// entry of its own.
+    pub(super) fn answer_until_log(&mut self, job: &mut Job) {
+        while let Some(request) = job.batch.requests.get(job.cursor) {
+            match (need(request), request) {
+                (Need::Log, _) => return,
+                (_, Request::Get { keys, with_cas }) => {
+                    self.stats.reads += 1;
+                    for key in keys {
+                        self.stats.misses += u64::from(!write_hit(
+                            &self.keystore,
+                            key,
+                            *with_cas,
+                            &mut job.batch.out,
+                        ));
+                    }
+                    self.stats.keys_read += keys.len() as u64;
+                    write_end(&mut job.batch.out);
+                }
+                (_, Request::Store { noreply, .. }) => {
+                    if !noreply {
+                        Reply::Error(NO_EXPIRY).write(&mut job.batch.out);
+                    }
+                }
+                (_, Request::Stats { what }) => self.write_stats(what, &mut job.batch.out),
+                (_, Request::Discover { elasticache }) => {
+                    self.write_servers(*elasticache, &mut job.batch.out);
+                }
+                (_, request) => {
+                    answer_local(request, &mut job.batch.out);
+                }
+            }
+            job.cursor += 1;
+        }
+    }
+}
+
+fn write_hit(keystore: &Keystore, key: &[u8], with_cas: bool, out: &mut bytes::BytesMut) -> bool {
+    let Some(item) = keystore.get(key) else { return false };
+    out.reserve(key.len() + item.value.len() + 64);
+    write_value(out, key, item.flags, with_cas.then_some(item.cas), item.value);
+    true
+}

@@ -1,0 +1,381 @@
+//! The driver: sole owner of the Raft node, the keystore and everything that
+//! waits for them. It is as pure as the core below it: no clock, no socket,
+//! no file, no task. The shell (or the simulator) feeds it inputs, asks for
+//! [`Actions`] and carries them out.
+//!
+//! One turn, in this order:
+//!
+//! 1. the inputs: [`Driver::client`], [`Driver::message`], [`Driver::synced`], ...
+//! 2. [`Driver::flush`]: what the inputs led to, as [`Actions`]: messages to
+//!    send at once, a batch for the log-file, forwarded requests;
+//! 3. the shell sends and hands the batch to the log-file, so that the disk
+//!    and the network work while
+//! 4. [`Driver::apply`] applies what is committed and answers those who wait.
+//!
+//! # What becomes of a batch of requests
+//!
+//! - It contains a write, and this server leads: every write becomes one
+//!   entry. The reads of the batch are answered between the writes as they
+//!   are applied: the commit of an entry that was proposed after the read
+//!   arrived proves leadership as well as a read round would.
+//! - It contains a write, and another server leads: the rest of the batch is
+//!   forwarded there as a whole, and the leader's bytes come back.
+//! - It only reads: it joins the group of this turn, which asks the core for
+//!   one read index, on the leader as on followers.
+//! - Nobody leads: it is parked until somebody does, or its deadline passes.
+//!
+//! # What is certain
+//!
+//! An entry of ours is known not to be executed only when another entry was
+//! *committed* at its index. That it was truncated here proves nothing: a
+//! replica that still has it may yet win an election and commit it. Until one
+//! or the other is applied the outcome is unknown, and a deadline turns that
+//! into the honest error text.
+
+mod apply;
+mod job;
+mod route;
+mod stats;
+mod waiting;
+
+use std::collections::VecDeque;
+
+use bytes::BytesMut;
+use common::control::MemberInfo;
+use common::front_end::Batch;
+use common::limits;
+use raft::{Envelope, Fetch, NodeId, Output, Persist, RoleKind, SnapshotTask, Time};
+
+use crate::command::Payload;
+use crate::keystore::Keystore;
+use job::Job;
+pub use stats::{Facts, ServerStats};
+use waiting::{Forwards, Proposed, ReadGroup};
+
+type Node = raft::Node<Payload>;
+
+/// What time it is, as the shell sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Now {
+    /// Monotonic, microseconds from an arbitrary origin.
+    pub mono_us: Time,
+    /// Unix milliseconds; may jump. Only a leader looks at it, to stamp
+    /// entries, and never lets the stamps go back.
+    pub wall_ms: u64,
+}
+
+/// What the shell is to do after a turn.
+#[derive(Debug, Default)]
+pub struct Actions {
+    /// Raft messages that may leave at once.
+    pub send: Vec<Envelope<Payload>>,
+    /// For the log-file: append, make durable, then [`Driver::synced`].
+    pub persist: Option<Persist<Payload>>,
+    /// Requests that the leader is to execute.
+    pub forward: Vec<Forward>,
+    /// Forwarded requests that this server did not execute, because it does
+    /// not lead: to be told to the peers that sent them.
+    pub refuse: Vec<ForwardId>,
+    /// Entries to be read from the log-file, then `Driver::fetched`.
+    pub fetch: Vec<Fetch>,
+    /// Snapshot chunks to be read or written.
+    pub snapshots: Vec<SnapshotTask>,
+    /// The role, the leader or the membership changed.
+    pub changed: bool,
+}
+
+/// A batch on its way to the leader.
+#[derive(Debug)]
+pub struct Forward {
+    /// The leader.
+    pub to: NodeId,
+    /// This server's own number for it.
+    pub number: u64,
+    /// The encoded requests (`common::memcached::encode_requests`).
+    pub requests: BytesMut,
+}
+
+/// Names a batch that a peer forwarded to this server.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ForwardId {
+    /// The peer.
+    pub from: NodeId,
+    /// The peer's number.
+    pub number: u64,
+}
+
+/// What came back for a forwarded batch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ForwardReply {
+    /// Executed: the reply bytes.
+    Done(bytes::Bytes),
+    /// Certainly not executed: the peer does not lead.
+    NotLeader,
+}
+
+/// See the module's page.
+pub struct Driver {
+    node: Node,
+    keystore: Keystore,
+    facts: Facts,
+    stats: ServerStats,
+    output: Output<Payload>,
+    /// Committed, waiting for [`Driver::apply`].
+    committed: VecDeque<raft::Entry<Payload>>,
+    /// Buffer that entries are encoded into; payloads are slices of it.
+    encode: BytesMut,
+    /// The highest clock that was stamped or applied, unix milliseconds.
+    clock_ms: u64,
+    proposed: VecDeque<Proposed>,
+    /// Reads that arrived in this turn.
+    reading: Vec<Job>,
+    read_groups: VecDeque<ReadGroup>,
+    next_read: u64,
+    forwards: Forwards,
+    parked: VecDeque<Job>,
+    parked_bytes: usize,
+    /// Something changed that lets parked batches go on.
+    unpark: bool,
+    refuse: Vec<ForwardId>,
+    forward: Vec<Forward>,
+    stopping: bool,
+}
+
+impl Driver {
+    /// A driver of `node` with the keystore as of the checkpoint that the
+    /// node was restored from.
+    pub fn new(node: Node, keystore: Keystore, facts: Facts) -> Self {
+        let clock_ms = keystore.clock_ms();
+        Driver {
+            node,
+            keystore,
+            facts,
+            stats: ServerStats::default(),
+            output: Output::default(),
+            committed: VecDeque::new(),
+            encode: BytesMut::new(),
+            clock_ms,
+            proposed: VecDeque::new(),
+            reading: Vec::new(),
+            read_groups: VecDeque::new(),
+            next_read: 1,
+            forwards: Forwards::default(),
+            parked: VecDeque::new(),
+            parked_bytes: 0,
+            unpark: false,
+            refuse: Vec::new(),
+            forward: Vec::new(),
+            stopping: false,
+        }
+    }
+
+    /// Requests of a client of this server.
+    pub fn client(&mut self, now: Now, batch: Batch) {
+        let deadline = now.mono_us + limits::REQUEST_DEADLINE.as_micros() as Time;
+        self.route(now, Job::new(batch, deadline, None));
+    }
+
+    /// Requests that a peer forwards, because it takes this server for the
+    /// leader.
+    pub fn forwarded(&mut self, now: Now, from: ForwardId, batch: Batch) {
+        let deadline = now.mono_us + limits::REQUEST_DEADLINE.as_micros() as Time;
+        self.route(now, Job::new(batch, deadline, Some(from)));
+    }
+
+    /// A Raft message of an authenticated peer.
+    pub fn message(&mut self, now: Now, envelope: Envelope<Payload>) {
+        self.node.step(now.mono_us, envelope);
+    }
+
+    /// Everything up to `mark` is durable.
+    pub fn synced(&mut self, now: Now, mark: raft::DurableMark) {
+        self.node.synced(now.mono_us, mark);
+    }
+
+    /// Entries read for a slow peer; none: they could not be read.
+    pub fn fetched(&mut self, now: Now, peer: NodeId, entries: Vec<raft::Entry<Payload>>) {
+        self.node.fetched(now.mono_us, peer, entries);
+    }
+
+    /// The answer to a forwarded batch.
+    pub fn forward_reply(&mut self, now: Now, from: NodeId, number: u64, reply: &ForwardReply) {
+        let Some(mut job) = self.forwards.take(from, number) else { return };
+        match reply {
+            ForwardReply::Done(bytes) => {
+                job.batch.out.extend_from_slice(bytes);
+                job.batch.finish();
+            }
+            // Not at once: the peer has no leader to name either, and would
+            // be asked again and again.
+            ForwardReply::NotLeader => self.park(now, job),
+        }
+    }
+
+    /// The link to `peer` is gone, and with it the answers that were to come
+    /// over it.
+    pub fn link_lost(&mut self, peer: NodeId) {
+        for job in self.forwards.take_all(peer) {
+            job.fail_unknown();
+        }
+    }
+
+    /// A link to `peer` is up: what waits for it goes on.
+    pub fn link_up(&mut self, _peer: NodeId) {
+        self.unpark = true;
+    }
+
+    /// Asks the core to campaign at once.
+    pub fn campaign(&mut self, now: Now) {
+        self.node.campaign(now.mono_us);
+    }
+
+    /// Proposes a change of the membership.
+    ///
+    /// # Errors
+    /// The core's reason.
+    pub fn change(&mut self, now: Now, change: raft::Change) -> Result<(), raft::ChangeError> {
+        self.node.change(now.mono_us, change).map(|_| ())
+    }
+
+    /// Stops taking requests; a leader hands over first.
+    pub fn begin_stop(&mut self, now: Now) {
+        self.stopping = true;
+        if self.node.is_leader() {
+            // No candidate for it: the others elect after their timeout.
+            let _ = self.node.transfer(now.mono_us, None);
+        }
+        for job in std::mem::take(&mut self.parked) {
+            job.fail_not_executed(common::memcached::SHUTTING_DOWN);
+        }
+        self.parked_bytes = 0;
+    }
+
+    /// Whether a stopping server has nothing left to wait for.
+    pub fn is_idle(&self) -> bool {
+        !self.node.is_leader()
+            && self.proposed.is_empty()
+            && self.read_groups.is_empty()
+            && self.forwards.is_empty()
+    }
+
+    /// When [`Driver::tick`] wants to be called.
+    pub fn next_deadline(&self) -> Time {
+        self.node.next_deadline()
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Now) {
+        if now.mono_us >= self.node.next_deadline() {
+            self.node.tick(now.mono_us);
+        }
+        self.expire(now);
+        self.unpark |= !self.parked.is_empty();
+    }
+
+    /// Collects what the inputs of this turn led to.
+    pub fn flush(&mut self, now: Now, actions: &mut Actions) {
+        if std::mem::take(&mut self.unpark) {
+            self.route_parked(now);
+        }
+        self.ask_read_index(now);
+        self.node.take_output(now.mono_us, &mut self.output);
+        let output = &mut self.output;
+        actions.send.append(&mut output.send);
+        merge_persist(&mut actions.persist, output.persist.take());
+        actions.fetch.append(&mut output.fetch);
+        actions.snapshots.append(&mut output.snapshots);
+        self.committed.extend(output.committed.drain(..));
+        for ready in output.reads.drain(..) {
+            if let Some(group) = self.read_groups.iter_mut().find(|g| g.request == ready.request) {
+                group.index = Some(ready.index);
+            }
+        }
+        self.note_events(actions);
+        self.fail_reads(now);
+        actions.refuse.append(&mut self.refuse);
+        actions.forward.append(&mut self.forward);
+    }
+
+    /// Whether applying has led to something that is to be sent.
+    pub fn wants_flush(&self) -> bool {
+        self.unpark || !self.refuse.is_empty() || !self.forward.is_empty() || self.node.has_output()
+    }
+
+    fn note_events(&mut self, actions: &mut Actions) {
+        for event in self.output.events.drain(..) {
+            match event {
+                raft::Event::Role { role, term, leader } => {
+                    tracing::info!(?role, term, leader = ?leader.map(|l| l.0), "raft role");
+                    actions.changed = true;
+                    self.unpark |= leader.is_some();
+                }
+                raft::Event::Membership { index, membership } => {
+                    tracing::info!(
+                        index,
+                        voters = ?membership.voters().map(|id| id.0).collect::<Vec<_>>(),
+                        members = membership.members.len(),
+                        "membership"
+                    );
+                    actions.changed = true;
+                }
+                raft::Event::Truncated { from } => tracing::info!(from, "log suffix replaced"),
+                raft::Event::Rejected { from, why } => {
+                    tracing::warn!(from = from.0, why, "message of a peer refused");
+                }
+            }
+        }
+    }
+
+    /// The keystore, for checkpoints and statistics.
+    pub fn keystore(&self) -> &Keystore {
+        &self.keystore
+    }
+
+    /// The core, for statistics.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// A checkpoint up to `index` is on disk.
+    pub fn checkpointed(&mut self, index: raft::Index) {
+        self.node.checkpointed(index);
+    }
+
+    /// Whether this server leads.
+    pub fn is_leader(&self) -> bool {
+        self.node.is_leader()
+    }
+
+    /// Role for people and load balancers.
+    pub fn role(&self) -> common::control::Role {
+        use common::control::Role;
+        let status = self.node.status();
+        match status.role {
+            RoleKind::Leader => Role::Leader,
+            RoleKind::Candidate => Role::Candidate,
+            RoleKind::Follower if self.node.membership().is_voter(status.id) => Role::Follower,
+            RoleKind::Follower => Role::Learner,
+        }
+    }
+
+    /// How a member is found, if its info can be read.
+    pub fn member_info(&self, id: NodeId) -> Option<MemberInfo> {
+        let member = self.node.membership().members.get(&id)?;
+        serde_json::from_slice(&member.info).ok()
+    }
+}
+
+/// Adds `more` behind `batch`: both go to the disk in one write.
+pub fn merge_persist(batch: &mut Option<Persist<Payload>>, more: Option<Persist<Payload>>) {
+    match (batch.as_mut(), more) {
+        (_, None) => {}
+        (None, more) => *batch = more,
+        (Some(batch), Some(mut more)) => {
+            if more.hard_state.is_some() {
+                batch.hard_state = more.hard_state;
+            }
+            batch.entries.append(&mut more.entries);
+            batch.mark = more.mark;
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Which way a batch goes.
+
+use bytes::BytesMut;
+use common::limits;
+use common::memcached::{self, Request};
+
+use super::job::{Job, Need, need};
+use super::waiting::{Proposed, ReadGroup};
+use super::{Driver, Forward, Now};
+use crate::command::{Command, Operation, Payload};
+
+/// Entries are encoded into chunks of this size, which their payloads share.
+const ENCODE_CHUNK_BYTES: usize = 64 * 1024;
+
+/// Bytes of a command beside its key and value, at the most.
+const COMMAND_OVERHEAD_BYTES: usize = 32;
+
+impl Driver {
+    /// Sends a batch its way; see the module's page.
+    pub(super) fn route(&mut self, now: Now, mut job: Job) {
+        match job.need() {
+            Need::Nothing => {
+                self.answer_until_log(&mut job);
+                job.batch.finish();
+            }
+            _ if self.stopping => job.fail_not_executed(memcached::SHUTTING_DOWN),
+            Need::Read => self.reading.push(job),
+            Need::Log if self.node.is_leader() => self.propose(now, job),
+            Need::Log => match (job.forwarded, self.node.leader()) {
+                (Some(from), _) => self.refuse.push(from),
+                (None, Some(leader)) => self.forward(leader, job),
+                (None, None) => self.park(now, job),
+            },
+        }
+    }
+
+    /// Proposes every write that is left in the batch.
+    fn propose(&mut self, now: Now, job: Job) {
+        self.clock_ms = self.clock_ms.max(now.wall_ms);
+        let mut range = None;
+        for position in job.cursor..job.batch.requests.len() {
+            if need(&job.batch.requests[position]) != Need::Log {
+                continue;
+            }
+            let payload = self.encode(&job.batch.requests[position]);
+            match (self.node.propose(now.mono_us, payload), &mut range) {
+                (Ok((index, term)), None) => range = Some((index, index, term)),
+                (Ok((index, _)), Some((_, last, _))) => *last = index,
+                (Err(error), None) => return self.not_proposed(now, job, &error),
+                // The bound was crossed inside this batch. What was proposed
+                // counts; the rest is refused when the last of it is applied.
+                (Err(_), Some(_)) => break,
+            }
+        }
+        if let Some((first, last, term)) = range {
+            self.proposed.push_back(Proposed { first, last, term, job: Some(job) });
+        }
+    }
+
+    fn not_proposed(&mut self, now: Now, job: Job, error: &raft::ProposeError) {
+        match (error, job.forwarded) {
+            (raft::ProposeError::Full, _) => job.fail_not_executed(memcached::BUSY),
+            (_, Some(from)) => self.refuse.push(from),
+            (_, None) => self.park(now, job),
+        }
+    }
+
+    /// One command, as the payload of an entry.
+    fn encode(&mut self, request: &Request) -> Payload {
+        let operation = match request {
+            Request::Store { verb, key, flags, value, .. } => {
+                Operation::Store { verb: *verb, key, flags: *flags, deadline_ms: 0, value }
+            }
+            Request::Delete { key, .. } => Operation::Delete { key },
+            Request::Arithmetic { operation, key, delta, .. } => {
+                Operation::Arithmetic { operation: *operation, key, delta: *delta }
+            }
+            other => unreachable!("{other:?} needs no entry"),
+        };
+        let bytes = match operation {
+            Operation::Store { key, value, .. } => key.len() + value.len(),
+            Operation::Delete { key } | Operation::Arithmetic { key, .. } => key.len(),
+        } + COMMAND_OVERHEAD_BYTES;
+        if self.encode.capacity() < bytes {
+            self.encode = BytesMut::with_capacity(ENCODE_CHUNK_BYTES.max(bytes));
+        }
+        Command { clock_ms: self.clock_ms, operation }.encode(&mut self.encode);
+        Payload(self.encode.split().freeze())
+    }
+
+    fn forward(&mut self, leader: raft::NodeId, job: Job) {
+        let mut requests = BytesMut::with_capacity(job.batch.bytes + 64);
+        memcached::encode_requests(&job.batch.requests[job.cursor..], &mut requests);
+        let number = self.forwards.insert(leader, job);
+        self.forward.push(Forward { to: leader, number, requests });
+    }
+
+    /// A forward that could not even be sent: nothing was executed.
+    pub fn forward_failed(&mut self, now: Now, to: raft::NodeId, number: u64) {
+        if let Some(job) = self.forwards.take(to, number) {
+            self.park(now, job);
+        }
+    }
+
+    /// Waits for a leader, within bounds.
+    pub(super) fn park(&mut self, now: Now, job: Job) {
+        if self.stopping {
+            return job.fail_not_executed(memcached::SHUTTING_DOWN);
+        }
+        if job.deadline <= now.mono_us {
+            return job.fail_not_executed(memcached::NO_LEADER);
+        }
+        if self.parked.len() >= limits::MAX_PARKED_BATCHES
+            || self.parked_bytes + job.batch.bytes > limits::MAX_PARKED_BYTES
+        {
+            return job.fail_not_executed(memcached::BUSY);
+        }
+        self.parked_bytes += job.batch.bytes;
+        self.parked.push_back(job);
+    }
+
+    /// Tries again with what is parked, in order of arrival.
+    pub(super) fn route_parked(&mut self, now: Now) {
+        if self.node.leader().is_none() {
+            return;
+        }
+        for job in std::mem::take(&mut self.parked) {
+            self.parked_bytes -= job.batch.bytes;
+            self.route(now, job);
+        }
+    }
+
+    /// One read index for all reads of this turn.
+    pub(super) fn ask_read_index(&mut self, now: Now) {
+        if self.reading.is_empty() {
+            return;
+        }
+        let request = self.next_read;
+        self.next_read += 1;
+        let jobs = std::mem::take(&mut self.reading);
+        self.read_groups.push_back(ReadGroup { request, index: None, jobs });
+        self.node.read(now.mono_us, request);
+    }
+
+    /// Reads that the core could not place wait for a leader.
+    pub(super) fn fail_reads(&mut self, now: Now) {
+        for request in std::mem::take(&mut self.output.reads_failed) {
+            let Some(position) = self.read_groups.iter().position(|g| g.request == request) else {
+                continue;
+            };
+            for job in self.read_groups.remove(position).into_iter().flat_map(|g| g.jobs) {
+                self.park(now, job);
+            }
+        }
+    }
+
+    /// Answers whatever has waited until its deadline.
+    pub(super) fn expire(&mut self, now: Now) {
+        for proposed in &mut self.proposed {
+            if let Some(job) = proposed.job.take_if(|job| job.deadline <= now.mono_us) {
+                job.fail_unknown();
+            }
+        }
+        for job in self.forwards.take_expired(now.mono_us) {
+            job.fail_unknown();
+        }
+        for group in &mut self.read_groups {
+            for job in group.jobs.extract_if(.., |job| job.deadline <= now.mono_us) {
+                job.fail_not_executed(memcached::NO_LEADER);
+            }
+        }
+        self.read_groups.retain(|group| !group.jobs.is_empty());
+        for job in std::mem::take(&mut self.parked) {
+            if job.deadline > now.mono_us {
+                self.parked.push_back(job);
+            } else {
+                self.parked_bytes -= job.batch.bytes;
+                job.fail_not_executed(memcached::NO_LEADER);
+            }
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! What waits: for its entries to be applied, for a read index, for a leader's
+//! answer, for a leader.
+
+use std::collections::BTreeMap;
+
+use raft::{Index, NodeId, Term};
+
+use super::job::Job;
+
+/// A batch whose writes are in the log. Its entries are consecutive, since a
+/// batch is proposed at one go.
+#[derive(Debug)]
+pub(super) struct Proposed {
+    pub(super) first: Index,
+    pub(super) last: Index,
+    pub(super) term: Term,
+    /// `None` once it was answered by its deadline.
+    pub(super) job: Option<Job>,
+}
+
+/// Reads that share one read index.
+#[derive(Debug)]
+pub(super) struct ReadGroup {
+    pub(super) request: u64,
+    /// Set once the core has answered: serve when this is applied.
+    pub(super) index: Option<Index>,
+    pub(super) jobs: Vec<Job>,
+}
+
+/// Batches that the leader executes for this server.
+#[derive(Debug, Default)]
+pub(super) struct Forwards {
+    next: u64,
+    waiting: BTreeMap<u64, (NodeId, Job)>,
+}
+
+impl Forwards {
+    pub(super) fn insert(&mut self, to: NodeId, job: Job) -> u64 {
+        self.next += 1;
+        self.waiting.insert(self.next, (to, job));
+        self.next
+    }
+
+    /// The job `number`, if it was forwarded to `from`.
+    pub(super) fn take(&mut self, from: NodeId, number: u64) -> Option<Job> {
+        if self.waiting.get(&number)?.0 != from {
+            return None;
+        }
+        self.waiting.remove(&number).map(|(_, job)| job)
+    }
+
+    pub(super) fn take_all(&mut self, peer: NodeId) -> Vec<Job> {
+        self.take_if(|to, _| to == peer)
+    }
+
+    pub(super) fn take_expired(&mut self, now: raft::Time) -> Vec<Job> {
+        self.take_if(|_, job| job.deadline <= now)
+    }
+
+    fn take_if(&mut self, matches: impl Fn(NodeId, &Job) -> bool) -> Vec<Job> {
+        self.waiting
+            .extract_if(.., |_, (to, job)| matches(*to, job))
+            .map(|(_, (_, job))| job)
+            .collect()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}

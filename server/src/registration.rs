@@ -1,0 +1,123 @@
+//! Registering with the load balancers, and reporting to them.
+//!
+//! One task for each load balancer: it dials, reports at once, on every
+//! change and each [`REPORT_INTERVAL`], and dials again when the link is lost.
+//! What the load balancer says goes to the driver's queue. A load balancer that is
+//! away stops nobody.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use common::control::{Hello, Party, Report, ToLb, ToServer};
+use common::limits::REPORT_INTERVAL;
+use common::udp::{Endpoint, Lane, Link, Receive};
+use tokio::sync::{mpsc, watch};
+
+use crate::config::Progress;
+use crate::shell::ProgressFn;
+use crate::shell::inbox::{Inbox, Input};
+
+const DIAL_TIMEOUT: Duration = Duration::from_millis(400);
+const DIAL_PAUSE: Duration = Duration::from_millis(50);
+
+/// Without an answer for so long, whoever started the server is told. A
+/// little under the five seconds after which `addsrv` gives up.
+const TELL_AFTER: Duration = Duration::from_millis(4000);
+
+struct LbReceiver {
+    inbox: Arc<Inbox>,
+    lb: SocketAddr,
+}
+
+impl Receive for LbReceiver {
+    fn frame(&self, lane: Lane, frame: Bytes) {
+        if lane != Lane::Control {
+            return;
+        }
+        match serde_json::from_slice::<ToServer>(&frame) {
+            Ok(message) => self.inbox.push(Input::FromLb { lb: self.lb, message }),
+            Err(error) => {
+                tracing::warn!(lb = %self.lb, %error, "message of a load balancer refused");
+            }
+        }
+    }
+
+    fn closed(&self, reason: String) {
+        tracing::info!(lb = %self.lb, reason, "load balancer lost");
+    }
+}
+
+/// Keeps the server registered at `lb` for as long as it runs.
+pub(crate) async fn keep_registered(
+    lb: SocketAddr,
+    endpoint: Endpoint,
+    inbox: Arc<Inbox>,
+    mut reports: watch::Receiver<Report>,
+    mut messages: mpsc::UnboundedReceiver<ToLb>,
+    progress: ProgressFn,
+) {
+    let started = Instant::now();
+    let mut told = false;
+    loop {
+        match endpoint.connect_with_timeout(lb, DIAL_TIMEOUT).await {
+            Ok((link, hello)) if is_lb(&hello) => {
+                told = true;
+                tracing::info!(%lb, "load balancer reached");
+                link.start(Arc::new(LbReceiver { inbox: Arc::clone(&inbox), lb }));
+                report_while_open(&link, &mut reports, &mut messages).await;
+            }
+            Ok((link, _)) => {
+                link.close("a load balancer was expected at this address");
+                tell(&progress, &mut told, &format!("{lb} is no load balancer"));
+            }
+            Err(error) => {
+                tracing::debug!(%lb, %error, "load balancer not reached");
+                if started.elapsed() > TELL_AFTER {
+                    let why = format!("load balancer {lb} did not answer: {error}");
+                    tell(&progress, &mut told, &why);
+                }
+            }
+        }
+        tokio::time::sleep(DIAL_PAUSE).await;
+    }
+}
+
+fn is_lb(hello: &Hello) -> bool {
+    matches!(hello.from, Party::LoadBalancer { .. })
+}
+
+fn tell(progress: &ProgressFn, told: &mut bool, why: &str) {
+    if !*told {
+        *told = true;
+        tracing::warn!(why, "not registered");
+        progress(Progress::NotRegistered {
+            why: format!("{why} (start one with `store addlb`, or name another with --lb)"),
+        });
+    }
+}
+
+async fn report_while_open(
+    link: &Link,
+    reports: &mut watch::Receiver<Report>,
+    messages: &mut mpsc::UnboundedReceiver<ToLb>,
+) {
+    let mut message = ToLb::Report(Box::new(reports.borrow_and_update().clone()));
+    loop {
+        if let Err(error) = send(link, &message) {
+            return tracing::warn!(lb = %link.remote(), %error, "report not sent");
+        }
+        message = tokio::select! {
+            Some(message) = messages.recv() => message,
+            Ok(()) = reports.changed() => ToLb::Report(Box::new(reports.borrow_and_update().clone())),
+            () = tokio::time::sleep(REPORT_INTERVAL) => ToLb::Report(Box::new(reports.borrow().clone())),
+            _ = link.closed() => return,
+        };
+    }
+}
+
+fn send(link: &Link, message: &ToLb) -> Result<(), common::udp::SendError> {
+    let json = serde_json::to_vec(message).unwrap_or_default();
+    link.send(Lane::Control, &json)
+}

@@ -1,0 +1,92 @@
+//! A server that is no member yet: registered, waiting to be taken into a
+//! cluster.
+
+use common::control::ToServer;
+use common::front_end::answer_local;
+use common::ids::{ClusterId, ServerId};
+use common::memcached::{self, Reply};
+
+use super::inbox::Input;
+use super::{Shell, restore};
+use crate::config::Progress;
+
+/// Serves until a load balancer names a cluster; `None` when asked to stop.
+pub(super) async fn wait_for_adoption(
+    shell: &mut Shell,
+) -> anyhow::Result<Option<(ClusterId, ServerId)>> {
+    (shell.progress)(Progress::Serving {
+        client: shell.info.client,
+        peer: shell.info.peer,
+        replayed: 0,
+    });
+    let mut inputs = Vec::new();
+    let mut adopted = None;
+    loop {
+        shell.inbox.wait().await;
+        shell.inbox.take(&mut inputs);
+        for input in inputs.drain(..) {
+            match input {
+                Input::Client(batch) => refuse(batch),
+                Input::Link { link, .. } => link.close("this server is no member of a cluster yet"),
+                Input::FromLb { lb, message } => {
+                    if let Some(member) = lb_message(shell, lb, message)? {
+                        adopted = Some(member);
+                    }
+                }
+                Input::Stop => return Ok(None),
+                _ => {}
+            }
+        }
+        if adopted.is_some() {
+            return Ok(adopted);
+        }
+    }
+}
+
+fn lb_message(
+    shell: &mut Shell,
+    lb: std::net::SocketAddr,
+    message: ToServer,
+) -> anyhow::Result<Option<(ClusterId, ServerId)>> {
+    match message {
+        ToServer::Registered { lb: name, waiting_for } => {
+            tracing::info!(%lb, name, waiting_for, "registered");
+            (shell.progress)(Progress::Registered { lb, waiting_for });
+            Ok(None)
+        }
+        ToServer::Refused { why } => anyhow::bail!("load balancer {lb} refused this server: {why}"),
+        ToServer::Adopt { cluster, id, voters, campaign } => {
+            restore::adopt(shell, cluster, id, &voters)?;
+            tracing::info!(%cluster, %id, voters = voters.len(), "taken into a cluster");
+            if campaign {
+                shell.inbox.push(Input::FromLb {
+                    lb,
+                    message: ToServer::Adopt { cluster, id, voters: Vec::new(), campaign },
+                });
+            }
+            Ok(Some((cluster, id)))
+        }
+        ToServer::Admit { .. } => Ok(None),
+    }
+}
+
+/// Without a cluster nothing can be read or written.
+fn refuse(mut batch: common::front_end::Batch) {
+    for request in std::mem::take(&mut batch.requests) {
+        let keyed = request.is_read() || request.is_write();
+        if keyed && !request.noreply() {
+            Reply::Error(memcached::NO_LEADER).write(&mut batch.out);
+        } else if let memcached::Request::Discover { elasticache } = request {
+            if elasticache {
+                common::discovery::write_config_cluster(0, &[], &mut batch.out);
+            } else {
+                common::discovery::write_get_servers(&[], &mut batch.out);
+            }
+        } else if let memcached::Request::Stats { .. } = request {
+            batch.out.extend_from_slice(b"STAT raft_role fresh\r\nEND\r\n");
+        } else {
+            answer_local(&request, &mut batch.out);
+        }
+    }
+    batch.finish();
+}

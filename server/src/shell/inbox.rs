@@ -1,0 +1,74 @@
+//! Everything that happens to the driver, in one queue.
+
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::control::{Hello, ToServer};
+use common::front_end::{Batch, Service};
+use common::udp::{Lane, Link};
+use raft::{DurableMark, Entry, Index, NodeId};
+
+use crate::command::Payload;
+
+/// One thing that happened.
+pub(crate) enum Input {
+    /// A client asks.
+    Client(Batch),
+    /// A peer's frame.
+    Frame { from: NodeId, link: u64, lane: Lane, frame: Bytes },
+    /// An authenticated link came up, dialled or accepted.
+    Link { link: Link, hello: Hello },
+    /// A peer's link is gone.
+    LinkClosed { from: NodeId, link: u64, reason: String },
+    /// A load balancer says something.
+    FromLb { lb: SocketAddr, message: ToServer },
+    /// The log thread is done with a batch.
+    Synced { mark: DurableMark, took: Duration },
+    /// The log-file cannot be written any more.
+    LogFailed(String),
+    /// Entries for a slow peer were read.
+    Fetched { peer: NodeId, entries: Vec<Entry<Payload>> },
+    /// A checkpoint was written, or could not be.
+    Checkpointed(Result<Index, String>),
+    /// The process is asked to stop.
+    Stop,
+}
+
+/// A queue with a bell. Whoever rings first in a turn wakes the driver; it
+/// then takes everything at once, so that one wake-up serves many.
+#[derive(Default)]
+pub(crate) struct Inbox {
+    queue: Mutex<Vec<Input>>,
+    bell: tokio::sync::Notify,
+}
+
+impl Inbox {
+    pub(crate) fn push(&self, input: Input) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.push(input);
+        let first = queue.len() == 1;
+        drop(queue);
+        if first {
+            self.bell.notify_one();
+        }
+    }
+
+    /// Swaps what has arrived into `inputs`, which must be empty.
+    pub(crate) fn take(&self, inputs: &mut Vec<Input>) {
+        debug_assert!(inputs.is_empty());
+        std::mem::swap(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner), inputs);
+    }
+
+    /// Waits until something has arrived.
+    pub(crate) async fn wait(&self) {
+        self.bell.notified().await;
+    }
+}
+
+impl Service for Inbox {
+    fn call(&self, batch: Batch) {
+        self.push(Input::Client(batch));
+    }
+}

@@ -1,0 +1,153 @@
+//! What the member does with each thing that arrives.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use common::control::{MemberInfo, ToLb, ToServer};
+use common::front_end::{Batch, Finish, Finished};
+use common::ids::ServerId;
+use common::memcached;
+use common::udp::{Lane, Link};
+use raft::NodeId;
+
+use super::inbox::Input;
+use super::member::Member;
+use super::restore::info_bytes;
+use crate::config::Progress;
+use crate::driver::{ForwardId, Now};
+use crate::wire::{self, ForwardFrame};
+
+/// Sends the replies of a forwarded batch back.
+struct ForwardOrigin {
+    link: Link,
+    number: u64,
+}
+
+impl Finish for ForwardOrigin {
+    fn finish(&self, finished: Finished) {
+        // A batch that was dropped was refused, and the driver says so itself.
+        if finished.complete {
+            let sent = self.link.send_with(Lane::Request, |out| {
+                wire::encode_forward_reply(self.number, &finished.out, out);
+            });
+            if let Err(error) = sent {
+                tracing::debug!(%error, "replies of a forwarded batch were lost");
+            }
+        }
+    }
+}
+
+impl Member {
+    pub(super) fn input(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Client(batch) => self.driver.client(now, batch),
+            Input::Frame { from, link, lane, frame } => {
+                if self.transport.is_current(from, link) {
+                    self.frame(now, from, lane, &frame);
+                }
+            }
+            Input::Synced { mark, took } => {
+                self.log.done(took);
+                self.driver.synced(now, mark);
+            }
+            Input::LogFailed(error) => {
+                self.failed = Some(anyhow::anyhow!(
+                    "{error}; the process ends, because what a failed write left behind cannot be \
+                     known: check the disk and start the server again, it resyncs from the others"
+                ));
+            }
+            Input::Link { link, hello } => {
+                if let Some(peer) = self.transport.accept(&link, &hello) {
+                    self.driver.link_up(peer);
+                }
+            }
+            Input::LinkClosed { from, link, reason } => {
+                if self.transport.lost(from, link) {
+                    tracing::info!(peer = from.0, reason, "link lost");
+                    self.driver.link_lost(from);
+                }
+            }
+            Input::Fetched { peer, entries } => self.driver.fetched(now, peer, entries),
+            Input::FromLb { lb, message } => self.lb_message(now, lb, message),
+            Input::Checkpointed(result) => self.checkpoints.done(result, &mut self.driver),
+            Input::Stop => self.begin_stop(now),
+        }
+    }
+
+    fn frame(&mut self, now: Now, from: NodeId, lane: Lane, frame: &Bytes) {
+        let refused = match lane {
+            Lane::Urgent | Lane::Bulk => match wire::decode(frame) {
+                Ok(envelope) if envelope.from == from && envelope.to == self.id => {
+                    return self.driver.message(now, envelope);
+                }
+                Ok(envelope) => format!("a message from {} to {}", envelope.from, envelope.to),
+                Err(error) => error.to_string(),
+            },
+            Lane::Request => match self.request_frame(now, from, frame) {
+                Ok(()) => return,
+                Err(why) => why,
+            },
+            Lane::Control => "servers have no control messages for each other".to_owned(),
+        };
+        tracing::warn!(peer = from.0, why = refused, "frame refused, link closed");
+        if let Some(link) = self.transport.link_to(from) {
+            link.close(&format!("frame refused: {refused}"));
+        }
+    }
+
+    fn request_frame(&mut self, now: Now, from: NodeId, frame: &Bytes) -> Result<(), String> {
+        match wire::decode_forward(frame).map_err(|error| error.to_string())? {
+            ForwardFrame::Requests { number, requests } => {
+                let bytes = requests.len();
+                let requests =
+                    memcached::decode_requests(requests).map_err(|error| error.to_string())?;
+                let Some(link) = self.transport.link_to(from) else { return Ok(()) };
+                let origin = Arc::new(ForwardOrigin { link, number });
+                let batch = Batch::new(requests, BytesMut::new(), bytes, origin);
+                self.driver.forwarded(now, ForwardId { from, number }, batch);
+            }
+            ForwardFrame::Reply { number, reply } => {
+                self.driver.forward_reply(now, from, number, &reply);
+            }
+        }
+        Ok(())
+    }
+
+    fn lb_message(&mut self, now: Now, lb: std::net::SocketAddr, message: ToServer) {
+        match message {
+            ToServer::Registered { lb: name, waiting_for } => {
+                tracing::info!(%lb, name, waiting_for, "registered");
+                (self.shell.progress)(Progress::Registered { lb, waiting_for });
+            }
+            ToServer::Refused { why } => {
+                self.failed =
+                    Some(anyhow::anyhow!("load balancer {lb} refused this server: {why}"));
+            }
+            ToServer::Adopt { cluster, id, campaign, .. } => {
+                if (cluster, NodeId(id.0)) != (self.cluster, self.id) {
+                    tracing::warn!(%lb, %cluster, %id, "adoption refused: this server has a cluster");
+                } else if campaign && self.driver.node().term() == 0 {
+                    self.driver.campaign(now);
+                }
+            }
+            ToServer::Admit { info } => {
+                let folder = info.folder;
+                let result = self.admit(now, &info);
+                self.shell.tell_lb(lb, ToLb::Admitted { folder, result });
+            }
+        }
+    }
+
+    /// Admits a fresh server as a learner; idempotent by its folder.
+    fn admit(&mut self, now: Now, info: &MemberInfo) -> Result<ServerId, String> {
+        let members = self.driver.members();
+        if let Some(known) = members.iter().find(|member| member.info.folder == info.folder) {
+            return Ok(known.id);
+        }
+        let id = ServerId(self.driver.node().membership().next_id);
+        self.driver
+            .change(now, raft::Change::AddLearner { info: info_bytes(info) })
+            .map(|()| id)
+            .map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,250 @@
+//! A member of a cluster: the loop around its driver.
+
+use std::time::{Duration, Instant};
+
+use common::control::Role;
+use common::ids::{ClusterId, ServerId};
+use common::limits::REPORT_INTERVAL;
+use raft::{Fetch, NodeId};
+use tokio::time::Instant as TokioInstant;
+
+use super::checkpoint::Checkpoints;
+use super::inbox::Input;
+use super::log_writer::LogWriter;
+use super::{Shell, restore};
+use crate::config::Progress;
+use crate::driver::{Actions, Driver, Facts, Now};
+use crate::log_file::LogReader;
+use crate::transport::{Me, Transport};
+use crate::wire;
+
+/// A stopping server waits for its successor and its last answers so long.
+const STOP_WITHIN: Duration = Duration::from_secs(2);
+
+/// How often the driver looks at deadlines of requests while any wait.
+const LONGEST_SLEEP: Duration = Duration::from_millis(50);
+
+pub(super) struct Member {
+    pub(super) shell: Shell,
+    pub(super) cluster: ClusterId,
+    pub(super) id: NodeId,
+    pub(super) driver: Driver,
+    pub(super) transport: Transport,
+    pub(super) log: LogWriter,
+    pub(super) checkpoints: Checkpoints,
+    reader: LogReader,
+    actions: Actions,
+    reported: Instant,
+    told_member: bool,
+    pub(super) stop_by: Option<Instant>,
+    pub(super) failed: Option<anyhow::Error>,
+}
+
+impl Member {
+    pub(super) fn restore(shell: Shell, cluster: ClusterId, id: ServerId) -> anyhow::Result<Self> {
+        let disk = restore::open(&shell, id)?;
+        let facts = Facts {
+            info: shell.info.clone(),
+            cluster,
+            pid: std::process::id(),
+            counters: std::sync::Arc::clone(&shell.counters),
+            started_ms: shell.started_ms,
+        };
+        let driver = Driver::new(disk.node, disk.keystore, facts);
+        let id = NodeId(id.0);
+        let mut transport = Transport::new(
+            Me { cluster, id },
+            shell.endpoint.clone(),
+            std::sync::Arc::clone(&shell.inbox),
+        );
+        transport.set_members(&driver.members());
+        (shell.progress)(Progress::Serving {
+            client: shell.info.client,
+            peer: shell.info.peer,
+            replayed: disk.replayed,
+        });
+        let reader = disk.log.reader();
+        let log = LogWriter::start(disk.log, std::sync::Arc::clone(&shell.inbox))?;
+        let checkpoints = Checkpoints::new(shell.config.keystore_file.clone(), disk.checkpoint);
+        Ok(Member {
+            cluster,
+            id,
+            driver,
+            transport,
+            log,
+            checkpoints,
+            reader,
+            actions: Actions::default(),
+            reported: shell.started,
+            told_member: false,
+            stop_by: None,
+            failed: None,
+            shell,
+        })
+    }
+
+    /// Plays turns until asked to stop. After a stall everything that has
+    /// arrived is taken before timers are looked at, so that a pause of this
+    /// process looks like no silence of the others.
+    pub(super) async fn serve(&mut self) -> anyhow::Result<()> {
+        let mut inputs = Vec::new();
+        let sleep = tokio::time::sleep_until(self.wake_at());
+        tokio::pin!(sleep);
+        self.report(true);
+        loop {
+            let timer = tokio::select! {
+                biased;
+                () = self.shell.inbox.wait() => false,
+                () = &mut sleep => true,
+            };
+            let now = self.shell.now();
+            self.shell.inbox.take(&mut inputs);
+            for input in inputs.drain(..) {
+                self.input(now, input);
+            }
+            if timer {
+                self.timer(now)?;
+            }
+            let synced_inline = self.turn(now)?;
+            if let Some(error) = self.failed.take() {
+                return Err(error);
+            }
+            if self.is_stopped() {
+                return Ok(());
+            }
+            let wake_at = self.wake_at();
+            if timer || wake_at < sleep.deadline() {
+                sleep.as_mut().reset(wake_at);
+            }
+            if synced_inline {
+                // Acknowledgements leave before the next inputs are looked at.
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn timer(&mut self, now: Now) -> anyhow::Result<()> {
+        self.driver.tick(now);
+        self.log.note_commit(self.driver.node().commit())?;
+        if self.reported.elapsed() >= REPORT_INTERVAL - Duration::from_millis(25) {
+            self.report(false);
+        }
+        self.checkpoints.consider(&self.driver, &mut self.log, &self.shell.inbox);
+        Ok(())
+    }
+
+    fn wake_at(&self) -> TokioInstant {
+        let deadline = self.shell.started + Duration::from_micros(self.driver.next_deadline());
+        TokioInstant::from_std(deadline.min(Instant::now() + LONGEST_SLEEP))
+    }
+
+    /// One turn of the driver; true when it has waited for the disk.
+    fn turn(&mut self, mut now: Now) -> anyhow::Result<bool> {
+        let mut synced_inline = false;
+        loop {
+            self.driver.flush(now, &mut self.actions);
+            self.send(now);
+            if self.log.is_busy() {
+                break;
+            }
+            let Some(persist) = self.actions.persist.take() else { break };
+            let commit = self.driver.node().commit();
+            if self.log.prefers_thread(self.driver.is_leader()) {
+                self.log.write_in_thread(persist, commit);
+                break;
+            }
+            let mark = self.log.write_inline(&persist, commit)?;
+            synced_inline = true;
+            now = self.shell.now();
+            self.driver.synced(now, mark);
+        }
+        self.driver.apply(now);
+        if self.driver.wants_flush() {
+            self.driver.flush(now, &mut self.actions);
+            self.send(now);
+        }
+        if std::mem::take(&mut self.actions.changed) {
+            self.transport.set_members(&self.driver.members());
+            self.report(true);
+        }
+        Ok(synced_inline)
+    }
+
+    /// Carries out everything of a flush but the disk's part.
+    fn send(&mut self, now: Now) {
+        for envelope in self.actions.send.drain(..) {
+            self.transport.send(&envelope);
+        }
+        for forward in self.actions.forward.drain(..) {
+            let sent = self.transport.request(forward.to, |out| {
+                wire::encode_forward(forward.number, &forward.requests, out);
+            });
+            if !sent {
+                self.driver.forward_failed(now, forward.to, forward.number);
+            }
+        }
+        for refused in self.actions.refuse.drain(..) {
+            // A lost link tells the peer as much.
+            self.transport.request(refused.from, |out| wire::encode_refusal(refused.number, out));
+        }
+        for fetch in std::mem::take(&mut self.actions.fetch) {
+            self.fetch(fetch);
+        }
+    }
+
+    /// Reads old entries beside the loop.
+    fn fetch(&self, fetch: Fetch) {
+        let reader = self.reader.clone();
+        let inbox = std::sync::Arc::clone(&self.shell.inbox);
+        tokio::task::spawn_blocking(move || {
+            let entries = reader.read(fetch.from, fetch.to, fetch.max_bytes).unwrap_or_else(|error| {
+                tracing::warn!(from = fetch.from, %error, "entries for a slow peer cannot be read");
+                Vec::new()
+            });
+            inbox.push(Input::Fetched { peer: fetch.peer, entries });
+        });
+    }
+
+    /// Publishes what the load balancers are to know.
+    pub(super) fn report(&mut self, changed: bool) {
+        self.reported = Instant::now();
+        let report = self.driver.report(self.shell.uptime_secs());
+        let role_is_known = report.leader.is_some() && report.role != Role::Candidate;
+        if changed && role_is_known && !self.told_member {
+            self.told_member = true;
+            (self.shell.progress)(Progress::Member {
+                cluster: self.cluster,
+                id: ServerId(self.id.0),
+                role: report.role,
+            });
+        }
+        self.shell.reports.send_replace(report);
+    }
+
+    /// Begins to stop: no new requests, leadership handed over.
+    pub(super) fn begin_stop(&mut self, now: Now) {
+        if self.stop_by.is_none() {
+            tracing::info!("stopping");
+            self.stop_by = Some(Instant::now() + STOP_WITHIN);
+            self.shell.front_end.cancel();
+            self.driver.begin_stop(now);
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop_by.is_some_and(|by| {
+            (self.driver.is_idle() && !self.log.is_busy()) || Instant::now() >= by
+        })
+    }
+
+    /// The last checkpoint, then goodbye.
+    pub(super) async fn end(self) -> anyhow::Result<()> {
+        let Member { shell, driver, log, checkpoints, .. } = self;
+        drop(log);
+        if let Err(error) = checkpoints.finish(&driver) {
+            tracing::warn!(%error, "no checkpoint at the end; the next start replays the log");
+        }
+        tracing::info!(applied = driver.keystore().applied(), "stopped");
+        shell.end().await
+    }
+}

@@ -1,0 +1,271 @@
+//! The async shell around the driver: sockets, timers, the disk, and nothing
+//! that decides.
+//!
+//! One current-thread runtime carries the client connections, the QUIC
+//! endpoint and the driver's loop; beside it there is one log thread (see
+//! [`log_writer`]) and, now and then, a thread that writes a checkpoint. The loop
+//! waits for the bell of its [`inbox`], takes everything that has arrived
+//! and plays one turn of the driver.
+
+mod checkpoint;
+mod fresh;
+pub(crate) mod inbox;
+mod inputs;
+mod log_writer;
+mod member;
+mod restore;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use anyhow::Context as _;
+use common::control::{Hello, MemberInfo, PROTOCOL_VERSION, Party, Report, Role, ToLb};
+use common::front_end::{Counters, FrontEnd, FrontEndConfig, Service};
+use common::ids::{ClusterId, ServerId};
+use common::udp::{ClusterKey, Endpoint};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::config::{Progress, ServerConfig, Sockets};
+use crate::driver::Now;
+use crate::identity::{Folder, Identity};
+use inbox::{Inbox, Input};
+
+/// Where the steps of a start are told.
+pub type ProgressFn = Arc<dyn Fn(Progress) + Send + Sync>;
+
+/// What a server has from its first moment, before it is a member of anything.
+struct Shell {
+    config: ServerConfig,
+    folder: Folder,
+    info: MemberInfo,
+    endpoint: Endpoint,
+    inbox: Arc<Inbox>,
+    counters: Arc<Counters>,
+    reports: watch::Sender<Report>,
+    to_lbs: Vec<(SocketAddr, mpsc::UnboundedSender<ToLb>)>,
+    progress: ProgressFn,
+    started: Instant,
+    started_ms: u64,
+    front_end: CancellationToken,
+    /// Ends the tasks of the shell when it is dropped.
+    tasks: Vec<AbortOnDropHandle<()>>,
+}
+
+/// Runs a server until it is asked to stop or cannot go on.
+///
+/// # Errors
+/// When the folder, the key or the sockets cannot be used, when a load
+/// balancer refuses the server, or when the disk fails.
+pub async fn run(
+    config: ServerConfig,
+    sockets: Sockets,
+    progress: ProgressFn,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut shell = Shell::start(config, sockets, progress, shutdown)?;
+    let (cluster, id) = match shell.membership()? {
+        Some(member) => member,
+        None => match fresh::wait_for_adoption(&mut shell).await? {
+            Some(member) => member,
+            None => return shell.end().await,
+        },
+    };
+    let mut member = member::Member::restore(shell, cluster, id)?;
+    let ended = member.serve().await;
+    member.end().await?;
+    ended
+}
+
+impl Shell {
+    fn start(
+        config: ServerConfig,
+        sockets: Sockets,
+        progress: ProgressFn,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let key = ClusterKey::load_or_create(&config.key_file)?;
+        sockets.client.set_nonblocking(true)?;
+        sockets.peer.set_nonblocking(true)?;
+        let client = sockets.client.local_addr()?;
+        let peer = sockets.peer.local_addr()?;
+        let mut folder = Folder::open(&config.dir)?;
+        let info = identify(&mut folder, &config, peer, client)?;
+
+        let hello = hello_of(&folder, &info);
+        let endpoint = Endpoint::new(sockets.peer, &key, hello)
+            .with_context(|| format!("cannot serve UDP on {peer}"))?;
+        let inbox = Arc::new(Inbox::default());
+        let listener = tokio::net::TcpListener::from_std(sockets.client)?;
+        let front_end = CancellationToken::new();
+        let counters = Arc::new(Counters::default());
+        let front_end_config = FrontEndConfig {
+            max_connections: config.max_connections,
+            max_value_bytes: config.max_value_bytes,
+            counters: Arc::clone(&counters),
+        };
+        let service: Arc<dyn Service> = Arc::clone(&inbox) as Arc<dyn Service>;
+        let serving = FrontEnd::serve(listener, front_end_config, service, front_end.clone());
+        let accepting = accept(endpoint.clone(), Arc::clone(&inbox));
+        let stopping = stop_on(shutdown, Arc::clone(&inbox));
+        let tasks = vec![spawn(serving), spawn(accepting), spawn(stopping)];
+
+        let report = fresh_report(&info);
+        let mut shell = Shell {
+            config,
+            folder,
+            info,
+            endpoint,
+            inbox,
+            counters,
+            reports: watch::channel(report).0,
+            to_lbs: Vec::new(),
+            progress,
+            started: Instant::now(),
+            started_ms: unix_ms(),
+            front_end,
+            tasks,
+        };
+        shell.register();
+        Ok(shell)
+    }
+
+    /// Starts one task for each load balancer.
+    fn register(&mut self) {
+        for lb in self.config.lbs.clone() {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            self.to_lbs.push((lb, sender));
+            self.tasks.push(spawn(crate::registration::keep_registered(
+                lb,
+                self.endpoint.clone(),
+                Arc::clone(&self.inbox),
+                self.reports.subscribe(),
+                receiver,
+                Arc::clone(&self.progress),
+            )));
+        }
+    }
+
+    /// The cluster and id that the folder or a fixed configuration names.
+    fn membership(&mut self) -> anyhow::Result<Option<(ClusterId, ServerId)>> {
+        let on_disk = member_of(&self.folder);
+        let Some(fixed) = self.config.fixed.clone() else { return Ok(on_disk) };
+        if let Some((cluster, id)) = on_disk {
+            anyhow::ensure!(
+                (cluster, id) == (fixed.cluster, fixed.id),
+                "{} holds server {id} of cluster {cluster}, but the configuration names server {} \
+                 of cluster {}: use another folder, or the configuration it was made with",
+                self.config.dir.display(),
+                fixed.id,
+                fixed.cluster
+            );
+        } else {
+            restore::adopt(self, fixed.cluster, fixed.id, &fixed.members)?;
+        }
+        Ok(Some((fixed.cluster, fixed.id)))
+    }
+
+    fn now(&self) -> Now {
+        Now { mono_us: self.started.elapsed().as_micros() as u64, wall_ms: unix_ms() }
+    }
+
+    fn uptime_secs(&self) -> u64 {
+        self.started.elapsed().as_secs()
+    }
+
+    fn tell_lb(&self, lb: SocketAddr, message: ToLb) {
+        if let Some((_, sender)) = self.to_lbs.iter().find(|(address, _)| *address == lb) {
+            // The task lives as long as this sender.
+            let _ = sender.send(message);
+        }
+    }
+
+    /// Says goodbye and lets the sockets go.
+    async fn end(mut self) -> anyhow::Result<()> {
+        self.front_end.cancel();
+        for (_, sender) in &self.to_lbs {
+            let _ = sender.send(ToLb::Goodbye);
+        }
+        // One turn of the runtime, so that the goodbyes reach the endpoint.
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        self.tasks.clear();
+        self.endpoint.close().await;
+        Ok(())
+    }
+}
+
+fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(task))
+}
+
+/// Writes down under which name and addresses the server runs this time. Its
+/// folder id, and the cluster if it has one, stay what they were.
+fn identify(
+    folder: &mut Folder,
+    config: &ServerConfig,
+    peer: SocketAddr,
+    client: SocketAddr,
+) -> anyhow::Result<MemberInfo> {
+    let fresh = Identity::new(&config.name, peer, client, config.lbs.clone());
+    let identity = match folder.identity() {
+        Some(known) => {
+            Identity { folder: known.folder, cluster: known.cluster, server: known.server, ..fresh }
+        }
+        None => fresh,
+    };
+    let info = MemberInfo { folder: identity.folder, name: config.name.clone(), peer, client };
+    folder.save(identity)?;
+    Ok(info)
+}
+
+/// The cluster and id that a folder belongs to.
+fn member_of(folder: &Folder) -> Option<(ClusterId, ServerId)> {
+    let identity = folder.identity()?;
+    identity.cluster.zip(identity.server)
+}
+
+fn hello_of(folder: &Folder, info: &MemberInfo) -> Hello {
+    let from = match member_of(folder) {
+        Some((cluster, id)) => Party::Member { cluster, id, folder: info.folder, peer: info.peer },
+        None => Party::Fresh { folder: info.folder },
+    };
+    Hello { version: PROTOCOL_VERSION, from }
+}
+
+fn fresh_report(info: &MemberInfo) -> Report {
+    Report {
+        info: info.clone(),
+        member: None,
+        role: Role::Fresh,
+        term: 0,
+        leader: None,
+        last_index: 0,
+        commit_index: 0,
+        applied_index: 0,
+        members: Vec::new(),
+        keys: 0,
+        memory_bytes: 0,
+        uptime_secs: 0,
+        reads: 0,
+        writes: 0,
+        connections: 0,
+        pid: std::process::id(),
+    }
+}
+
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+async fn accept(endpoint: Endpoint, inbox: Arc<Inbox>) {
+    while let Some((link, hello)) = endpoint.accept().await {
+        inbox.push(Input::Link { link, hello });
+    }
+}
+
+async fn stop_on(shutdown: CancellationToken, inbox: Arc<Inbox>) {
+    shutdown.cancelled().await;
+    inbox.push(Input::Stop);
+}

@@ -1,0 +1,219 @@
+//! Links to the other servers: who dials whom, which link counts, what is
+//! sent over it.
+//!
+//! Of two servers the one with the smaller id dials, so that a pair has one
+//! link, and acknowledgements of one direction travel with the data of the
+//! other. A dialler goes on until it succeeds; a link that comes up replaces
+//! an older one of the same peer, since a peer only dials again when it has lost the old one.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use common::control::{Hello, MemberRecord, Party};
+use common::ids::{ClusterId, FolderId};
+use common::udp::{Endpoint, Lane, Link, Receive};
+use raft::{Envelope, NodeId};
+
+use crate::command::Payload;
+use crate::shell::inbox::{Inbox, Input};
+use crate::wire;
+
+/// How long one attempt to dial may take: mostly short, so that a peer that
+/// comes back is found at once, and now and then long enough for a far one.
+const DIAL_TIMEOUTS: [Duration; 4] = [
+    Duration::from_millis(150),
+    Duration::from_millis(150),
+    Duration::from_millis(400),
+    Duration::from_millis(2000),
+];
+
+/// Pause after a link that was lost or an attempt that was refused.
+const DIAL_PAUSE: Duration = Duration::from_millis(30);
+
+/// Who this server is, for checking who calls.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Me {
+    pub(crate) cluster: ClusterId,
+    pub(crate) id: NodeId,
+}
+
+/// The links of one server.
+pub(crate) struct Transport {
+    me: Me,
+    endpoint: Endpoint,
+    inbox: Arc<Inbox>,
+    peers: BTreeMap<NodeId, Peer>,
+    next_link: u64,
+}
+
+#[derive(Default)]
+struct Peer {
+    /// As the membership has it; `None` for one that dialled before this
+    /// server heard of it.
+    known: Option<(SocketAddr, FolderId)>,
+    link: Option<(u64, Link)>,
+    dialler: Option<tokio_util::task::AbortOnDropHandle<()>>,
+}
+
+/// Takes frames of one link to the driver.
+struct PeerReceiver {
+    inbox: Arc<Inbox>,
+    from: NodeId,
+    link: u64,
+}
+
+impl Receive for PeerReceiver {
+    fn frame(&self, lane: Lane, frame: Bytes) {
+        self.inbox.push(Input::Frame { from: self.from, link: self.link, lane, frame });
+    }
+
+    fn closed(&self, reason: String) {
+        self.inbox.push(Input::LinkClosed { from: self.from, link: self.link, reason });
+    }
+}
+
+impl Transport {
+    pub(crate) fn new(me: Me, endpoint: Endpoint, inbox: Arc<Inbox>) -> Self {
+        Transport { me, endpoint, inbox, peers: BTreeMap::new(), next_link: 1 }
+    }
+
+    /// Takes up the membership in force: dials whom it has to dial, lets go of
+    /// who is no longer there.
+    pub(crate) fn set_members(&mut self, members: &[MemberRecord]) {
+        let known: BTreeMap<NodeId, (SocketAddr, FolderId)> = members
+            .iter()
+            .map(|member| (NodeId(member.id.0), (member.info.peer, member.info.folder)))
+            .filter(|(id, _)| *id != self.me.id)
+            .collect();
+        for (id, peer) in &mut self.peers {
+            if peer.known.is_some() && !known.contains_key(id) {
+                *peer = Peer::default();
+            }
+        }
+        for (id, (address, folder)) in known {
+            let peer = self.peers.entry(id).or_default();
+            if peer.known == Some((address, folder)) {
+                continue;
+            }
+            peer.known = Some((address, folder));
+            peer.dialler = (self.me.id < id).then(|| {
+                let dialling = dial(self.endpoint.clone(), Arc::clone(&self.inbox), address);
+                tokio_util::task::AbortOnDropHandle::new(tokio::spawn(dialling))
+            });
+        }
+    }
+
+    /// Takes a new link, if it is from a member of this cluster.
+    pub(crate) fn accept(&mut self, link: &Link, hello: &Hello) -> Option<NodeId> {
+        match self.check(hello) {
+            Ok(from) => {
+                let number = self.next_link;
+                self.next_link += 1;
+                let peer = self.peers.entry(from).or_default();
+                if let Some((_, old)) = peer.link.replace((number, link.clone())) {
+                    old.close("replaced by a newer link");
+                }
+                tracing::info!(peer = from.0, address = %link.remote(), "link up");
+                link.start(Arc::new(PeerReceiver {
+                    inbox: Arc::clone(&self.inbox),
+                    from,
+                    link: number,
+                }));
+                Some(from)
+            }
+            Err(why) => {
+                tracing::warn!(address = %link.remote(), why, "link refused");
+                link.close(&why);
+                None
+            }
+        }
+    }
+
+    fn check(&self, hello: &Hello) -> Result<NodeId, String> {
+        match &hello.from {
+            Party::Member { cluster, .. } if *cluster != self.me.cluster => {
+                Err(format!("this server belongs to cluster {}, not to {cluster}", self.me.cluster))
+            }
+            Party::Member { id, folder, .. } => {
+                let id = NodeId(id.0);
+                if id == self.me.id {
+                    return Err(format!("this server has the id {} itself", id.0));
+                }
+                match self.peers.get(&id).and_then(|peer| peer.known) {
+                    Some((_, known)) if known != *folder => {
+                        Err(format!("id {} belongs to the folder {known}, not to {folder}", id.0))
+                    }
+                    _ => Ok(id),
+                }
+            }
+            Party::Fresh { .. } => Err("the caller is no member yet".to_owned()),
+            Party::LoadBalancer { .. } => {
+                Err("servers dial load balancers, not the reverse".to_owned())
+            }
+        }
+    }
+
+    /// Forgets a link that was lost. False: a newer one has replaced it.
+    pub(crate) fn lost(&mut self, from: NodeId, link: u64) -> bool {
+        match self.peers.get_mut(&from) {
+            Some(peer) if peer.link.as_ref().is_some_and(|(number, _)| *number == link) => {
+                peer.link = None;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether frames of this link still count.
+    pub(crate) fn is_current(&self, from: NodeId, link: u64) -> bool {
+        self.link(from).is_some_and(|(number, _)| *number == link)
+    }
+
+    fn link(&self, to: NodeId) -> Option<&(u64, Link)> {
+        self.peers.get(&to)?.link.as_ref()
+    }
+
+    /// The link to `peer`, for answers that come later.
+    pub(crate) fn link_to(&self, peer: NodeId) -> Option<Link> {
+        self.link(peer).map(|(_, link)| link.clone())
+    }
+
+    /// Sends a Raft message. One that cannot leave is shed: Raft repeats it.
+    pub(crate) fn send(&self, envelope: &Envelope<Payload>) {
+        if let Some((_, link)) = self.link(envelope.to) {
+            let lane = wire::lane_of(&envelope.message);
+            let sent = link.send_with(lane, |out| {
+                out.reserve(wire::size_hint(&envelope.message));
+                wire::encode(envelope, out);
+            });
+            if let Err(error) = sent {
+                tracing::debug!(to = envelope.to.0, %error, "message shed");
+            }
+        }
+    }
+
+    /// Sends a frame of the request lane; false: it did not leave.
+    pub(crate) fn request(&self, to: NodeId, write: impl FnOnce(&mut BytesMut)) -> bool {
+        self.link(to).is_some_and(|(_, link)| link.send_with(Lane::Request, write).is_ok())
+    }
+}
+
+/// Dials until the link is up, and again when it is lost.
+async fn dial(endpoint: Endpoint, inbox: Arc<Inbox>, address: SocketAddr) {
+    let mut timeouts = DIAL_TIMEOUTS.iter().cycle();
+    loop {
+        let timeout = timeouts.next().copied().unwrap_or(DIAL_TIMEOUTS[0]);
+        match endpoint.connect_with_timeout(address, timeout).await {
+            Ok((link, hello)) => {
+                inbox.push(Input::Link { link: link.clone(), hello });
+                link.closed().await;
+                timeouts = DIAL_TIMEOUTS.iter().cycle();
+            }
+            Err(error) => tracing::debug!(%address, %error, "dialling failed"),
+        }
+        tokio::time::sleep(DIAL_PAUSE).await;
+    }
+}
