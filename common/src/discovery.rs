@@ -115,7 +115,7 @@ mod tests {
         let two = servers(&["10.0.0.1:1", "[::1]:2"]);
         assert_eq!(
             config_cluster(3, &two),
-            "CONFIG cluster 0 31\r\n3\n10.0.0.1|10.0.0.1|1 ::1|::1|2\n\r\nEND\r\n"
+            "CONFIG cluster 0 32\r\n3\n10.0.0.1|10.0.0.1|1 ::1|::1|2\n\r\nEND\r\n"
         );
         assert_eq!(config_cluster(1, &[]), "CONFIG cluster 0 3\r\n1\n\n\r\nEND\r\n");
     }

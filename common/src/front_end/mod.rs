@@ -31,7 +31,6 @@ mod link;
 #[cfg(test)]
 mod tests;
 
-use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,42 +99,40 @@ impl FrontEnd {
     ///
     /// Connections are tasks of the runtime that runs this future, which must
     /// have IO and time enabled. To drop the future closes everything at once.
-    pub fn serve(
+    pub async fn serve(
         listener: TcpListener,
         config: FrontEndConfig,
         service: Arc<dyn Service>,
         shutdown: CancellationToken,
-    ) -> impl Future<Output = ()> + Send {
-        async move {
-            let mut connections = JoinSet::new();
-            loop {
-                tokio::select! {
-                    // Shutdown first: a flood of connections must not delay it.
-                    biased;
-                    () = shutdown.cancelled() => break,
-                    Some(_) = connections.join_next() => {}
-                    accepted = listener.accept() => match accepted {
-                        Ok((socket, _)) => {
-                            if connections.len() >= config.max_connections {
-                                reject(&socket, &config);
-                            } else {
-                                connections.spawn(serve_one(
-                                    socket,
-                                    config.clone(),
-                                    service.clone(),
-                                    shutdown.clone(),
-                                ));
-                            }
+    ) {
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                // Shutdown first: a flood of connections must not delay it.
+                biased;
+                () = shutdown.cancelled() => break,
+                Some(_) = connections.join_next() => {}
+                accepted = listener.accept() => match accepted {
+                    Ok((socket, _)) => {
+                        if connections.len() >= config.max_connections {
+                            reject(&socket, &config);
+                        } else {
+                            connections.spawn(serve_one(
+                                socket,
+                                config.clone(),
+                                service.clone(),
+                                shutdown.clone(),
+                            ));
                         }
-                        Err(error) => pause(&error).await,
-                    },
-                }
+                    }
+                    Err(error) => pause(&error).await,
+                },
             }
-            drop(listener);
-            let drained = async { while connections.join_next().await.is_some() {} };
-            if tokio::time::timeout(DRAIN, drained).await.is_err() {
-                tracing::warn!("closed connections whose requests were not answered in time");
-            }
+        }
+        drop(listener);
+        let drained = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN, drained).await.is_err() {
+            tracing::warn!("closed connections whose requests were not answered in time");
         }
     }
 }

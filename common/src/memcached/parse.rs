@@ -156,11 +156,13 @@ impl Parser {
                         Line::Request(request) => return Parsed::Request(request),
                         Line::Block(header) => {
                             let missing = header.request_bytes().saturating_sub(input.len());
-                            // Once, so that a large value is not moved again and
-                            // again; and some more, so that the read which
-                            // completes it comes back short and shows that the
-                            // socket is empty.
-                            input.reserve(missing + READ_SLACK_BYTES);
+                            if missing > 0 {
+                                // Once, so that a large value is not moved again
+                                // and again; and some more, so that the read
+                                // which completes it comes back short and shows
+                                // that the socket is empty.
+                                input.reserve(missing + READ_SLACK_BYTES);
+                            }
                             self.state = State::Block(header);
                         }
                     }
