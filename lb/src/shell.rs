@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use bytes::Bytes;
 use common::control::{Hello, PROTOCOL_VERSION, Party, ToLb, ToServer};
+use common::folder::FolderLock;
 use common::front_end::{FrontEnd, FrontEndConfig};
 use common::ids::ClusterId;
 use common::udp::{ClusterKey, Endpoint, Lane, Link, Receive};
@@ -39,7 +40,7 @@ const MAX_INPUTS: usize = 1024;
 /// serves. Must be called within a runtime that has IO and time enabled.
 ///
 /// # Errors
-/// What keeps it from starting: the key, the memory, a socket; each with its
+/// What keeps it from starting: another process in its folder, the key, the memory, a socket; each with its
 /// name and the way out.
 pub async fn run(
     config: LbConfig,
@@ -47,6 +48,7 @@ pub async fn run(
     ready: impl FnOnce(),
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    let _lock = FolderLock::acquire(&config.dir)?;
     let key = ClusterKey::load(&config.key_file)?;
     let memory = memory::load(&config.dir)?;
     match memory.cluster {

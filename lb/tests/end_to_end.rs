@@ -30,6 +30,24 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
+/// A load balancer that must not start.
+async fn lb_on(dir: &Path) -> anyhow::Result<()> {
+    let free = SocketAddr::from(([127, 0, 0, 1], 0));
+    let sockets = Sockets { client: TcpListener::bind(free)?, server: UdpSocket::bind(free)? };
+    let ready = || panic!("it serves");
+    within("a refusal", lb::run(config(dir), sockets, ready, CancellationToken::new())).await
+}
+
+fn config(dir: &Path) -> LbConfig {
+    LbConfig {
+        name: "lb-1".to_owned(),
+        dir: dir.to_owned(),
+        key_file: dir.join("cluster.key"),
+        expect: 2,
+        max_connections: 16,
+    }
+}
+
 struct Running {
     client: SocketAddr,
     server: SocketAddr,
@@ -48,17 +66,10 @@ impl Running {
         };
         let (client, server) =
             (sockets.client.local_addr().unwrap(), sockets.server.local_addr().unwrap());
-        let config = LbConfig {
-            name: "lb-1".to_owned(),
-            dir: dir.to_owned(),
-            key_file: dir.join("cluster.key"),
-            expect: 2,
-            max_connections: 16,
-        };
         let shutdown = CancellationToken::new();
         let (ready, is_ready) = oneshot::channel();
         let task = tokio::spawn(lb::run(
-            config,
+            config(dir),
             sockets,
             move || {
                 let _ = ready.send(());
@@ -310,6 +321,9 @@ async fn the_client_port_answers_what_it_can() {
     assert_eq!(lines[4], "ERROR");
     assert!(lines[5].starts_with("CONFIG cluster 0 "), "{answer}");
 
+    let second = lb_on(dir.path()).await.unwrap_err().to_string();
+    assert!(second.contains("in use by process"), "{second}");
+
     let mut socket = TcpStream::connect(lb.client).await.unwrap();
     socket.write_all(b"quit\r\n").await.unwrap();
     let read = within("the end of a connection", socket.read(&mut [0; 16])).await;
@@ -320,24 +334,10 @@ async fn the_client_port_answers_what_it_can() {
 #[tokio::test]
 async fn a_missing_key_and_a_damaged_memory_are_named() {
     let dir = tempfile::tempdir().unwrap();
-    let start = || {
-        let sockets = Sockets {
-            client: TcpListener::bind("127.0.0.1:0").unwrap(),
-            server: UdpSocket::bind("127.0.0.1:0").unwrap(),
-        };
-        let config = LbConfig {
-            name: "lb-1".to_owned(),
-            dir: dir.path().to_owned(),
-            key_file: dir.path().join("cluster.key"),
-            expect: 2,
-            max_connections: 16,
-        };
-        lb::run(config, sockets, || panic!("it serves"), CancellationToken::new())
-    };
-    let error = format!("{:#}", start().await.unwrap_err());
+    let error = format!("{:#}", lb_on(dir.path()).await.unwrap_err());
     assert!(error.contains("cluster.key"), "{error}");
     ClusterKey::load_or_create(&dir.path().join("cluster.key")).unwrap();
     std::fs::write(dir.path().join("lb-memory"), b"{").unwrap();
-    let error = format!("{:#}", start().await.unwrap_err());
+    let error = format!("{:#}", lb_on(dir.path()).await.unwrap_err());
     assert!(error.contains("lb-memory"), "{error}");
 }

@@ -2,9 +2,10 @@
 //! their reports, and whatever the test decides to lose.
 
 use super::*;
-use common::control::{MemberInfo, PROTOCOL_VERSION, Role};
+use common::control::{Hello, MemberInfo, MemberRecord, PROTOCOL_VERSION, Party, Role};
 
 mod bootstrap;
+mod churn;
 mod contact;
 mod joining;
 mod refusals;

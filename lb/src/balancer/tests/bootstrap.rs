@@ -164,6 +164,26 @@ fn nobody_is_adopted_before_the_memory_is_durable() {
 }
 
 #[test]
+fn a_cluster_that_could_not_be_written_down_gives_way_to_one_that_exists() {
+    let mut world = World::new(2);
+    world.disk_works = false;
+    let mut one = Server::fresh(11);
+    let mut two = Server::fresh(12);
+    world.connect(&mut one);
+    world.connect(&mut two);
+    world.pass(2000, &[&one, &two]);
+    let mut old = Server::leader(1, 5, &voters(3));
+    old.report.member = Some((OTHER_CLUSTER, ServerId(1)));
+    world.connect(&mut old);
+    world.disk_works = true;
+    world.pass(2000, &[&one, &two, &old]);
+    assert_eq!(world.refusal(&old), None);
+    let expected = Memory { cluster: Some(OTHER_CLUSTER), voters: Vec::new() };
+    assert_eq!(world.disk, expected);
+    assert_eq!(world.rotation(), [1]);
+}
+
+#[test]
 fn a_member_that_reports_within_the_second_prevents_a_second_cluster() {
     let mut world = World::new(2);
     let mut one = Server::fresh(11);

@@ -1,0 +1,74 @@
+//! The cluster of this load balancer: formed, seen, and remembered.
+
+use std::time::Duration;
+
+use common::ids::ClusterId;
+
+use super::{Balancer, Output};
+use crate::bootstrap::{self, Decision};
+use crate::events::Severity;
+use crate::memory::Memory;
+
+/// How often the memory is written again after the disk refused.
+const SAVE_AGAIN: Duration = Duration::from_millis(1000);
+
+impl Balancer {
+    /// A member of a cluster reports: from now on that is the cluster of this
+    /// load balancer, if it had none. One that is being formed is given up:
+    /// nobody has been told of it.
+    pub(super) fn see_cluster(&mut self, cluster: ClusterId, who: &str) {
+        if self.memory.cluster.is_some() {
+            return;
+        }
+        self.memory = Memory { cluster: Some(cluster), voters: Vec::new() };
+        self.save_at = Some(self.now);
+        self.log(Severity::Info, format!("{who} belongs to cluster {cluster}: adopted it"));
+    }
+
+    /// Forms a cluster, if it is time: writes it down first. It is there once
+    /// that is durable.
+    pub(super) fn form_cluster(&mut self) {
+        if self.memory.cluster.is_some() || !self.may_save() {
+            return;
+        }
+        let fresh = self.registry.fresh();
+        let infos = fresh.iter().map(|entry| &entry.report.info);
+        if let Decision::Form(voters) = bootstrap::decide(self.now, self.settings.expect, infos) {
+            self.persist(Memory { cluster: Some(self.settings.cluster_to_form), voters });
+        }
+    }
+
+    /// Writes down a cluster that was seen.
+    pub(super) fn save(&mut self) {
+        if self.memory.cluster.is_some() && self.save_at.is_some() && self.may_save() {
+            self.persist(self.memory.clone());
+        }
+    }
+
+    fn may_save(&self) -> bool {
+        self.saving.is_none() && self.save_at.is_none_or(|at| at <= self.now)
+    }
+
+    fn persist(&mut self, memory: Memory) {
+        self.saving = Some(memory.clone());
+        self.outputs.push(Output::Persist(memory));
+    }
+
+    pub(super) fn persisted(&mut self, result: Result<(), String>) {
+        let Some(written) = self.saving.take() else { return };
+        if let Err(why) = result {
+            self.save_at = Some(self.now + SAVE_AGAIN);
+            return self.log(Severity::Warning, format!("memory not written: {why}"));
+        }
+        if self.memory.cluster.is_none() {
+            let names: Vec<_> = written.voters.iter().map(|voter| &*voter.info.name).collect();
+            let cluster = self.settings.cluster_to_form;
+            let text = format!("cluster {cluster} is formed by {}", names.join(", "));
+            self.memory = written;
+            self.save_at = None;
+            self.log(Severity::Info, text);
+        } else if self.memory == written {
+            self.save_at = None;
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! What fresh servers need, and how they get it.
+
+use std::time::Duration;
+
+use common::control::{MemberRecord, ToServer};
+use common::ids::{FolderId, ServerId};
+
+use super::Balancer;
+use crate::bootstrap::{self, Decision};
+use crate::events::Severity;
+use crate::registry::{Asked, Entry, LinkId};
+
+/// How often a request that shows no effect is repeated.
+const REPEAT_AFTER: Duration = Duration::from_millis(500);
+
+/// What a fresh server needs.
+#[derive(Debug, PartialEq)]
+enum Need {
+    Wait(String),
+    Admission { leader: LinkId },
+    Adoption(ToServer),
+}
+
+impl Balancer {
+    pub(super) fn care_for_fresh(&mut self) {
+        // What they need hangs on the outcome, which is a moment away.
+        if self.saving.is_some() {
+            return;
+        }
+        let fresh: Vec<FolderId> =
+            self.registry.fresh().iter().map(|entry| entry.report.info.folder).collect();
+        // The one that campaigns is told last, so that those whose votes it
+        // asks for are members by then.
+        for folder in fresh.into_iter().rev() {
+            let Some(entry) = self.registry.get(folder) else { continue };
+            let need = self.need(entry);
+            self.answer_fresh(folder, &need);
+            self.provide(folder, need);
+        }
+    }
+
+    /// What a fresh server needs, as things are.
+    fn need(&self, entry: &Entry) -> Need {
+        let folder = entry.report.info.folder;
+        let Some(cluster) = self.memory.cluster else {
+            let fresh = self.registry.fresh();
+            let infos = fresh.iter().map(|entry| &entry.report.info);
+            return match bootstrap::decide(self.now, self.settings.expect, infos) {
+                Decision::Wait(what) => Need::Wait(what),
+                // It could not be written down.
+                Decision::Form(_) => Need::Wait("the disk of the load balancer".to_owned()),
+            };
+        };
+        let leader = self.registry.leader(cluster);
+        let members = self.registry.membership(cluster);
+        let place = members.iter().find(|member| member.info.folder == folder);
+        let place = match (place, leader.and_then(|leader| leader.link)) {
+            (Some(place), _) => place,
+            (None, Some(leader)) => return Need::Admission { leader },
+            // The memory knows the cluster best only as long as nobody has
+            // reported from inside it.
+            (None, None) => match self.memory.voter(folder) {
+                Some(voter) if members.is_empty() => voter,
+                _ => return Need::Wait(format!("a leader of cluster {cluster}")),
+            },
+        };
+
+        let voters = self.first_voters(place, members);
+        let starts = voters.first().is_some_and(|first| first.id == place.id);
+        Need::Adoption(ToServer::Adopt {
+            cluster,
+            id: place.id,
+            voters,
+            campaign: starts && leader.is_none(),
+        })
+    }
+
+    /// The first membership, for one of the first voters; empty for a server
+    /// that joins. A voter that is still fresh can only be a first one whose
+    /// `Adopt` got lost: joining servers vote only once they have caught up.
+    /// If the memory got lost as well, the members know it.
+    fn first_voters(&self, place: &MemberRecord, members: &[MemberRecord]) -> Vec<MemberRecord> {
+        let remembered = self.memory.voter(place.info.folder);
+        if remembered.is_some_and(|voter| voter.id == place.id) {
+            self.memory.voters.clone()
+        } else if place.voter {
+            members.iter().filter(|member| member.voter).cloned().collect()
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Tells a fresh server what it waits for, when that changes.
+    fn answer_fresh(&mut self, folder: FolderId, need: &Need) {
+        let Some(entry) = self.registry.get_mut(folder) else { return };
+        let Some(link) = entry.link else { return };
+        let waiting_for = match (need, &entry.leader_says) {
+            (Need::Wait(what), _) => what.clone(),
+            (Need::Admission { .. }, None) => "the leader to admit it".to_owned(),
+            (Need::Admission { .. }, Some(why)) => {
+                format!("the leader to admit it; the leader says: {why}")
+            }
+            (Need::Adoption(_), _) => "its place in the cluster, which is on the way".to_owned(),
+        };
+        // An adoption speaks for itself, unless the server has no answer at all yet.
+        let known = match &entry.told {
+            Some(_) if matches!(need, Need::Adoption(_)) => true,
+            told => told.as_ref() == Some(&Some(waiting_for.clone())),
+        };
+        if !known {
+            entry.told = Some(Some(waiting_for.clone()));
+            let lb = self.settings.name.clone();
+            self.send(link, ToServer::Registered { lb, waiting_for: Some(waiting_for) });
+        }
+    }
+
+    /// Asks for what it needs: at once, and again as long as it is needed.
+    fn provide(&mut self, folder: FolderId, need: Need) {
+        let now = self.now;
+        let Some(entry) = self.registry.get_mut(folder) else { return };
+        let Some(own_link) = entry.link else { return };
+        let (over, message) = match need {
+            Need::Wait(_) => return,
+            Need::Admission { leader } => {
+                (leader, ToServer::Admit { info: entry.report.info.clone() })
+            }
+            Need::Adoption(adopt) => (own_link, adopt),
+        };
+        let waiting =
+            entry.asked.is_some_and(|asked| asked.over == over && now < asked.at + REPEAT_AFTER);
+        if !waiting {
+            if entry.asked.is_some_and(|asked| asked.over != over) {
+                entry.leader_says = None;
+            }
+            entry.asked = Some(Asked { at: now, over });
+            self.send(over, message);
+        }
+    }
+
+    pub(super) fn admitted(
+        &mut self,
+        link: LinkId,
+        folder: FolderId,
+        result: Result<ServerId, String>,
+    ) {
+        // Only the leader that was asked has a say.
+        let asked = |entry: &&mut Entry| entry.asked.is_some_and(|asked| asked.over == link);
+        let Some(entry) = self.registry.get_mut(folder).filter(asked) else { return };
+        let says = result.as_ref().err().cloned();
+        if entry.leader_says == says {
+            return;
+        }
+        entry.leader_says = says;
+        if let Err(why) = result {
+            let text = format!("the leader does not admit {}: {why}", entry.name());
+            self.log(Severity::Warning, text);
+        }
+    }
+}
