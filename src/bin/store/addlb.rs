@@ -105,6 +105,13 @@ pub(crate) fn start(args: &AddLbArgs, home: &Home) -> Outcome<Background> {
     background::start(&home.node(&args.name), args.background_line(home.dir()))
 }
 
+fn cluster_key(home: &Home) -> Outcome {
+    match ClusterKey::load_or_create(&home.key_file()) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Failure::refused(error.to_string())),
+    }
+}
+
 /// Waits until it serves.
 pub(crate) fn wait(process: &mut Background) -> Outcome<LbSettings> {
     let until = Instant::now() + START;
@@ -157,7 +164,6 @@ fn foreground(args: &AddLbArgs, home: &Home, node: &Node, announcer: Announcer) 
         info!(client = %settings.client, server = %settings.server, expect = settings.expect, "serving");
         let announcement =
             Announcement::LoadBalancer { client: settings.client, server: settings.server };
-        // Recorded only now, when the folder's lock is held.
         if let Err(error) = node.record(&Settings::LoadBalancer(settings)) {
             warn!("a restart will need its addresses on the command line: {error:#}");
         }

@@ -30,8 +30,7 @@ pub(crate) fn run(args: &RunArgs) -> Outcome {
     let node = Node { name: format!("srv-{}", args.pid), dir: paths.dir.clone() };
     serve::claim(&node)?;
     let key_file = args.key.clone().unwrap_or_else(|| paths.config.with_file_name("cluster.key"));
-    ClusterKey::load_or_create(&key_file)
-        .map_err(|error| Failure::usage(format!("no cluster key: {error:#}")))?;
+    ClusterKey::load_or_create(&key_file).map_err(|error| Failure::usage(error.to_string()))?;
     let advice = format!("its address comes from {}", paths.config.display());
     let sockets = Sockets {
         client: sockets::bind_clients(own.client.ip(), Port::Exactly(own.client.port()), &advice)?,

@@ -1,0 +1,237 @@
+//! A load balancer and servers as children of the test.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::MutexGuard;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::memcached::Connection;
+use super::ports::free_port;
+use super::process::{CLIENT, Finished, Process, STORE, run};
+use super::{eventually, one_at_a_time};
+
+/// How long anything about a cluster may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The cluster; its processes and files are gone when it is dropped.
+#[derive(Debug)]
+pub(crate) struct TestCluster {
+    // Dropped in this order: processes end before their folder goes.
+    servers: Vec<Process>,
+    lb: Option<Process>,
+    dir: TempDir,
+    lb_client: u16,
+    lb_server: u16,
+    expect: usize,
+    _one: MutexGuard<'static, ()>,
+}
+
+fn words(line: &str) -> Vec<String> {
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+impl TestCluster {
+    /// No process yet.
+    pub(crate) fn empty(expect: usize) -> TestCluster {
+        TestCluster {
+            _one: one_at_a_time(),
+            dir: TempDir::new().unwrap(),
+            servers: Vec::new(),
+            lb: None,
+            lb_client: free_port(),
+            lb_server: free_port(),
+            expect,
+        }
+    }
+
+    /// A load balancer and servers with a leader.
+    pub(crate) fn start(servers: usize) -> TestCluster {
+        let mut cluster = TestCluster::empty(servers);
+        cluster.start_lb();
+        for number in 1..=servers {
+            cluster.start_server(&format!("srv-{number}"));
+        }
+        cluster.wait_for_servers(servers);
+        cluster
+    }
+
+    /// The data folder.
+    pub(crate) fn home(&self) -> PathBuf {
+        self.dir.path().join("store-data")
+    }
+
+    /// Where commands run.
+    pub(crate) fn cwd(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn lb_client(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.lb_client))
+    }
+
+    pub(crate) fn lb_server(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.lb_server))
+    }
+
+    /// Runs `store` in the cluster's folder.
+    pub(crate) fn store(&self, line: &str) -> Finished {
+        run(STORE, self.cwd(), &line.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// Runs `client` against the load balancer.
+    pub(crate) fn client(&self, line: &str) -> Finished {
+        let port = self.lb_client.to_string();
+        let mut args = vec!["--lbport", &port];
+        args.extend(line.split_whitespace());
+        run(CLIENT, self.cwd(), &args)
+    }
+
+    pub(crate) fn start_lb(&mut self) {
+        let args = words(&format!(
+            "addlb --foreground --announce --dir {} --cport {} --sport {} --expect {}",
+            self.home().display(),
+            self.lb_client,
+            self.lb_server,
+            self.expect
+        ));
+        let mut lb = Process::start("lb-1", &args, &self.home().join("lb-1/server.log"));
+        lb.wait_for("serving", |line| (line["kind"] == "load-balancer").then_some(()));
+        self.lb = Some(lb);
+    }
+
+    pub(crate) fn kill_lb(&mut self) {
+        self.lb.take().expect("there is a load balancer").kill9();
+    }
+
+    /// Starts a server and waits until it serves; the same for one that ran
+    /// before, which finds its ports in its folder.
+    pub(crate) fn start_server(&mut self, name: &str) {
+        let known = self.home().join(name).join("settings.json").exists();
+        let ports = match known {
+            true => String::new(),
+            false => format!("--cport {} --sport {}", free_port(), free_port()),
+        };
+        self.start_server_with(name, &ports);
+    }
+
+    /// [`Self::start_server`] with further options.
+    pub(crate) fn start_server_with(&mut self, name: &str, options: &str) {
+        let args = words(&format!(
+            "addsrv --foreground --announce --dir {} --name {name} {options}",
+            self.home().display()
+        ));
+        let mut server = Process::start(name, &args, &self.home().join(name).join("server.log"));
+        server.wait_for("serving", |line| progress(line, "serving").then_some(()));
+        self.servers.retain(|server| server.name != name);
+        self.servers.push(server);
+    }
+
+    pub(crate) fn server(&mut self, name: &str) -> &mut Process {
+        self.servers.iter_mut().find(|server| server.name == name).expect("such a server runs")
+    }
+
+    pub(crate) fn running(&self) -> Vec<String> {
+        self.servers.iter().map(|server| server.name.clone()).collect()
+    }
+
+    pub(crate) fn kill9(&mut self, name: &str) {
+        self.server(name).kill9();
+        self.servers.retain(|server| server.name != name);
+    }
+
+    pub(crate) fn stop(&mut self, name: &str) {
+        let status = self.server(name).terminate();
+        assert!(status.success(), "{name} ends with {status}");
+        self.servers.retain(|server| server.name != name);
+    }
+
+    /// Where clients reach a server, from what it recorded.
+    pub(crate) fn client_address(&self, name: &str) -> SocketAddr {
+        let text = std::fs::read_to_string(self.home().join(name).join("settings.json")).unwrap();
+        let settings: Value = serde_json::from_str(&text).unwrap();
+        settings["client"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// A connection to a server.
+    pub(crate) fn connect(&self, name: &str) -> Connection {
+        Connection::open(self.client_address(name)).unwrap()
+    }
+
+    /// The leader as the load balancer names it, if it is one that runs.
+    pub(crate) fn leader(&self) -> Result<String, String> {
+        let mut lb = Connection::open(self.lb_client()).map_err(|error| error.to_string())?;
+        let listed = lb.servers().map_err(|error| error.to_string())?;
+        let leader = *listed.first().ok_or("it names no leader")?;
+        let found = self.running().into_iter().find(|name| self.client_address(name) == leader);
+        found.ok_or_else(|| format!("{leader} does not run"))
+    }
+
+    /// Waits for a leader that stores something.
+    pub(crate) fn wait_for_leader(&self, within: Duration) -> String {
+        eventually("a leader that stores", within, || {
+            let leader = self.leader()?;
+            let mut connection =
+                Connection::open(self.client_address(&leader)).map_err(|e| e.to_string())?;
+            match connection.set("test-leader", &leader).map_err(|e| e.to_string())?.as_str() {
+                "STORED" => Ok(leader),
+                other => Err(format!("{leader}: {other}")),
+            }
+        })
+    }
+
+    /// Waits until `count` servers are in rotation and one of them leads.
+    pub(crate) fn wait_for_servers(&self, count: usize) -> String {
+        eventually("all servers in rotation", PATIENCE, || {
+            let mut lb = Connection::open(self.lb_client()).map_err(|error| error.to_string())?;
+            let listed = lb.servers().map_err(|error| error.to_string())?;
+            match listed.len() == count.min(common::limits::MAX_DISCOVERY_LINES) {
+                true => Ok(()),
+                false => Err(format!("{listed:?}")),
+            }
+        });
+        self.wait_for_leader(PATIENCE)
+    }
+
+    /// Waits until every running server has applied what the furthest one has
+    /// committed, and nothing more comes.
+    pub(crate) fn wait_until_level(&self) {
+        eventually("all servers have applied the same", PATIENCE, || {
+            let mut applied = Vec::new();
+            for name in self.running() {
+                let stats = Connection::open(self.client_address(&name))
+                    .and_then(|mut connection| connection.stats())
+                    .map_err(|error| format!("{name}: {error}"))?;
+                let number = |field: &str| stats.get(field).and_then(|value| value.parse().ok());
+                applied.push((number("raft_commit"), number("raft_applied")) as (Option<u64>, Option<u64>));
+            }
+            let (commit, _) = applied[0];
+            match commit.is_some() && applied.iter().all(|&pair| pair == (commit, commit)) {
+                true => Ok(()),
+                false => Err(format!("{applied:?}")),
+            }
+        });
+    }
+
+    /// Asserts that the files of all servers print the same; returns the log
+    /// and the keystore.
+    pub(crate) fn same_files(&self, names: &[&str]) -> (String, String) {
+        let print = |command: &str, name: &str| {
+            let dir = self.home().join(name);
+            self.store(&format!("{command} {}", dir.display())).expect(0).out
+        };
+        let first = (print("log", names[0]), print("keystore", names[0]));
+        for name in &names[1..] {
+            assert_eq!(print("log", name), first.0, "the logs of {} and {name}", names[0]);
+            assert_eq!(print("keystore", name), first.1, "the keystores of {} and {name}", names[0]);
+        }
+        first
+    }
+}
+
+/// Whether an announcement is this step of a server's start.
+pub(crate) fn progress(line: &Value, step: &str) -> bool {
+    line["kind"] == "server" && line["progress"]["step"] == step
+}
