@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::control::{Hello, PROTOCOL_VERSION, Party};
-use common::udp::{ClusterKey, Endpoint, Lane, Link, Receive, SendError};
+use store_common::control::{Hello, PROTOCOL_VERSION, Party};
+use store_common::udp::{ClusterKey, Endpoint, Lane, Link, Receive, SendError};
 use tokio::sync::mpsc;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
