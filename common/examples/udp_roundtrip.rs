@@ -47,9 +47,7 @@ impl Receive for Near {
         let _ = self.0.send(frame);
     }
 
-    fn closed(&self, reason: String) {
-        eprintln!("the link ended: {reason}");
-    }
+    fn closed(&self, _reason: String) {}
 }
 
 fn endpoint(name: &str) -> Result<Endpoint, Error> {
