@@ -19,8 +19,8 @@ use crate::config::Progress;
 use crate::shell::ProgressFn;
 use crate::shell::inbox::{Inbox, Input};
 
-const DIAL_TIMEOUT: Duration = Duration::from_millis(400);
-const DIAL_PAUSE: Duration = Duration::from_millis(50);
+/// Pause after a link was lost or an attempt failed.
+const REDIAL_PAUSE: Duration = Duration::from_millis(50);
 
 /// Without an answer for so long, whoever started the server is told. A
 /// little under the five seconds after which `addsrv` gives up.
@@ -61,7 +61,7 @@ pub(crate) async fn keep_registered(
     let started = Instant::now();
     let mut told = false;
     loop {
-        match endpoint.connect_with_timeout(lb, DIAL_TIMEOUT).await {
+        match endpoint.connect(lb).await {
             Ok((link, hello)) if is_lb(&hello) => {
                 told = true;
                 tracing::info!(%lb, "load balancer reached");
@@ -80,7 +80,7 @@ pub(crate) async fn keep_registered(
                 }
             }
         }
-        tokio::time::sleep(DIAL_PAUSE).await;
+        tokio::time::sleep(REDIAL_PAUSE).await;
     }
 }
 

@@ -21,17 +21,8 @@ use crate::command::Payload;
 use crate::shell::inbox::{Inbox, Input};
 use crate::wire;
 
-/// How long one attempt to dial may take: mostly short, so that a peer that
-/// comes back is found at once, and now and then long enough for a far one.
-const DIAL_TIMEOUTS: [Duration; 4] = [
-    Duration::from_millis(150),
-    Duration::from_millis(150),
-    Duration::from_millis(400),
-    Duration::from_millis(2000),
-];
-
-/// Pause after a link that was lost or an attempt that was refused.
-const DIAL_PAUSE: Duration = Duration::from_millis(30);
+/// Pause after a link was lost.
+const REDIAL_PAUSE: Duration = Duration::from_millis(20);
 
 /// Who this server is, for checking who calls.
 #[derive(Clone, Copy, Debug)]
@@ -203,17 +194,18 @@ impl Transport {
 
 /// Dials until the link is up, and again when it is lost.
 async fn dial(endpoint: Endpoint, inbox: Arc<Inbox>, address: SocketAddr) {
-    let mut timeouts = DIAL_TIMEOUTS.iter().cycle();
     loop {
-        let timeout = timeouts.next().copied().unwrap_or(DIAL_TIMEOUTS[0]);
-        match endpoint.connect_with_timeout(address, timeout).await {
+        match endpoint.connect(address).await {
             Ok((link, hello)) => {
                 inbox.push(Input::Link { link: link.clone(), hello });
                 link.closed().await;
-                timeouts = DIAL_TIMEOUTS.iter().cycle();
+                // A link that is refused again and again must not spin.
+                tokio::time::sleep(REDIAL_PAUSE).await;
             }
-            Err(error) => tracing::debug!(%address, %error, "dialling failed"),
+            Err(error) => {
+                tracing::debug!(%address, %error, "dialling failed");
+                tokio::time::sleep(error.retry_after()).await;
+            }
         }
-        tokio::time::sleep(DIAL_PAUSE).await;
     }
 }

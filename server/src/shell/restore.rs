@@ -16,9 +16,9 @@ use crate::log_file::{LogFile, LogOptions};
 
 /// Writes down that this folder belongs to `cluster` as server `id`.
 ///
-/// The first membership is the checkpoint at index 0; it is durable before the identity
-/// names the cluster, so that a crash in between leaves a fresh server, which
-/// will be adopted again.
+/// The first membership is the checkpoint at index 0. It and an empty log are
+/// durable before the identity names the cluster, so that a crash in between
+/// leaves a fresh server, which will be adopted again.
 pub(super) fn adopt(
     shell: &mut Shell,
     cluster: ClusterId,
@@ -39,6 +39,9 @@ pub(super) fn adopt(
     let meta = CheckpointMeta { index: 0, term: 0, membership };
     let empty = Keystore::new(KeystoreLimits::default());
     keystore_file::write(&shell.config.keystore_file, &empty.freeze(), &meta)?;
+    // Made now, so that a log-file that is missing later is known to be lost:
+    // a server without its log must not vote.
+    LogFile::open(&shell.config.log_file, LogOptions::default(), 0)?;
     shell.folder.adopt(cluster, id)?;
     shell.endpoint.set_hello(hello_of(&shell.folder, &shell.info));
     Ok(())
@@ -70,6 +73,12 @@ pub(super) fn open(shell: &Shell, id: ServerId) -> anyhow::Result<Disk> {
     })?;
     let (log, recovered) =
         LogFile::open(&shell.config.log_file, LogOptions::default(), meta.index)?;
+    anyhow::ensure!(
+        !recovered.fresh,
+        "{} is missing, but the folder belongs to a cluster: bring it back, or remove the folder \
+         and add the server anew, it fetches everything from the others",
+        shell.config.log_file.display()
+    );
     if let Some(torn) = &recovered.torn {
         tracing::warn!(
             file = %torn.file.display(),
