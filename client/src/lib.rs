@@ -7,9 +7,9 @@
 //! - [`bench`] measures a server: closed or open loop, on one thread.
 //!
 //! ```no_run
-//! # async fn example() -> Result<(), client::Error> {
+//! # async fn example() -> Result<(), store_client::Error> {
 //! let lbs = vec!["127.0.0.1:5002".parse().unwrap()];
-//! let mut cluster = client::Cluster::new(lbs, client::Options::default());
+//! let mut cluster = store_client::Cluster::new(lbs, store_client::Options::default());
 //! cluster.set("greeting", "hello").await?;
 //! for hit in cluster.get(&["greeting"]).await? {
 //!     println!("{} bytes, flags {}", hit.value.len(), hit.flags);

@@ -131,10 +131,7 @@ impl<'a> Load<'a> {
         let mut events = Events::with_capacity(1024);
         self.feed_free(begin);
         loop {
-            let wait = match &mut self.pace {
-                Some(pace) if !self.free.is_empty() => pace.arm(Instant::now())?,
-                _ => None,
-            };
+            let wait = self.pace.as_ref().and_then(|pace| pace.wait(Instant::now()));
             match self.poll.poll(&mut events, Some(wait.unwrap_or(TICK).min(TICK))) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 result => result?,

@@ -1,7 +1,8 @@
 //! When requests are due, and waking up for it.
 //!
 //! epoll waits in whole milliseconds, too coarse for a schedule of many
-//! thousand requests per second: on Linux a timer descriptor wakes the loop.
+//! thousand requests per second: on Linux a periodic timer descriptor wakes
+//! the loop, set once, never read (each expiry is a new edge).
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -17,24 +18,22 @@ pub(crate) struct Pace {
     started: Instant,
     interval_ns: f64,
     issued: u64,
+    /// Held for its ticks.
     #[cfg(target_os = "linux")]
-    armed_for: Option<Instant>,
-    #[cfg(target_os = "linux")]
-    timer: nix::sys::timerfd::TimerFd,
+    _timer: nix::sys::timerfd::TimerFd,
 }
 
 impl Pace {
     pub(crate) fn new(rate: f64, poll: &Poll) -> io::Result<Self> {
         #[cfg(not(target_os = "linux"))]
         let _ = poll;
+        let interval_ns = 1e9 / rate;
         Ok(Pace {
             started: Instant::now(),
-            interval_ns: 1e9 / rate,
+            interval_ns,
             issued: 0,
             #[cfg(target_os = "linux")]
-            armed_for: None,
-            #[cfg(target_os = "linux")]
-            timer: linux::timer(poll)?,
+            _timer: linux::ticks(Duration::from_nanos(interval_ns as u64), poll)?,
         })
     }
 
@@ -53,22 +52,9 @@ impl Pace {
         Some(due)
     }
 
-    /// Sees to it that the loop wakes when the next request is due; gives
-    /// the time to wait where no timer does it.
-    #[cfg(target_os = "linux")]
-    pub(crate) fn arm(&mut self, now: Instant) -> io::Result<Option<Duration>> {
-        let due = self.next_due();
-        if self.armed_for != Some(due) {
-            linux::arm(&self.timer, due.saturating_duration_since(now))?;
-            self.armed_for = Some(due);
-        }
-        Ok(None)
-    }
-
-    /// See above.
-    #[cfg(not(target_os = "linux"))]
-    pub(crate) fn arm(&mut self, now: Instant) -> io::Result<Option<Duration>> {
-        Ok(Some(self.next_due().saturating_duration_since(now)))
+    /// How long to wait where no timer wakes the loop.
+    pub(crate) fn wait(&self, now: Instant) -> Option<Duration> {
+        (!cfg!(target_os = "linux")).then(|| self.next_due().saturating_duration_since(now))
     }
 }
 
@@ -85,18 +71,16 @@ mod linux {
 
     use super::TIMER;
 
-    pub(super) fn timer(poll: &Poll) -> io::Result<TimerFd> {
+    /// Not finer than this: a wake-up costs more than it makes precise.
+    const FINEST: Duration = Duration::from_micros(50);
+
+    pub(super) fn ticks(interval: Duration, poll: &Poll) -> io::Result<TimerFd> {
         let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
         let descriptor = timer.as_fd().as_raw_fd();
         poll.registry().register(&mut SourceFd(&descriptor), TIMER, Interest::READABLE)?;
+        let interval = TimeSpec::from_duration(interval.max(FINEST));
+        timer.set(Expiration::Interval(interval), TimerSetTimeFlags::empty())?;
         Ok(timer)
-    }
-
-    /// Zero would disarm it.
-    pub(super) fn arm(timer: &TimerFd, wait: Duration) -> io::Result<()> {
-        let wait = TimeSpec::from_duration(wait.max(Duration::from_nanos(1)));
-        timer.set(Expiration::OneShot(wait), TimerSetTimeFlags::empty())?;
-        Ok(())
     }
 }

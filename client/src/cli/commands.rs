@@ -222,7 +222,7 @@ pub(crate) async fn stats(
 pub(crate) fn bench(
     args: &BenchArgs,
     addresses: &Addresses,
-    options: Options,
+    options: &Options,
     console: &mut Console<'_>,
 ) -> Result<u8, Stop> {
     let plan = args.plan().map_err(Stop::Usage)?;

@@ -118,7 +118,7 @@ fn execute(arguments: &Arguments, console: &mut Console<'_>) -> Result<u8, Stop>
     let addresses = arguments.target.addresses().map_err(Stop::Usage)?;
     let options = Options { deadline: arguments.target.timeout, ..Options::default() };
     if let Command::Bench(bench) = &arguments.command {
-        return commands::bench(bench, &addresses, options, console);
+        return commands::bench(bench, &addresses, &options, console);
     }
     let max_value_bytes = options.max_value_bytes;
     let mut cluster = match addresses {
