@@ -93,6 +93,9 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
         None => print!("{report}"),
     }
+    if report.ops == 0 {
+        return Err("nothing succeeded; the report names the errors".into());
+    }
     Ok(())
 }
 

@@ -1,5 +1,5 @@
 use std::sync::{Arc, Mutex};
-use std::time::Instant as Clock;
+use std::time::{Duration, Instant as Clock};
 
 use super::*;
 use crate::testing::{Act, Fake, refusing_address, reply};
@@ -18,8 +18,8 @@ fn patient() -> Options {
 }
 
 /// Answers `first` to the first requests, one each, and `then` to all others.
-fn scripted(first: &[&'static str], then: &'static str) -> Fake {
-    let mut first = first.to_vec().into_iter();
+fn scripted(first: &'static [&'static str], then: &'static str) -> Fake {
+    let mut first = first.iter().copied();
     Fake::start(move |_, _| reply(first.next().unwrap_or(then)))
 }
 
@@ -74,7 +74,6 @@ async fn a_refused_write_is_repeated() {
 
 #[tokio::test]
 async fn a_write_of_unknown_outcome_is_not_repeated() {
-    let unknown = "SERVER_ERROR timeout, outcome unknown\r\n";
     let scripts: [fn() -> Act; 4] = [
         || Act::Close,
         || Act::Silence,
@@ -88,7 +87,7 @@ async fn a_write_of_unknown_outcome_is_not_repeated() {
         assert!(matches!(result, Err(Error::OutcomeUnknown { .. })), "{result:?}");
         assert_eq!(server.log().len(), 1);
     }
-    let server = scripted(&[unknown], "STORED\r\n");
+    let server = scripted(&["SERVER_ERROR timeout, outcome unknown\r\n"], "STORED\r\n");
     let mut cluster = Cluster::with_servers(vec![server.address], patient());
     assert!(matches!(cluster.set("a", "1").await, Err(Error::OutcomeUnknown { .. })));
     cluster.set("a", "1").await.unwrap();

@@ -2,7 +2,7 @@
 //!
 //! epoll waits in whole milliseconds, too coarse for a schedule of many
 //! thousand requests per second: on Linux a periodic timer descriptor wakes
-//! the loop, set once, never read (each expiry is a new edge).
+//! the loop. It starts its next period when it is read.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -18,9 +18,8 @@ pub(crate) struct Pace {
     started: Instant,
     interval_ns: f64,
     issued: u64,
-    /// Held for its ticks.
     #[cfg(target_os = "linux")]
-    _timer: nix::sys::timerfd::TimerFd,
+    timer: nix::sys::timerfd::TimerFd,
 }
 
 impl Pace {
@@ -33,8 +32,13 @@ impl Pace {
             interval_ns,
             issued: 0,
             #[cfg(target_os = "linux")]
-            _timer: linux::ticks(Duration::from_nanos(interval_ns as u64), poll)?,
+            timer: linux::ticks(Duration::from_nanos(interval_ns as u64), poll)?,
         })
+    }
+
+    /// The first request is due at `begin`.
+    pub(crate) fn start(&mut self, begin: Instant) {
+        self.started = begin;
     }
 
     /// When the next request is due.
@@ -55,6 +59,13 @@ impl Pace {
     /// How long to wait where no timer wakes the loop.
     pub(crate) fn wait(&self, now: Instant) -> Option<Duration> {
         (!cfg!(target_os = "linux")).then(|| self.next_due().saturating_duration_since(now))
+    }
+
+    /// To be called when the loop woke for [`TIMER`].
+    pub(crate) fn ticked(&self) {
+        // Not yet expired again: nothing to read, the next tick comes.
+        #[cfg(target_os = "linux")]
+        let _ = self.timer.wait();
     }
 }
 
@@ -82,5 +93,27 @@ mod linux {
         let interval = TimeSpec::from_duration(interval.max(FINEST));
         timer.set(Expiration::Interval(interval), TimerSetTimeFlags::empty())?;
         Ok(timer)
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use mio::Events;
+
+    use super::*;
+
+    #[test]
+    fn the_timer_ticks_again_and_again() {
+        let mut poll = Poll::new().unwrap();
+        let mut pace = Pace::new(2000.0, &poll).unwrap();
+        let mut events = Events::with_capacity(4);
+        for _ in 0..5 {
+            poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();
+            assert!(events.iter().any(|event| event.token() == TIMER));
+            pace.ticked();
+        }
+        // Five ticks of half a millisecond, and the request that is due at the start.
+        let now = Instant::now();
+        assert!((0..6).all(|_| pace.take(now).is_some()));
     }
 }

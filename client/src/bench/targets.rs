@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::cluster::{Cluster, Options};
+use crate::cluster::Cluster;
 use crate::error::Error;
+use crate::router::Options;
 
 /// After the start nobody waits longer for a load balancer, as the load
 /// stands still meanwhile.

@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::cluster::Options;
+use crate::router::Options;
 use crate::testing::{Act, Fake, refusing_address, reply};
 
 fn plan(operation: Operation, requests: u64) -> Plan {

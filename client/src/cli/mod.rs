@@ -12,8 +12,9 @@ use clap::Parser;
 
 pub(crate) use args::{Addresses, duration};
 
-use crate::cluster::{Cluster, Options};
+use crate::cluster::Cluster;
 use crate::error::Error;
+use crate::router::Options;
 use args::{Arguments, Command};
 
 /// Done.
