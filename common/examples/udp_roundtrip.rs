@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::control::{Hello, PROTOCOL_VERSION, Party};
-use common::udp::{ClusterKey, Endpoint, Lane, Link, Receive, SendError};
+use store_common::control::{Hello, PROTOCOL_VERSION, Party};
+use store_common::udp::{ClusterKey, Endpoint, Lane, Link, Receive, SendError};
 use tokio::sync::mpsc;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -47,9 +47,7 @@ impl Receive for Near {
         let _ = self.0.send(frame);
     }
 
-    fn closed(&self, reason: String) {
-        eprintln!("the link ended: {reason}");
-    }
+    fn closed(&self, _reason: String) {}
 }
 
 fn endpoint(name: &str) -> Result<Endpoint, Error> {

@@ -23,6 +23,11 @@ pub const MAX_BATCH_REQUESTS: usize = 256;
 /// Bytes of requests that one batch holds before it is handed over.
 pub const MAX_BATCH_BYTES: usize = 256 * 1024;
 
+/// Replies that one batch may gather. A get that would go beyond is refused as
+/// a whole, so that a deep pipeline of large values, or a line with
+/// thousands of keys, cannot grow memory without bound.
+pub const MAX_REPLY_BYTES: usize = 64 * 1024 * 1024;
+
 /// Client connections on one listener by default (memcached's `-c` is 1024).
 pub const DEFAULT_MAX_CONNECTIONS: usize = 4096;
 

@@ -18,7 +18,7 @@ use store_server::keystore_file::{self, CheckpointMeta};
 use store_server::log_file::{LogFile, LogOptions};
 
 const BATCHES: usize = 2000;
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 20;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = std::env::args_os().nth(1).map_or_else(std::env::temp_dir, PathBuf::from);

@@ -33,6 +33,8 @@ pub const NO_LEADER: &str = "SERVER_ERROR no leader, not executed";
 pub const UNKNOWN: &str = "SERVER_ERROR timeout, outcome unknown";
 /// The server stops.
 pub const SHUTTING_DOWN: &str = "SERVER_ERROR shutting down, not executed";
+/// The values asked for are more than one answer may hold.
+pub const REPLY_TOO_LARGE: &str = "SERVER_ERROR out of memory writing get response";
 /// Too much waits already.
 pub const BUSY: &str = "SERVER_ERROR busy, not executed";
 

@@ -97,11 +97,12 @@ fn refused(shared: &Shared, remote: SocketAddr, error: &ConnectionError) {
             );
             shared.refusals.warn(remote, &why);
         }
-        ConnectionError::TransportError(_) | ConnectionError::ConnectionClosed(_) => {
+        error if tls::alert(error).is_some() => {
             shared
                 .refusals
                 .warn(remote, &format!("it does not prove that it has our key: {error}"));
         }
+        // A dialler lets go of its other attempts once one has succeeded.
         other => tracing::debug!(%remote, reason = describe(other), "a handshake came to nothing"),
     }
 }

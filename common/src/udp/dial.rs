@@ -11,17 +11,19 @@ use super::endpoint::Shared;
 use super::error::ConnectError;
 use super::handshake::{self, Setback};
 use super::link::{CODE_SUPERSEDED, CODE_VERSION, Link, describe};
+use super::settings::SILENCE_LIMIT;
 use super::tls::{self, SERVER_NAME};
 use crate::control::Hello;
 
 /// A fresh handshake is started so often until one is answered. QUIC itself
 /// repeats the first packet ever more slowly, and a handshake that was under
-/// way when the peer restarted is never answered.
-const ATTEMPT_INTERVAL: Duration = Duration::from_millis(50);
+/// way when the peer restarted is never answered. In between, QUIC's own first
+/// repetition falls: the peer hears something at least every 60 ms.
+const ATTEMPT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Handshakes under way at a time: one per interval within a round trip of
-/// half a second.
-const MAX_ATTEMPTS: usize = 10;
+/// Handshakes under way at a time: as many as start before the first one is
+/// given up.
+const MAX_ATTEMPTS: usize = (SILENCE_LIMIT.as_millis() / ATTEMPT_INTERVAL.as_millis()) as usize;
 
 /// At least so long for the hellos once the handshake is done.
 const HELLO_TIMEOUT: Duration = Duration::from_millis(500);

@@ -65,9 +65,8 @@ pub(super) const HEADER_BYTES: usize = 4;
 /// A queue that has grown beyond this gives its memory back once it is empty.
 const KEPT_CAPACITY_BYTES: usize = 256 * 1024;
 
-/// What waits in front of one lane's stream. Usually nothing does: a frame is
-/// encoded here and handed to QUIC in the same breath, and the buffer is only
-/// a place to encode in. What QUIC does not take stays.
+/// What waits in front of one lane's stream: the frames of this turn of the
+/// runtime and, when the peer is slow, what QUIC has not taken yet.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     stream: SendStream,
@@ -82,8 +81,8 @@ impl Outgoing {
         Self { stream, queue: BytesMut::from(&[lane.tag()][..]), closed: false }
     }
 
-    /// Appends a frame. Returns whether the queue was idle, so that nothing
-    /// but the caller will start to send it.
+    /// Appends a frame. Returns whether the queue was idle, so that it is the
+    /// caller who has to wake the writer.
     pub(super) fn append(&mut self, encode: impl FnOnce(&mut BytesMut)) -> Result<bool, SendError> {
         if self.closed {
             return Err(SendError::Closed);
@@ -108,7 +107,7 @@ impl Outgoing {
         }
         let length = u32::try_from(bytes).expect("the longest frame fits");
         self.queue[start..body].copy_from_slice(&length.to_le_bytes());
-        Ok(start <= 1)
+        Ok(start == 0)
     }
 
     /// Hands QUIC as much as it takes. When something stays, the waker in `cx`

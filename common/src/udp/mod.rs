@@ -8,8 +8,8 @@
 //!
 //! # Dialling, and dialling again
 //!
-//! [`Endpoint::connect`] starts a fresh QUIC handshake every 50 ms until one
-//! is answered, because a handshake that began while the peer was down backs
+//! [`Endpoint::connect`] starts a fresh QUIC handshake every 100 ms until
+//! one is answered, because a handshake that began while the peer was down backs
 //! off for longer and longer. A caller that keeps a peer connected therefore
 //! needs no cleverness of its own:
 //!

@@ -41,8 +41,22 @@ const SEND_WINDOW_BYTES: u64 = 16 * LANE_WINDOW_BYTES as u64;
 /// by the first probe for larger packets, and what is urgent waits for it.
 const INITIAL_WINDOW_BYTES: u64 = 128 * 1024;
 
-/// Largest UDP payload that is looked for and taken.
-const MAX_PAYLOAD_BYTES: u16 = 8952;
+/// Largest UDP payload that is looked for and taken. Larger packets halve the
+/// cost of bulk (0.7 against 1.5 ms of CPU per MB on loopback, both ends) and
+/// cost small frames nothing. QUIC hands the kernel ten packets at a time, and
+/// the kernel takes no more than [`MAX_SEND_BYTES`]: with packets of 8952
+/// bytes every full batch is refused, counts as lost, and the path is taken
+/// for one that carries 1200 bytes.
+const MAX_PAYLOAD_BYTES: u16 = 6500;
+
+/// Packets that quinn puts into one system call at most.
+const SEND_BATCH: usize = 10;
+
+/// What one system call sends at most: one UDP payload over IPv4, the smaller
+/// of the two.
+const MAX_SEND_BYTES: usize = 65_535 - 20 - 8;
+
+const _: () = assert!(MAX_PAYLOAD_BYTES as usize * SEND_BATCH <= MAX_SEND_BYTES);
 
 /// Kernel buffers. As much as the system allows: a burst that does not fit is
 /// lost and repeated, at the price of a round trip and a halved window.

@@ -97,12 +97,18 @@ fn crypto_provider() -> CryptoProvider {
 
 /// Whether a handshake ended because one side refused the other's key.
 pub(super) fn is_key_refusal(error: &quinn::ConnectionError) -> bool {
+    alert(error) == Some(u8::from(REFUSAL))
+}
+
+/// The TLS alert that ended a handshake, sent by either side.
+pub(super) fn alert(error: &quinn::ConnectionError) -> Option<u8> {
     let code = match error {
         quinn::ConnectionError::TransportError(error) => error.code,
         quinn::ConnectionError::ConnectionClosed(close) => close.error_code,
-        _ => return false,
+        _ => return None,
     };
-    code == quinn::TransportErrorCode::crypto(REFUSAL.into())
+    // RFC 9001, section 4.8: 0x0100 and the alert.
+    u64::from(code).checked_sub(0x0100).and_then(|alert| u8::try_from(alert).ok())
 }
 
 /// Takes the one public key and nothing else.

@@ -190,10 +190,6 @@ impl<P: Payload> Node<P> {
     }
 
     /// Its term.
-    pub fn commit(&self) -> Index {
-        0
-    }
-
     pub fn term(&self) -> Term {
         self.ballot.term()
     }

@@ -1,13 +1,18 @@
 //! Applying committed entries, and answering on the way.
 
+use bytes::{Bytes, BytesMut};
 use common::front_end::answer_local;
-use common::memcached::{self, Reply, Request, write_end, write_value};
+use common::limits::MAX_REPLY_BYTES;
+use common::memcached::{self, REPLY_TOO_LARGE, Reply, Request, write_end, write_value};
 use raft::{Body, Entry};
 
 use super::job::{Job, NO_EXPIRY, Need, need};
 use super::{Driver, Now};
 use crate::command::{Command, Payload};
 use crate::keystore::Keystore;
+
+/// Room for a `VALUE` line beside its key and data.
+const VALUE_LINE_BYTES: usize = 64;
 
 impl Driver {
     /// Applies what is committed and answers everybody whose turn it is.
@@ -101,17 +106,10 @@ impl Driver {
             match (need(request), request) {
                 (Need::Log, _) => return,
                 (_, Request::Get { keys, with_cas }) => {
+                    let hits = write_hits(&self.keystore, keys, *with_cas, &mut job.batch.out);
                     self.stats.reads += 1;
-                    for key in keys {
-                        self.stats.misses += u64::from(!write_hit(
-                            &self.keystore,
-                            key,
-                            *with_cas,
-                            &mut job.batch.out,
-                        ));
-                    }
                     self.stats.keys_read += keys.len() as u64;
-                    write_end(&mut job.batch.out);
+                    self.stats.misses += keys.len() as u64 - hits;
                 }
                 (_, Request::Store { noreply, .. }) => {
                     if !noreply {
@@ -131,9 +129,22 @@ impl Driver {
     }
 }
 
-fn write_hit(keystore: &Keystore, key: &[u8], with_cas: bool, out: &mut bytes::BytesMut) -> bool {
-    let Some(item) = keystore.get(key) else { return false };
-    out.reserve(key.len() + item.value.len() + 64);
-    write_value(out, key, item.flags, with_cas.then_some(item.cas), item.value);
-    true
+/// Answers a get; how many keys were there. An answer is whole or an error:
+/// never an error behind a first value.
+fn write_hits(keystore: &Keystore, keys: &[Bytes], with_cas: bool, out: &mut BytesMut) -> u64 {
+    let start = out.len();
+    let mut hits = 0;
+    for key in keys {
+        let Some(item) = keystore.get(key) else { continue };
+        if out.len() + item.value.len() > MAX_REPLY_BYTES {
+            out.truncate(start);
+            Reply::Error(REPLY_TOO_LARGE).write(out);
+            return hits;
+        }
+        out.reserve(key.len() + item.value.len() + VALUE_LINE_BYTES);
+        write_value(out, key, item.flags, with_cas.then_some(item.cas), item.value);
+        hits += 1;
+    }
+    write_end(out);
+    hits
 }

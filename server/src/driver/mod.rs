@@ -52,6 +52,9 @@ use job::Job;
 pub use stats::{Facts, ServerStats};
 use waiting::{Forwards, Proposed, ReadGroup};
 
+/// How long a deposed leader may take to answer what was forwarded to it.
+const DEPOSED_LEADER_GRACE_US: Time = 100_000;
+
 type Node = raft::Node<Payload>;
 
 /// What time it is, as the shell sees it.
@@ -290,7 +293,7 @@ impl Driver {
                 group.index = Some(ready.index);
             }
         }
-        self.note_events(actions);
+        self.note_events(now, actions);
         self.fail_reads(now);
         actions.refuse.append(&mut self.refuse);
         actions.forward.append(&mut self.forward);
@@ -301,13 +304,16 @@ impl Driver {
         self.unpark || !self.refuse.is_empty() || !self.forward.is_empty() || self.node.has_output()
     }
 
-    fn note_events(&mut self, actions: &mut Actions) {
+    fn note_events(&mut self, now: Now, actions: &mut Actions) {
         for event in self.output.events.drain(..) {
             match event {
                 raft::Event::Role { role, term, leader } => {
                     tracing::info!(?role, term, leader = ?leader.map(|l| l.0), "raft role");
                     actions.changed = true;
                     self.unpark |= leader.is_some();
+                    if let Some(leader) = leader {
+                        self.forwards.hurry(leader, now.mono_us + DEPOSED_LEADER_GRACE_US);
+                    }
                 }
                 raft::Event::Membership { index, membership } => {
                     tracing::info!(

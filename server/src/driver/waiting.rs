@@ -49,6 +49,17 @@ impl Forwards {
         self.waiting.remove(&number).map(|(_, job)| job)
     }
 
+    /// Another server leads now: what was sent to a deposed leader is waited
+    /// for until `deadline` at the latest. An orderly handover still answers;
+    /// a leader that died does not, and its link may take a while to tell.
+    pub(super) fn hurry(&mut self, leader: NodeId, deadline: raft::Time) {
+        for (to, job) in self.waiting.values_mut() {
+            if *to != leader {
+                job.deadline = job.deadline.min(deadline);
+            }
+        }
+    }
+
     pub(super) fn take_all(&mut self, peer: NodeId) -> Vec<Job> {
         self.take_if(|to, _| to == peer)
     }

@@ -139,16 +139,31 @@ impl Segment {
     ) -> io::Result<Segment> {
         let path = path_of(dir, number);
         let side = path.with_extension("segment.tmp");
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(true).open(&side)?;
-        fill(&file, 0, capacity, stop)?;
-        let header = Header { log, number, seed: 0 }.encode(rand::random());
-        file.write_all_at(&header, 0)?;
-        file.sync_all()?;
+        let made = Self::fill_side(&side, Header { log, number, seed: 0 }, capacity, stop);
+        if made.is_err() {
+            // On a full disk it must not hold the room that others need. If
+            // it stays all the same, the next start removes it.
+            let _ = fs::remove_file(&side);
+        }
+        let (file, seed) = made?;
         fs::rename(&side, &path)?;
         sync_dir(dir)?;
-        let seed = (&header[HEADER_BYTES - 4..]).get_u32_le();
         Ok(Segment { number, seed, capacity, file: Arc::new(file), path: path.into() })
+    }
+
+    fn fill_side(
+        side: &Path,
+        header: Header,
+        capacity: usize,
+        stop: &AtomicBool,
+    ) -> io::Result<(File, u32)> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(true).open(side)?;
+        fill(&file, 0, capacity, stop)?;
+        let header = header.encode(rand::random());
+        file.write_all_at(&header, 0)?;
+        file.sync_all()?;
+        Ok((file, (&header[HEADER_BYTES - 4..]).get_u32_le()))
     }
 
     /// Opens a segment whose head was read already.

@@ -331,3 +331,31 @@ fn without_room_for_a_segment_nothing_is_written_and_it_heals() {
     drop(log);
     model.check(&LogFile::open(&home, SMALL, 0).unwrap().1, 0);
 }
+
+#[test]
+fn looking_at_a_log_that_is_being_written_never_finds_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(&dir, 0);
+    let path = dir.path().to_owned();
+    let done = Arc::new(AtomicBool::new(false));
+    let stop = Arc::clone(&done);
+    let thread = std::thread::spawn(move || {
+        let mut before = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let (reader, commit) = look(&path).unwrap();
+            assert!(commit >= before && reader.range().1 >= commit);
+            before = commit;
+            if commit > 0 {
+                let entry = &reader.read(commit, commit, 0).unwrap()[0];
+                assert_eq!(*entry, command(commit, 1, &commit.to_le_bytes().repeat(20)));
+            }
+        }
+    });
+    for index in 1..=300u64 {
+        let entry = command(index, 1, &index.to_le_bytes().repeat(20));
+        log.append(None, &[entry], index).unwrap();
+        log.sync().unwrap();
+    }
+    done.store(true, Ordering::Relaxed);
+    thread.join().unwrap();
+}

@@ -151,6 +151,23 @@ async fn a_reason_reaches_both_sides_once() {
 }
 
 #[tokio::test]
+async fn a_close_amid_bulk_ends_both_sides_soon() {
+    let (a, b) = (endpoint("a"), endpoint("b"));
+    let (from, to) = pair(&a, &b).await;
+    let (mut here, mut there) = (start(&from), start(&to));
+    from.send(Lane::Bulk, &vec![0; 1024]).unwrap();
+    from.send(Lane::Bulk, &vec![0; MAX_FRAME_BYTES]).unwrap();
+    assert_eq!(there.frame().await.1.len(), 1024);
+    let begin = Instant::now();
+    from.close("enough");
+    assert_eq!(here.closed().await, "enough");
+    // QUIC may have no room for the reason; then a reset ends the link.
+    let reason = there.closed().await;
+    assert!(reason == "enough" || reason.contains("no longer knows"), "{reason}");
+    assert!(begin.elapsed() < Duration::from_millis(1300), "after {:?}", begin.elapsed());
+}
+
+#[tokio::test]
 async fn a_link_can_be_closed_after_all_is_sent() {
     let (a, b) = (endpoint("a"), endpoint("b"));
     let (from, to) = pair(&a, &b).await;

@@ -179,6 +179,33 @@ async fn a_peer_that_was_down_for_long_is_reached_once_it_is_up() {
 }
 
 #[tokio::test]
+async fn a_peer_that_wakes_up_late_gets_one_link_of_many_attempts() {
+    let warnings = super::Warnings::default();
+    let _guard = warnings.collect();
+    let dialler = endpoint("dialler");
+    let socket = super::socket();
+    let addr = socket.local_addr().unwrap();
+    let begin = Instant::now();
+    let late = async {
+        // The attempts of this time wait in the socket.
+        tokio::time::sleep(Duration::from_millis(450)).await;
+        let late = Endpoint::new(socket, &key(), hello("late")).unwrap();
+        let link = accept(&late).await;
+        (late, link)
+    };
+    let (dialled, (late, accepted)) = tokio::join!(dialler.connect(addr), late);
+    let (link, _) = dialled.unwrap();
+    assert!(begin.elapsed() < Duration::from_millis(450) + PROMISE, "{:?}", begin.elapsed());
+    let (mut here, _there) = (start(&link), start(&accepted.0));
+    accepted.0.send(Lane::Control, b"welcome").unwrap();
+    assert_eq!(here.frame().await.1, "welcome");
+    let more = tokio::time::timeout(PROMISE, late.accept()).await;
+    assert!(more.is_err(), "one link");
+    assert!(!link.is_closed());
+    assert_eq!(warnings.take(), [""; 0]);
+}
+
+#[tokio::test]
 async fn a_peer_that_vanishes_is_noticed_by_silence() {
     let survivor = endpoint("survivor");
     let process = Process::start(anywhere(), None);
