@@ -40,6 +40,8 @@ fn one_leader_per_term(servers: usize, down_at_once: usize) {
             cluster.start_server(&name);
         }
         cluster.wait_for_servers(servers);
+        // Long enough for every server to be sampled under this leader.
+        std::thread::sleep(Duration::from_millis(500));
     }
     let samples = watch.finish();
     println!(
@@ -121,7 +123,10 @@ fn without_a_majority_nothing_is_acknowledged_and_service_resumes_with_it() {
                     || answer == "SERVER_ERROR timeout, outcome unknown",
                 "{answer}"
             );
-            assert!(took < Duration::from_millis(3000), "{name} answers after {took:?}");
+            assert!(
+                took < bound(Duration::from_millis(1750), Duration::from_secs(3)),
+                "{name} answers after {took:?}"
+            );
             println!("{name}: {answer} after {took:?}");
         }
         // A read is not answered from what may be old, either.
