@@ -113,8 +113,17 @@ impl<P: Payload> Node<P> {
         self.note_role();
         self.refresh_peers();
         // Entries of earlier terms commit together with this one, and reads
-        // wait for it (paper, sections 5.4.2 and 8).
-        self.append_own(Body::Noop);
+        // wait for it (paper, sections 5.4.2 and 8). The very first one of a
+        // log carries the membership that the first voters were started with:
+        // whoever joins later knows it from nowhere else.
+        if self.memberships.index() == 0 {
+            let first = self.memberships.current().clone();
+            let (index, _) = self.append_own(Body::Membership(first.clone()));
+            self.memberships.push(index, first);
+            self.note_membership();
+        } else {
+            self.append_own(Body::Noop);
+        }
         self.heartbeat_all();
     }
 

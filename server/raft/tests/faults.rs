@@ -45,7 +45,14 @@ fn live(seed: u64) {
             world.restart(id(node));
         }
     }
-    assert!(world.run_until(5_000_000, |world| world.leader().is_some()), "nobody leads");
+    if !world.run_until(5_000_000, |world| world.leader().is_some()) {
+        for m in world.machines.values() {
+            if let Some(n) = &m.node {
+                eprintln!("{:?}", n.status());
+            }
+        }
+        panic!("nobody leads");
+    }
     world.run_for(1_000_000);
     let leader = world.leader().expect("a leader stays");
     world.propose(leader, 9).expect("the leader accepts");
