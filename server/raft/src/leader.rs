@@ -305,18 +305,17 @@ impl<P: Payload> Node<P> {
         let stuck = now.saturating_sub(peer.progressed_at) >= self.config.heartbeat_us;
         let sent = peer.next - 1;
         if matches!(peer.supply, Supply::Replicate) && peer.has_inflight() && stuck {
-            if last_index >= sent {
+            let prev_term = self.log.term_at(sent).filter(|_| last_index >= sent);
+            if let Some(prev_term) = prev_term {
                 // The acknowledgement was lost, or the disk there is slow.
-                if let Some(prev_term) = self.log.term_at(sent) {
-                    let nudge = Message::Append {
-                        prev_index: sent,
-                        prev_term,
-                        commit: self.commit,
-                        read_round: newest,
-                        entries: Vec::new(),
-                    };
-                    self.out.say(&self.ballot, from, nudge);
-                }
+                let nudge = Message::Append {
+                    prev_index: sent,
+                    prev_term,
+                    commit: self.commit,
+                    read_round: newest,
+                    entries: Vec::new(),
+                };
+                self.out.say(&self.ballot, from, nudge);
             } else if peer.reported == Some(last_index) {
                 let arrived = last_index.clamp(peer.matched, sent);
                 peer.probe_from(arrived + 1, false);
