@@ -118,9 +118,9 @@ fn load_balancer(
         node: node_args(args),
     };
     let mut process = addlb::start(&lb, home)?;
-    let settings = addlb::wait(&mut process)?;
-    rows.push(row(&name, process.pid(), settings.client, settings.server, "started"));
-    Ok(settings)
+    let (client, server) = addlb::wait(&mut process)?;
+    rows.push(row(&name, process.pid(), client, server, "started"));
+    Ok(LbSettings { client, server, expect: servers as u16 })
 }
 
 /// Processes that were started, and all servers with their client addresses.
