@@ -225,8 +225,14 @@ impl Standing {
         Ok(standing)
     }
 
+    /// Nothing goes on until somebody adds servers; everything else that a
+    /// server waits for comes by itself, and soon.
+    fn waits_for_servers(&self) -> bool {
+        matches!(&self.registered, Some((_, Some(what))) if what.contains("more server"))
+    }
+
     fn settled(&self) -> bool {
-        let waits = matches!(&self.registered, Some((_, Some(_))));
+        let waits = self.waits_for_servers();
         let complete = self.registered.is_some() && self.member.is_some();
         waits || complete || self.refused.is_some()
     }
@@ -235,6 +241,7 @@ impl Standing {
 /// Says how the registration went.
 fn report(mut process: Background, plan: &Plan) -> Outcome {
     let standing = Standing::listen(&mut process)?;
+    let more_servers = standing.waits_for_servers();
     let name = process.node.name.clone();
     match (standing.registered, standing.member) {
         (Some((lb, _)), Some((id, role))) => {
@@ -243,7 +250,9 @@ fn report(mut process: Background, plan: &Plan) -> Outcome {
         }
         (Some((lb, Some(waiting_for))), None) => {
             say!("{name} is registered with {lb} and waits for {waiting_for}.");
-            say!("Add a server with `store addsrv`.");
+            if more_servers {
+                say!("Add a server with `store addsrv`.");
+            }
             Ok(())
         }
         (Some((lb, None)), None) => {
