@@ -1,10 +1,10 @@
 //! Linearizable reads. The world itself checks that no read is served below
 //! what was acknowledged before it began.
 
-use raft::{Change, Message};
+use raft::{Change, HardState, Message};
 use store_raft as raft;
 
-use crate::support::{World, id, info};
+use crate::support::{World, alone, append, id, info, message, output};
 
 const HEARTBEAT_US: u64 = 50_000;
 const TIMEOUT_MAX_US: u64 = 400_000;
@@ -165,4 +165,24 @@ fn without_a_leader_reads_fail() {
     assert!(world.is_answered(read));
     world.read(2);
     assert_eq!((world.reads_served, world.reads_failed), (0, 2));
+}
+
+#[test]
+fn an_answer_to_a_former_life_is_not_taken_for_ones_own() {
+    let requests: std::collections::BTreeSet<u64> = (0..100)
+        .map(|seed| {
+            let mut node = alone(3, seed, HardState::default(), Vec::new());
+            node.step(0, message(2, 1, append(1, (0, 0), Vec::new())));
+            let mark = output(&mut node).persist.unwrap().mark;
+            node.synced(0, mark);
+            node.read(0, 7);
+            let asked =
+                output(&mut node).send.into_iter().find_map(|envelope| match envelope.message {
+                    Message::ReadIndex { request } => Some(request),
+                    _ => None,
+                });
+            asked.unwrap()
+        })
+        .collect();
+    assert_eq!(requests.len(), 100);
 }

@@ -1,12 +1,9 @@
 //! How entries get everywhere, and when they count.
 
-use raft::{
-    Config, Entry, Envelope, HardState, Membership, Message, Node, Output, PeerState, ProposeError,
-    Restored, SnapshotMeta,
-};
+use raft::{Config, Envelope, HardState, Message, Output, PeerState, ProposeError};
 use store_raft as raft;
 
-use crate::support::{Cmd, World, carries_entries, command, id, info};
+use crate::support::{Cmd, World, alone, append, carries_entries, command, id, message, output};
 
 const HEARTBEAT_US: u64 = 50_000;
 
@@ -18,41 +15,11 @@ fn led(tune: impl Fn(&mut Config) + 'static) -> World {
     world
 }
 
-/// A replica on its own, of `voters`, with this log on its disk.
-fn alone(voters: u64, hard_state: HardState, entries: Vec<Entry<Cmd>>) -> Node<Cmd> {
-    let membership = Membership::of_voters((1..=voters).map(|n| (id(n), info(""))));
-    let mut runs: Vec<(u64, u64)> = Vec::new();
-    for entry in &entries {
-        if runs.last().is_none_or(|run| run.1 != entry.term) {
-            runs.push((entry.index, entry.term));
-        }
-    }
-    let restored = Restored {
-        hard_state,
-        snapshot: SnapshotMeta { index: 0, term: 0, membership },
-        runs,
-        memberships: Vec::new(),
-        entries,
-        commit: 0,
-    };
-    Node::new(0, Config::new(id(1), 1), restored)
-}
-
-fn output(node: &mut Node<Cmd>) -> Output<Cmd> {
-    let mut out = Output::default();
-    node.take_output(0, &mut out);
-    out
-}
-
-fn message(from: u64, term: u64, message: Message<Cmd>) -> Envelope<Cmd> {
-    Envelope { from: id(from), to: id(1), term, message }
-}
-
 #[test]
 fn entries_of_earlier_terms_are_not_committed_by_counting() {
     // Figure 8 of the paper: entry 2 of term 2 reaches a majority in term 4.
     let hard = HardState { term: 3, vote: None };
-    let mut node = alone(5, hard, vec![command(1, 1, 1), command(2, 2, 2)]);
+    let mut node = alone(5, 1, hard, vec![command(1, 1, 1), command(2, 2, 2)]);
     node.campaign(0);
     let mark = output(&mut node).persist.unwrap().mark;
     node.synced(0, mark);
@@ -74,11 +41,6 @@ fn entries_of_earlier_terms_are_not_committed_by_counting() {
     assert_eq!(node.commit(), 3, "along with an entry of this term");
 }
 
-fn append(term: u64, prev: (u64, u64), entries: Vec<Entry<Cmd>>) -> Message<Cmd> {
-    assert!(entries.iter().all(|entry| entry.term <= term));
-    Message::Append { prev_index: prev.0, prev_term: prev.1, commit: 0, read_round: 0, entries }
-}
-
 fn acknowledged(out: &Output<Cmd>) -> Option<u64> {
     let mut indexes = out.send.iter().filter_map(|envelope| match envelope.message {
         Message::AppendReply { match_index, .. } => Some(match_index),
@@ -89,7 +51,7 @@ fn acknowledged(out: &Output<Cmd>) -> Option<u64> {
 
 #[test]
 fn a_mark_of_a_replaced_entry_acknowledges_nothing() {
-    let mut node = alone(3, HardState::default(), Vec::new());
+    let mut node = alone(3, 1, HardState::default(), Vec::new());
     let first = vec![command(1, 1, 1), command(2, 1, 2), command(3, 1, 3)];
     node.step(0, message(2, 1, append(1, (0, 0), first)));
     let old = output(&mut node).persist.unwrap().mark;
@@ -107,7 +69,7 @@ fn a_mark_of_a_replaced_entry_acknowledges_nothing() {
 
 #[test]
 fn an_entry_that_comes_back_counts_only_when_it_was_written_again() {
-    let mut node = alone(3, HardState::default(), Vec::new());
+    let mut node = alone(3, 1, HardState::default(), Vec::new());
     let mut marks = Vec::new();
     for (leader, term, entry) in [(2, 1, 1), (3, 2, 2), (2, 3, 1)] {
         let entry = command(1, entry, entry);
@@ -123,7 +85,7 @@ fn an_entry_that_comes_back_counts_only_when_it_was_written_again() {
 
 #[test]
 fn a_committed_entry_is_never_truncated() {
-    let mut node = alone(3, HardState::default(), Vec::new());
+    let mut node = alone(3, 1, HardState::default(), Vec::new());
     let commit = Message::Append {
         prev_index: 0,
         prev_term: 0,
@@ -135,6 +97,15 @@ fn a_committed_entry_is_never_truncated() {
     node.step(0, message(3, 2, append(2, (1, 1), vec![command(2, 2, 9)])));
     assert_eq!((node.commit(), node.status().last_index), (2, 2));
     assert_eq!(node.status().rejected, 1);
+}
+
+#[test]
+fn a_leader_cannot_rewrite_its_own_entries() {
+    let mut node = alone(3, 1, HardState::default(), Vec::new());
+    let first = vec![command(1, 1, 1), command(2, 1, 2)];
+    node.step(0, message(2, 2, append(2, (0, 0), first)));
+    node.step(0, message(2, 2, append(2, (1, 1), vec![command(2, 2, 9)])));
+    assert_eq!((node.status().last_index, node.status().rejected), (2, 1));
 }
 
 /// How long a proposal takes while `lose` says which message is lost.

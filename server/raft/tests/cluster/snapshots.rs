@@ -1,9 +1,9 @@
 //! Those for whom the log is too short get the state itself.
 
-use raft::{Envelope, Message};
+use raft::{Envelope, HardState, Message, Node, SnapshotMeta, SnapshotTask};
 use store_raft as raft;
 
-use crate::support::{Cmd, World, id};
+use crate::support::{Cmd, World, alone, append, command, id, message, output};
 
 const HEARTBEAT_US: u64 = 50_000;
 
@@ -133,4 +133,55 @@ fn compaction_keeps_what_no_checkpoint_has() {
     let machine = world.machines.get_mut(&id(1)).unwrap();
     machine.node.as_mut().unwrap().compact(u64::MAX);
     assert_eq!(world.node(1).status().first_index, 102);
+}
+
+/// The task that a chunk of a snapshot at index 5 leads to.
+fn chunk(node: &mut Node<Cmd>, from: u64, term: u64, offset: u64, done: bool) -> Option<u64> {
+    let membership = node.membership().clone();
+    let meta = SnapshotMeta { index: 5, term: 1, membership };
+    let data = vec![from as u8; 8];
+    node.step(0, message(from, term, Message::SnapshotChunk { meta, offset, data, done }));
+    let out = output(node);
+    if let Some(persist) = out.persist {
+        node.synced(0, persist.mark);
+    }
+    out.snapshots.first().map(|task| match task {
+        SnapshotTask::Write { offset, .. } => *offset,
+        SnapshotTask::Read { .. } => panic!("a follower sends no snapshots"),
+    })
+}
+
+#[test]
+fn chunks_of_two_senders_are_not_mixed() {
+    let mut node = alone(3, 1, HardState::default(), Vec::new());
+    assert_eq!(chunk(&mut node, 2, 1, 0, false), Some(0));
+    node.snapshot_written(0, 5, 8, None);
+    assert_eq!(chunk(&mut node, 2, 1, 8, false), Some(8));
+    node.snapshot_written(0, 5, 16, None);
+    assert_eq!(chunk(&mut node, 3, 2, 16, true), None, "3 has to begin from the start");
+    assert_eq!(chunk(&mut node, 3, 2, 0, false), Some(0));
+}
+
+#[test]
+fn an_old_answer_of_the_side_file_does_not_count_for_another_transfer() {
+    let mut node = alone(3, 1, HardState::default(), Vec::new());
+    chunk(&mut node, 2, 1, 0, false);
+    node.snapshot_written(0, 5, 8, None);
+    chunk(&mut node, 2, 1, 8, false);
+    assert_eq!(chunk(&mut node, 3, 2, 0, false), Some(0));
+    node.snapshot_written(0, 5, 16, None);
+    assert_eq!(chunk(&mut node, 3, 2, 16, false), None);
+}
+
+#[test]
+fn nothing_is_appended_while_the_log_is_being_replaced() {
+    let mut node = alone(3, 1, HardState::default(), Vec::new());
+    assert_eq!(chunk(&mut node, 2, 1, 0, true), Some(0));
+    let log: Vec<_> = (1..=8).map(|index| command(index, 1, index)).collect();
+    node.step(0, message(3, 2, append(2, (0, 0), log.clone())));
+    assert_eq!(node.status().last_index, 0, "it would be dropped after it was acknowledged");
+    let meta = SnapshotMeta { index: 5, term: 1, membership: node.membership().clone() };
+    node.snapshot_written(0, 5, 8, Some(meta));
+    node.step(0, message(3, 2, append(2, (5, 1), log[5..].to_vec())));
+    assert_eq!((node.status().last_index, node.status().applied), (8, 5));
 }

@@ -302,7 +302,7 @@ impl World {
             machine.disk.restart_log();
             machine.applied = index;
             machine.digest = digest;
-            self.checker.installed(node, &meta);
+            self.checker.installed(node, &meta).unwrap();
             core.snapshot_written(now, index, offset + data.len() as u64, Some(meta));
         } else {
             core.snapshot_written(now, index, offset + data.len() as u64, None);

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use raft::invariants::Checker;
 use raft::{
-    Body, Config, Entry, Envelope, Event, Index, Membership, Message, Node, NodeId, Payload,
-    RoleKind, Suffrage, Term, Time,
+    Body, Config, Entry, Envelope, Event, HardState, Index, Membership, Message, Node, NodeId,
+    Output, Payload, Restored, RoleKind, SnapshotMeta, Suffrage, Term, Time,
 };
 use store_raft as raft;
 
@@ -421,6 +421,48 @@ impl World {
 /// Whether a message is an append with entries.
 pub(crate) fn carries_entries(envelope: &Envelope<Cmd>) -> bool {
     matches!(&envelope.message, Message::Append { entries, .. } if !entries.is_empty())
+}
+
+/// Replica 1 on its own, of `voters`, with this log on its disk.
+pub(crate) fn alone(
+    voters: u64,
+    seed: u64,
+    hard_state: HardState,
+    entries: Vec<Entry<Cmd>>,
+) -> Node<Cmd> {
+    let membership = Membership::of_voters((1..=voters).map(|n| (id(n), info(""))));
+    let mut runs: Vec<(Index, Term)> = Vec::new();
+    for entry in &entries {
+        if runs.last().is_none_or(|run| run.1 != entry.term) {
+            runs.push((entry.index, entry.term));
+        }
+    }
+    let restored = Restored {
+        hard_state,
+        snapshot: SnapshotMeta { index: 0, term: 0, membership },
+        runs,
+        memberships: Vec::new(),
+        entries,
+        commit: 0,
+    };
+    Node::new(0, Config::new(id(1), seed), restored)
+}
+
+/// What a replica has to do, at time 0.
+pub(crate) fn output(node: &mut Node<Cmd>) -> Output<Cmd> {
+    let mut out = Output::default();
+    node.take_output(0, &mut out);
+    out
+}
+
+/// A message to replica 1.
+pub(crate) fn message(from: u64, term: Term, message: Message<Cmd>) -> Envelope<Cmd> {
+    Envelope { from: id(from), to: id(1), term, message }
+}
+
+pub(crate) fn append(term: Term, prev: (Index, Term), entries: Vec<Entry<Cmd>>) -> Message<Cmd> {
+    assert!(entries.iter().all(|entry| entry.term <= term));
+    Message::Append { prev_index: prev.0, prev_term: prev.1, commit: 0, read_round: 0, entries }
 }
 
 pub(crate) fn voters(node: &Node<Cmd>) -> Vec<u64> {
