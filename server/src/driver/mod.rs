@@ -255,7 +255,8 @@ impl Driver {
 
     /// Whether a stopping server has nothing left to wait for.
     pub fn is_idle(&self) -> bool {
-        !self.node.is_leader()
+        let hands_over = self.node.is_leader() && self.node.membership().voters().count() > 1;
+        !hands_over
             && self.proposed.is_empty()
             && self.read_groups.is_empty()
             && self.forwards.is_empty()
