@@ -352,6 +352,10 @@ impl<P: Payload + PartialEq> Checker<P> {
                 format!("{id} applies {index} after {}", seen.applied)
             })?;
             seen.applied = index;
+            let applicable = node.is_leader() || seen.disk.holds(index, term);
+            ensure(applicable, "only a leader is ahead of its disk", || {
+                format!("{id} applies {index} of term {term}")
+            })?;
             let (known, _) = *self.committed.entry(index).or_insert((term, node.term()));
             ensure(known == term, "state machine safety", || {
                 format!("{id} applies {index} of term {term}, another node of term {known}")

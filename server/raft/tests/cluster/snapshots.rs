@@ -185,3 +185,21 @@ fn nothing_is_appended_while_the_log_is_being_replaced() {
     node.step(0, message(3, 2, append(2, (5, 1), log[5..].to_vec())));
     assert_eq!((node.status().last_index, node.status().applied), (8, 5));
 }
+
+#[test]
+fn installing_does_not_overtake_what_is_to_be_written_before() {
+    let mut node = alone(3, 1, HardState::default(), Vec::new());
+    node.step(0, message(2, 1, append(1, (0, 0), vec![command(1, 1, 1)])));
+    // The driver's disk is busy: the batch of this turn stays in the output.
+    let mut out = output(&mut node);
+    let meta = SnapshotMeta { index: 5, term: 1, membership: node.membership().clone() };
+    let last = Message::SnapshotChunk { meta, offset: 0, data: vec![1], done: true };
+    node.step(0, message(2, 1, append(1, (1, 1), vec![command(2, 1, 2)])));
+    node.step(0, message(2, 1, last));
+    node.take_output(0, &mut out);
+    assert!(out.snapshots.is_empty());
+    out.persist = None;
+    node.take_output(0, &mut out);
+    let written = out.persist.unwrap().entries.len();
+    assert_eq!((written, out.snapshots.len()), (1, 1));
+}
