@@ -282,10 +282,13 @@ impl Driver {
             self.route_parked(now);
         }
         self.ask_read_index(now);
+        // A batch that the disk has not taken yet stays in its place: the core
+        // adds to it, and holds back what must not overtake it.
+        self.output.persist = actions.persist.take();
         self.node.take_output(now.mono_us, &mut self.output);
         let output = &mut self.output;
         actions.send.append(&mut output.send);
-        merge_persist(&mut actions.persist, output.persist.take());
+        actions.persist = output.persist.take();
         actions.fetch.append(&mut output.fetch);
         actions.snapshots.append(&mut output.snapshots);
         self.committed.extend(output.committed.drain(..));
@@ -369,20 +372,5 @@ impl Driver {
     pub fn member_info(&self, id: NodeId) -> Option<MemberInfo> {
         let member = self.node.membership().members.get(&id)?;
         serde_json::from_slice(&member.info).ok()
-    }
-}
-
-/// Adds `more` behind `batch`: both go to the disk in one write.
-pub fn merge_persist(batch: &mut Option<Persist<Payload>>, more: Option<Persist<Payload>>) {
-    match (batch.as_mut(), more) {
-        (_, None) => {}
-        (None, more) => *batch = more,
-        (Some(batch), Some(mut more)) => {
-            if more.hard_state.is_some() {
-                batch.hard_state = more.hard_state;
-            }
-            batch.entries.append(&mut more.entries);
-            batch.mark = more.mark;
-        }
     }
 }
