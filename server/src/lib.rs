@@ -16,7 +16,7 @@
 //! | `transport` | links to the other servers |
 //! | `registration` | links to the load balancers |
 //! | `shell` | sockets, timers, threads: carries out what the driver decides |
-//! | [`print`] | log and keystore in the promised text formats |
+//! | [`mod@print`] | log and keystore in the promised text formats |
 
 pub mod command;
 pub mod config;
