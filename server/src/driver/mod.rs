@@ -35,6 +35,7 @@
 mod apply;
 mod job;
 mod route;
+mod snapshot;
 mod stats;
 mod waiting;
 
@@ -49,13 +50,15 @@ use raft::{Envelope, Fetch, NodeId, Output, Persist, RoleKind, SnapshotTask, Tim
 use crate::command::Payload;
 use crate::keystore::Keystore;
 use job::Job;
+pub use snapshot::Chunk;
 pub use stats::{Facts, ServerStats};
 use waiting::{Forwards, Proposed, ReadGroup};
 
 /// How long a deposed leader may take to answer what was forwarded to it.
 const DEPOSED_LEADER_GRACE_US: Time = 100_000;
 
-type Node = raft::Node<Payload>;
+/// The core, with this server's commands.
+pub type Node = raft::Node<Payload>;
 
 /// What time it is, as the shell sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -149,6 +152,7 @@ impl Driver {
     /// node was restored from.
     pub fn new(node: Node, keystore: Keystore, facts: Facts) -> Self {
         let clock_ms = keystore.clock_ms();
+        let forwards = Forwards::of_life(facts.started_ms);
         Driver {
             node,
             keystore,
@@ -162,7 +166,7 @@ impl Driver {
             reading: Vec::new(),
             read_groups: VecDeque::new(),
             next_read: 1,
-            forwards: Forwards::default(),
+            forwards,
             parked: VecDeque::new(),
             parked_bytes: 0,
             unpark: false,
@@ -240,6 +244,14 @@ impl Driver {
         self.node.change(now.mono_us, change).map(|_| ())
     }
 
+    /// Hands leadership over, to the voter that is furthest along by default.
+    ///
+    /// # Errors
+    /// The core's reason.
+    pub fn transfer(&mut self, now: Now, to: Option<NodeId>) -> Result<(), raft::TransferError> {
+        self.node.transfer(now.mono_us, to)
+    }
+
     /// Stops taking requests; a leader hands over first.
     pub fn begin_stop(&mut self, now: Now) {
         self.stopping = true;
@@ -278,6 +290,17 @@ impl Driver {
 
     /// Collects what the inputs of this turn led to.
     pub fn flush(&mut self, now: Now, actions: &mut Actions) {
+        self.flush_watched(now, actions, |_, _| {});
+    }
+
+    /// As [`Driver::flush`]; `watch` sees the core and what it produced, for
+    /// whoever checks its invariants.
+    pub fn flush_watched(
+        &mut self,
+        now: Now,
+        actions: &mut Actions,
+        watch: impl FnOnce(&Node, &Output<Payload>),
+    ) {
         if std::mem::take(&mut self.unpark) {
             self.route_parked(now);
         }
@@ -286,6 +309,7 @@ impl Driver {
         // adds to it, and holds back what must not overtake it.
         self.output.persist = actions.persist.take();
         self.node.take_output(now.mono_us, &mut self.output);
+        watch(&self.node, &self.output);
         let output = &mut self.output;
         actions.send.append(&mut output.send);
         actions.persist = output.persist.take();
@@ -344,11 +368,6 @@ impl Driver {
     /// The core, for statistics.
     pub fn node(&self) -> &Node {
         &self.node
-    }
-
-    /// A checkpoint up to `index` is on disk.
-    pub fn checkpointed(&mut self, index: raft::Index) {
-        self.node.checkpointed(index);
     }
 
     /// Whether this server leads.
