@@ -1,0 +1,34 @@
+//! Five replicas elect a leader, again and again: each round kills the one
+//! that leads. In the end the leader is cut off instead of killed.
+//!
+//! ```text
+//! cargo run -p store-server --example election [-- ROUNDS [udp]]
+//! ```
+//!
+//! Prints who leads in which term. Ends with code 0 only if every round had a
+//! leader within five seconds, and no term ever had two.
+
+use std::process::ExitCode;
+
+#[path = "scenarios/cluster.rs"]
+mod cluster;
+#[path = "scenarios/election.rs"]
+mod election;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let rounds = args.next().map_or(Ok(10), |rounds| rounds.parse());
+    let transport = args.next();
+    let (Ok(rounds), udp @ (None | Some("udp"))) = (rounds, transport.as_deref()) else {
+        eprintln!("usage: election [ROUNDS [udp]]");
+        return ExitCode::from(2);
+    };
+    match election::run(rounds, udp.is_some()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("failed: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
