@@ -9,6 +9,7 @@
 //! leader within five seconds, and no term ever had two.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 #[path = "scenarios/cluster.rs"]
 mod cluster;
@@ -20,11 +21,13 @@ async fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     let rounds = args.next().map_or(Ok(10), |rounds| rounds.parse());
     let transport = args.next();
-    let (Ok(rounds), udp @ (None | Some("udp"))) = (rounds, transport.as_deref()) else {
+    let (Ok(rounds), transport @ (None | Some("udp"))) = (rounds, transport.as_deref()) else {
         eprintln!("usage: election [ROUNDS [udp]]");
         return ExitCode::from(2);
     };
-    match election::run(rounds, udp.is_some()).await {
+    let settings =
+        cluster::Settings { udp: transport.is_some(), elected_within: Duration::from_secs(5) };
+    match election::run(rounds, settings).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("failed: {why}");

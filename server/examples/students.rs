@@ -9,6 +9,7 @@
 //! written without a majority, and all replicas are the same in the end.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 #[path = "scenarios/cluster.rs"]
 mod cluster;
@@ -20,13 +21,15 @@ mod students;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
-    let requests = args.next().map_or(Ok(3_000), |requests| requests.parse());
+    let requests = args.next().map_or(Ok(300), |requests| requests.parse());
     let transport = args.next();
-    let (Ok(requests), udp @ (None | Some("udp"))) = (requests, transport.as_deref()) else {
+    let (Ok(requests), transport @ (None | Some("udp"))) = (requests, transport.as_deref()) else {
         eprintln!("usage: students [REQUESTS [udp]]");
         return ExitCode::from(2);
     };
-    match students::run(requests, udp.is_some(), 1).await {
+    let settings =
+        cluster::Settings { udp: transport.is_some(), elected_within: Duration::from_secs(5) };
+    match students::run(requests, settings, 1).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("failed: {why}");

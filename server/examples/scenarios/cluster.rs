@@ -13,8 +13,14 @@ use store_server::embed::{
 };
 use tokio::sync::Notify;
 
-/// No election may take longer.
-pub(crate) const ELECTED_WITHIN: Duration = Duration::from_secs(5);
+/// How a scenario is played.
+#[derive(Clone, Copy)]
+pub(crate) struct Settings {
+    /// Over UDP, on free ports of this host; otherwise within this process.
+    pub(crate) udp: bool,
+    /// No election may take longer.
+    pub(crate) elected_within: Duration,
+}
 
 pub(crate) type Result<T> = std::result::Result<T, String>;
 
@@ -71,16 +77,16 @@ pub(crate) struct Cluster<M: StateMachine> {
     pub(crate) timeline: Arc<Timeline>,
     replicas: Mutex<BTreeMap<NodeId, Arc<Replica<M>>>>,
     folder: tempfile::TempDir,
+    settings: Settings,
     deadline: Duration,
 }
 
 impl<M: StateMachine + Default> Cluster<M> {
-    /// Starts `size` replicas, each with a folder of its own; over UDP on
-    /// free ports of this host, otherwise within this process. `deadline` is
+    /// Starts `size` replicas, each with a folder of its own. `deadline` is
     /// that of a proposal.
-    pub(crate) fn start(size: u64, udp: bool, deadline: Duration) -> Result<Self> {
+    pub(crate) fn start(size: u64, settings: Settings, deadline: Duration) -> Result<Self> {
         let ids = (1..=size).map(NodeId);
-        let network = if udp { over_udp(ids)? } else { Network::in_process(ids) };
+        let network = if settings.udp { over_udp(ids)? } else { Network::in_process(ids) };
         let timeline =
             Timeline { started: Instant::now(), seen: Mutex::default(), changed: Notify::new() };
         let cluster = Cluster {
@@ -88,6 +94,7 @@ impl<M: StateMachine + Default> Cluster<M> {
             timeline: Arc::new(timeline),
             replicas: Mutex::default(),
             folder: tempfile::tempdir().map_err(text)?,
+            settings,
             deadline,
         };
         for id in cluster.network.members() {
@@ -132,7 +139,7 @@ impl<M: StateMachine + Default> Cluster<M> {
         &self,
         include: impl Fn(NodeId) -> bool,
     ) -> Result<Arc<Replica<M>>> {
-        let until = Instant::now() + ELECTED_WITHIN;
+        let until = Instant::now() + self.settings.elected_within;
         loop {
             if let Some(violation) = &self.timeline.lock().violation {
                 return Err(violation.clone());
@@ -148,7 +155,10 @@ impl<M: StateMachine + Default> Cluster<M> {
                 }
             }
             if Instant::now() >= until {
-                return Err(format!("no leader within {} s", ELECTED_WITHIN.as_secs()));
+                return Err(format!(
+                    "no leader within {} s",
+                    self.settings.elected_within.as_secs()
+                ));
             }
             // A follower learns of its leader a moment after the last event.
             let changed = self.timeline.changed.notified();

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use store_server::embed::{Index, ProposeError, RestoreError, StateMachine};
 
-use crate::cluster::{Cluster, Result, text};
+use crate::cluster::{Cluster, Result, Settings, text};
 
 /// Counts its commands.
 #[derive(Default)]
@@ -31,10 +31,10 @@ impl StateMachine for Count {
 /// Five replicas; the leader is killed `rounds` times, then cut off once.
 ///
 /// # Errors
-/// When an election took over five seconds, two led in one term, or a command
+/// When an election took too long, two led in one term, or a command
 /// was lost.
-pub(crate) async fn run(rounds: u32, udp: bool) -> Result<()> {
-    let cluster: Cluster<Count> = Cluster::start(5, udp, Duration::from_secs(2))?;
+pub(crate) async fn run(rounds: u32, settings: Settings) -> Result<()> {
+    let cluster: Cluster<Count> = Cluster::start(5, settings, Duration::from_secs(2))?;
     let mut leader = cluster.elected(|_| true).await?;
     let mut slowest = Duration::ZERO;
     for round in 1..=rounds {

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use store_server::embed::NodeId;
 
-use crate::cluster::{Cluster, Result, text};
+use crate::cluster::{Cluster, Result, Settings, text};
 use crate::records::{Answer, Operation, Record, Request, Students};
 
 const REPLICAS: u64 = 7;
@@ -43,8 +43,8 @@ struct Client {
 /// # Errors
 /// When any answer differs from what was to be expected, something is written
 /// without a majority, or the replicas differ in the end.
-pub(crate) async fn run(requests: u64, udp: bool, seed: u64) -> Result<()> {
-    let cluster: Arc<Cluster<Students>> = Arc::new(Cluster::start(REPLICAS, udp, DEADLINE)?);
+pub(crate) async fn run(requests: u64, settings: Settings, seed: u64) -> Result<()> {
+    let cluster: Arc<Cluster<Students>> = Arc::new(Cluster::start(REPLICAS, settings, DEADLINE)?);
     cluster.elected(|_| true).await?;
     let clients = [1, 2].map(|number| {
         let client = Client {
@@ -166,9 +166,14 @@ async fn without_majority(cluster: &Cluster<Students>) -> Result<()> {
     }
     // A number that no client has: the command itself changes nothing.
     let request = Request { client: 3, number: 1, student: 0, operation: Operation::Delete };
+    let mut attempts = tokio::task::JoinSet::new();
     for replica in cluster.alive() {
-        if let Ok(answer) = replica.propose_anywhere(request.encode()).await {
-            return Err(format!("{} wrote without a majority: {answer:?}", replica.id()));
+        let command = request.encode();
+        attempts.spawn(async move { (replica.id(), replica.propose_anywhere(command).await) });
+    }
+    while let Some(attempt) = attempts.join_next().await {
+        if let (id, Ok(answer)) = attempt.map_err(text)? {
+            return Err(format!("{id} wrote without a majority: {answer:?}"));
         }
     }
     cluster.timeline.say("-- nothing could be written; restart the dead");
@@ -184,6 +189,7 @@ async fn compare(cluster: &Cluster<Students>, expected: &Students) -> Result<()>
     for replica in cluster.alive() {
         let until = Instant::now() + PATIENCE;
         let records = loop {
+            // A replica that was restarted last may still have much to fetch.
             match replica.read(|students| students.records.clone()).await {
                 Ok(records) => break records,
                 Err(error) if Instant::now() >= until => return Err(text(error)),

@@ -41,6 +41,8 @@ pub(super) struct Engine<M: StateMachine> {
     pub(super) shared: Arc<Shared>,
     pub(super) observer: Option<Observer>,
     pub(super) snapshot_entries: u64,
+    /// Of reads.
+    pub(super) deadline_us: Time,
     pub(super) output: Output<Payload>,
     pub(super) applied: Index,
     pub(super) proposals: Proposals<M::Reply>,
@@ -62,6 +64,11 @@ impl<M: StateMachine> Engine<M> {
             let timeout = self.node.next_deadline().saturating_sub(self.now());
             self.inbox.wait(Duration::from_micros(timeout), &mut inputs);
             let now = self.now();
+            if self.node.leader().is_some() {
+                for number in self.reads.ask_again() {
+                    self.node.read(now, number);
+                }
+            }
             for input in inputs.drain(..) {
                 if let Input::Stop = input {
                     return Ok(());
@@ -93,7 +100,7 @@ impl<M: StateMachine> Engine<M> {
             }
             Input::Read { linearizable: false, query } => query(Ok(&self.machine)),
             Input::Read { linearizable: true, query } => {
-                let number = self.reads.ask(query);
+                let number = self.reads.ask(now + self.deadline_us, query);
                 self.node.read(now, number);
             }
             Input::Disk(done) => self.disk_done(now, done)?,
@@ -143,14 +150,14 @@ impl<M: StateMachine> Engine<M> {
     fn turn(&mut self, now: Time) -> Result<(), Failure> {
         loop {
             self.flush(now);
-            self.apply(now);
+            self.apply();
             for ready in std::mem::take(&mut self.output.reads) {
                 self.reads.ready(ready);
             }
             for request in std::mem::take(&mut self.output.reads_failed) {
-                self.reads.failed(request);
+                self.reads.failed(now, request);
             }
-            self.reads.serve(self.applied, &self.machine);
+            self.reads.serve(now, self.applied, &self.machine);
             for fetch in self.output.fetch.drain(..) {
                 self.disk.fetch(fetch);
             }
@@ -204,7 +211,7 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    fn apply(&mut self, _now: Time) {
+    fn apply(&mut self) {
         for entry in std::mem::take(&mut self.output.committed) {
             self.apply_entry(&entry);
         }
@@ -224,11 +231,12 @@ impl<M: StateMachine> Engine<M> {
         let (tag, command) = untag(payload);
         let waiting = self.proposals.applied(index, term, tag);
         let reply = self.machine.apply(index, &command);
+        // Before the reply, so that who has it finds the command in the
+        // stream. Nobody may be listening.
+        let _ = self.shared.applied.send(Applied { index, term, command });
         if let Some(waiting) = waiting {
             let _ = waiting.send(Ok(reply));
         }
-        // Nobody may be listening.
-        let _ = self.shared.applied.send(Applied { index, term, command });
     }
 
     fn take_snapshot(&mut self) {

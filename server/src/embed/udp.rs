@@ -24,8 +24,11 @@ use crate::wire;
 /// Pause after a link was lost.
 const REDIAL_PAUSE: Duration = Duration::from_millis(20);
 
-/// How long an end waits for the peers to hear of it.
-const CLOSE_WITHIN: Duration = Duration::from_millis(500);
+/// How long an end waits for the peers to hear of it, and for the socket.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Between two looks whether the socket is gone.
+const CLOSE_POLL: Duration = Duration::from_millis(5);
 
 /// First byte of a frame of the request lane.
 const FORWARD: u8 = 1;
@@ -119,11 +122,14 @@ impl Udp {
         drop(tasks);
         let (done, closed) = std::sync::mpsc::channel();
         runtime.spawn(async move {
+            let address = endpoint.local_addr();
             endpoint.close().await;
             peers.lock().up.clear();
             drop(endpoint);
-            // The task that owns the socket ends in a turn of its own.
-            tokio::task::yield_now().await;
+            // The socket belongs to a task that ends a moment after its links.
+            while address.as_ref().is_ok_and(|address| UdpSocket::bind(address).is_err()) {
+                tokio::time::sleep(CLOSE_POLL).await;
+            }
             let _ = done.send(());
         });
         // When the runtime ends first, nobody is left to wait for.

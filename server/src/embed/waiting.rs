@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use raft::{Index, ReadReady, Term};
+use raft::{Index, ReadReady, Term, Time};
 
 use super::StateMachine;
 use super::error::{ProposeError, ReadError};
@@ -121,38 +121,57 @@ pub(super) fn untag(payload: &Payload) -> (Option<Tag>, Bytes) {
 pub(super) struct Reads<M: StateMachine> {
     last_number: u64,
     /// The core was asked.
-    asked: BTreeMap<u64, Query<M>>,
+    asked: BTreeMap<u64, Waiting<M>>,
     /// To be served once the index is applied.
     ready: Vec<(Index, Query<M>)>,
+    /// The core found no leader: to be asked again once there is one.
+    parked: Vec<Waiting<M>>,
+}
+
+struct Waiting<M: StateMachine> {
+    deadline: Time,
+    query: Query<M>,
 }
 
 impl<M: StateMachine> Reads<M> {
     pub(super) fn new() -> Self {
-        Reads { last_number: 0, asked: BTreeMap::new(), ready: Vec::new() }
+        Reads { last_number: 0, asked: BTreeMap::new(), ready: Vec::new(), parked: Vec::new() }
     }
 
     /// The number to ask the core under.
-    pub(super) fn ask(&mut self, query: Query<M>) -> u64 {
+    pub(super) fn ask(&mut self, deadline: Time, query: Query<M>) -> u64 {
         self.last_number += 1;
-        self.asked.insert(self.last_number, query);
+        self.asked.insert(self.last_number, Waiting { deadline, query });
         self.last_number
     }
 
+    /// The numbers to ask the core again under.
+    pub(super) fn ask_again(&mut self) -> Vec<u64> {
+        let parked = std::mem::take(&mut self.parked);
+        parked.into_iter().map(|waiting| self.ask(waiting.deadline, waiting.query)).collect()
+    }
+
     pub(super) fn ready(&mut self, ready: ReadReady) {
-        if let Some(query) = self.asked.remove(&ready.request) {
-            self.ready.push((ready.index, query));
+        if let Some(waiting) = self.asked.remove(&ready.request) {
+            self.ready.push((ready.index, waiting.query));
         }
     }
 
-    pub(super) fn failed(&mut self, request: u64) {
-        if let Some(query) = self.asked.remove(&request) {
-            query(Err(ReadError::NoLeader));
+    pub(super) fn failed(&mut self, now: Time, request: u64) {
+        match self.asked.remove(&request) {
+            Some(waiting) if now < waiting.deadline => self.parked.push(waiting),
+            Some(waiting) => (waiting.query)(Err(ReadError::NoLeader)),
+            None => {}
         }
     }
 
-    pub(super) fn serve(&mut self, applied: Index, machine: &M) {
+    /// Answers what may be answered.
+    pub(super) fn serve(&mut self, now: Time, applied: Index, machine: &M) {
         for (_, query) in self.ready.extract_if(.., |(index, _)| *index <= applied) {
             query(Ok(machine));
+        }
+        for waiting in self.parked.extract_if(.., |waiting| waiting.deadline <= now) {
+            (waiting.query)(Err(ReadError::NoLeader));
         }
     }
 }
