@@ -17,10 +17,12 @@
 //! | `registration` | links to the load balancers |
 //! | `shell` | sockets, timers, threads: carries out what the driver decides |
 //! | [`mod@print`] | log and keystore in the promised text formats |
+//! | [`embed`] | replicas of a state machine of one's own, for other programs |
 
 pub mod command;
 pub mod config;
 pub mod driver;
+pub mod embed;
 pub mod identity;
 pub mod keystore;
 pub mod keystore_file;
