@@ -40,7 +40,7 @@ impl<P: Payload> Node<P> {
     /// Only voters campaign (dissertation, section 4.2.1), by their own
     /// membership, and not while their state is being replaced.
     pub(crate) fn may_campaign(&self) -> bool {
-        self.memberships.current().is_voter(self.config.id)
+        self.memberships.may_need(self.config.id, self.commit)
             && !self.is_installing()
             && self.term() < MAX_TERM
     }

@@ -94,7 +94,12 @@ impl<P: Payload> Node<P> {
         if prev.index < self.commit {
             // What is committed is the same everywhere, and may be gone here.
             let known = entries.partition_point(|entry| entry.index <= self.commit);
-            entries.drain(..known);
+            let meets = entries.drain(..known).next_back();
+            let same = |term| self.log.term_at(self.commit) == Some(term);
+            if !entries.is_empty() && !meets.is_some_and(|entry| same(entry.term)) {
+                self.out.reject(from, "append contradicts what is committed");
+                return;
+            }
             prev.index = self.commit.min(last_new);
         } else if self.log.term_at(prev.index) != Some(prev.term) {
             let near = prev.index.min(self.log.last().index);
@@ -164,7 +169,11 @@ impl<P: Payload> Node<P> {
         if let Role::Follower(follower) = &mut self.role {
             follower.read_round = follower.read_round.max(read_round);
         }
-        if !self.is_installing() {
+        // The leader believes that this replica has everything up to `commit`.
+        // It is certain of what it matched itself in this term, and of
+        // entries of this term: only this leader makes such.
+        let own = matches!(&self.role, Role::Follower(follower) if commit <= follower.matched);
+        if !self.is_installing() && (own || self.log.term_at(commit) == Some(self.term())) {
             self.commit_to(commit);
         }
         let last_index = self.log.last().index;

@@ -56,6 +56,26 @@ fn ensure(
     if holds { Ok(()) } else { Err(Violation { rule, detail: detail() }) }
 }
 
+/// Rules for one node at one moment, whatever its peers say.
+///
+/// # Errors
+/// The first rule that is broken.
+pub fn check_node<P: Payload>(node: &Node<P>) -> Result<(), Violation> {
+    let id = node.id();
+    node.log.check().map_err(|why| Violation {
+        rule: "the log is sound",
+        detail: format!("{id}: {why}: {:?}", node.status()),
+    })?;
+    let (applied, commit, last) = (node.applied, node.commit, node.log.last().index);
+    let ordered = applied <= commit && commit <= last && node.log.cache_first() <= applied + 1;
+    ensure(ordered, "applied <= commit <= last", || format!("{id}: {:?}", node.status()))?;
+    let voted = !node.is_leader() || node.ballot.durable.vote == Some(id);
+    ensure(voted, "a leader's own vote is durable", || format!("{id}: {:?}", node.status()))?;
+    ensure(node.log.last().term <= node.term(), "no entry is of a later term", || {
+        format!("{id}: {:?}", node.status())
+    })
+}
+
 /// Watches a cluster.
 #[derive(Debug)]
 pub struct Checker<P> {
@@ -184,7 +204,10 @@ impl<P: Payload + PartialEq> Checker<P> {
             node.disk.base = meta.index;
             node.disk.terms.clear();
             node.applied = node.applied.max(meta.index);
-            node.disk.batches.clear();
+            for batch in &mut node.disk.batches {
+                batch.terms.clear();
+                batch.first = meta.index + 1;
+            }
         }
     }
 
@@ -205,19 +228,13 @@ impl<P: Payload + PartialEq> Checker<P> {
         Ok(())
     }
 
-    /// Rules for one node at one moment.
     fn check_node(&self, node: &Node<P>) -> Result<(), Violation> {
-        let id = node.id();
-        node.log.check().map_err(|why| Violation {
-            rule: "the log is sound",
-            detail: format!("{id}: {why}: {:?}", node.status()),
-        })?;
-        let (applied, commit, last) = (node.applied, node.commit, node.log.last().index);
-        let ordered = applied <= commit && commit <= last && node.log.cache_first() <= applied + 1;
-        ensure(ordered, "applied <= commit <= last", || format!("{id}: {:?}", node.status()))?;
-        let in_flight = node.memberships.uncommitted(commit);
+        check_node(node)?;
+        // A node that restarted does not know yet what is committed.
+        let known = self.committed.keys().next_back().copied().unwrap_or(0);
+        let in_flight = node.memberships.uncommitted(node.commit.max(known));
         ensure(!node.is_leader() || in_flight <= 1, "one membership in flight", || {
-            format!("leader {id} has {in_flight} uncommitted memberships")
+            format!("leader {} has {in_flight} uncommitted memberships", node.id())
         })
     }
 

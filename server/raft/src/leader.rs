@@ -113,8 +113,17 @@ impl<P: Payload> Node<P> {
         self.note_role();
         self.refresh_peers();
         // Entries of earlier terms commit together with this one, and reads
-        // wait for it (paper, sections 5.4.2 and 8).
-        self.append_own(Body::Noop);
+        // wait for it (paper, sections 5.4.2 and 8). The very first one of a
+        // log carries the membership that the first voters were started with:
+        // whoever joins later knows it from nowhere else.
+        if self.memberships.index() == 0 {
+            let first = self.memberships.current().clone();
+            let (index, _) = self.append_own(Body::Membership(first.clone()));
+            self.memberships.push(index, first);
+            self.note_membership();
+        } else {
+            self.append_own(Body::Noop);
+        }
         self.heartbeat_all();
     }
 
@@ -296,18 +305,17 @@ impl<P: Payload> Node<P> {
         let stuck = now.saturating_sub(peer.progressed_at) >= self.config.heartbeat_us;
         let sent = peer.next - 1;
         if matches!(peer.supply, Supply::Replicate) && peer.has_inflight() && stuck {
-            if last_index >= sent {
+            let prev_term = self.log.term_at(sent).filter(|_| last_index >= sent);
+            if let Some(prev_term) = prev_term {
                 // The acknowledgement was lost, or the disk there is slow.
-                if let Some(prev_term) = self.log.term_at(sent) {
-                    let nudge = Message::Append {
-                        prev_index: sent,
-                        prev_term,
-                        commit: self.commit,
-                        read_round: newest,
-                        entries: Vec::new(),
-                    };
-                    self.out.say(&self.ballot, from, nudge);
-                }
+                let nudge = Message::Append {
+                    prev_index: sent,
+                    prev_term,
+                    commit: self.commit,
+                    read_round: newest,
+                    entries: Vec::new(),
+                };
+                self.out.say(&self.ballot, from, nudge);
             } else if peer.reported == Some(last_index) {
                 let arrived = last_index.clamp(peer.matched, sent);
                 peer.probe_from(arrived + 1, false);

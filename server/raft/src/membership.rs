@@ -36,6 +36,19 @@ impl Memberships {
         self.0.iter().rev().find(|(at, _)| *at <= index).map(|(_, membership)| membership)
     }
 
+    /// Whether `id` votes in any that may turn out to be the committed one. A
+    /// server whose removal is not committed yet may still be needed as a
+    /// leader: nobody else may have a log that is long enough (dissertation,
+    /// section 4.2.2 and figure 4.6).
+    pub(crate) fn may_need(&self, id: NodeId, commit: Index) -> bool {
+        let (mut reached, mut possible) = (false, self.0.iter().rev());
+        possible.any(|(index, membership)| {
+            let asked = !reached;
+            reached |= *index <= commit;
+            asked && membership.is_voter(id)
+        })
+    }
+
     /// How many are not committed.
     pub(crate) fn uncommitted(&self, commit: Index) -> usize {
         self.0.iter().skip(1).filter(|(at, _)| *at > commit).count()

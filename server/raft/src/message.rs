@@ -74,8 +74,8 @@ pub enum Message<P> {
     AppendReject {
         /// The `prev_index` that was refused.
         prev_index: Index,
-        /// Where the leader may go on: the sender's last index, or the last
-        /// index before its run of `hint_term`.
+        /// The last index up to which the sender's log may match: at or below
+        /// `prev_index`, of a term at or below the refused one.
         hint_index: Index,
         /// The term of the sender's entry at `hint_index`.
         hint_term: Term,

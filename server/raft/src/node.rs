@@ -159,9 +159,9 @@ impl<P: Payload> Node<P> {
     }
 
     /// The log on disk begins at `first_kept` from now on. Only what a
-    /// checkpoint contains may be dropped.
+    /// checkpoint contains and the disk has may be dropped.
     pub fn compact(&mut self, first_kept: Index) {
-        let first = first_kept.min(self.checkpoint.index + 1);
+        let first = first_kept.min(self.checkpoint.index.min(self.log.durable()) + 1);
         if first > self.log.base().index + 1 {
             self.log.compact(first);
         }

@@ -6,7 +6,7 @@ use crate::message::Envelope;
 use crate::types::{Entry, HardState, Index, Membership, NodeId, SnapshotMeta, Term};
 
 /// Everything that one turn of the core produced. The driver handles the
-/// parts in the order of the fields.
+/// parts in the order of the fields; the crate's page has the whole contract.
 #[derive(Debug)]
 pub struct Output<P> {
     /// Messages that may leave at once, before anything is durable.
@@ -104,7 +104,8 @@ pub enum SnapshotTask {
         peer: NodeId,
         /// The snapshot that is being sent; 0: choose the newest.
         index: Index,
-        /// First byte wanted.
+        /// First byte wanted. May lie beyond the end when a peer talks
+        /// nonsense: answer without bytes then.
         offset: u64,
     },
     /// Write a chunk that arrived to the side file; answered with
@@ -112,7 +113,7 @@ pub enum SnapshotTask {
     Write {
         /// What the snapshot stands for.
         meta: SnapshotMeta,
-        /// Byte offset of `data`.
+        /// Byte offset of `data`; 0 begins the side file anew.
         offset: u64,
         /// Bytes.
         data: Vec<u8>,

@@ -239,8 +239,12 @@ impl<P: Payload> Node<P> {
 
     /// The leader's answer. An answer that it cannot say is no reason to give
     /// up: it is asked again, or whoever leads then.
-    pub(crate) fn on_read_index_reply(&mut self, request: u64, index: Option<Index>) {
+    pub(crate) fn on_read_index_reply(&mut self, from: NodeId, request: u64, index: Option<Index>) {
         let Some(index) = index else { return };
+        if self.leader != Some(from) {
+            self.out.reject(from, "gives a read index, but does not lead");
+            return;
+        }
         let Role::Follower(follower) = &mut self.role else { return };
         let asked = follower.forward.asked.take_if(|(number, _, _)| *number == request);
         let Some((_, _, reads)) = asked else { return };

@@ -70,7 +70,7 @@ impl<P: Payload> Node<P> {
             }
             Message::ReadIndex { request } => self.on_read_index(from, request),
             Message::ReadIndexReply { request, index } => {
-                self.on_read_index_reply(request, index);
+                self.on_read_index_reply(from, request, index);
             }
             Message::TimeoutNow => self.on_timeout_now(from),
             Message::SnapshotChunk { meta, offset, data, done } => {

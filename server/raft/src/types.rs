@@ -49,7 +49,8 @@ pub struct Entry<P> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Body<P> {
     /// Written by a new leader so that it can commit the entries of earlier
-    /// terms (paper, sections 5.4.2 and 8).
+    /// terms (paper, sections 5.4.2 and 8). The first leader of a cluster
+    /// writes the first membership instead.
     Noop,
     /// A command for the state machine.
     Command(P),

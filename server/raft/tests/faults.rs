@@ -45,12 +45,18 @@ fn live(seed: u64) {
             world.restart(id(node));
         }
     }
-    assert!(world.run_until(5_000_000, |world| world.leader().is_some()), "nobody leads");
+    if !world.run_until(5_000_000, |world| world.leader().is_some()) {
+        world.dump();
+        panic!("nobody leads");
+    }
     world.run_for(1_000_000);
     let leader = world.leader().expect("a leader stays");
     world.propose(leader, 9).expect("the leader accepts");
     let read = world.read(leader);
-    assert!(world.run_until(5_000_000, World::has_converged), "no convergence");
+    if !world.run_until(5_000_000, World::has_converged) {
+        world.dump();
+        panic!("no convergence");
+    }
     assert!(world.run_until(1_000_000, |world| world.is_answered(read)), "reads are answered");
 }
 

@@ -22,6 +22,8 @@ pub enum Work {
 #[derive(Debug, Default)]
 pub struct Disk {
     pub hard: HardState,
+    /// Index before the first entry.
+    pub base: Index,
     pub entries: VecDeque<Entry<Cmd>>,
     pub checkpoint: SnapshotMeta,
     pub checkpoint_digest: u64,
@@ -53,7 +55,13 @@ fn snapshot_bytes(digest: u64, index: Index) -> Vec<u8> {
 
 impl Disk {
     fn first(&self) -> Index {
-        self.entries.front().map_or(self.checkpoint.index + 1, |entry| entry.index)
+        self.base + 1
+    }
+
+    /// The log file begins anew behind the checkpoint.
+    fn restart_log(&mut self) {
+        self.entries.clear();
+        self.base = self.checkpoint.index;
     }
 
     fn write(&mut self, persist: Persist<Cmd>) {
@@ -105,7 +113,7 @@ impl Machine {
         // The state machine was ahead of the disk: the log begins anew.
         let last = disk.entries.back().map_or(0, |entry| entry.index);
         if last < disk.checkpoint.index {
-            disk.entries.clear();
+            disk.restart_log();
         }
         let mut runs: Vec<(Index, Term)> = Vec::new();
         for entry in &disk.entries {
@@ -131,7 +139,7 @@ impl Machine {
             commit: 0,
         };
         if restored.discard_unconnected() {
-            disk.entries.clear();
+            disk.restart_log();
         }
         restored
     }
@@ -241,6 +249,10 @@ impl World {
             SnapshotTask::Read { peer, index, offset } => {
                 self.read_chunk(node, peer, index, offset);
             }
+            SnapshotTask::Write { done: true, .. } if !self.machines[&node].batches.is_empty() => {
+                // What was to be written before comes first.
+                self.schedule(100, node, Work::Snapshot(task));
+            }
             SnapshotTask::Write { meta, offset, data, done } => {
                 self.write_chunk(node, meta, offset, &data, done);
             }
@@ -287,7 +299,7 @@ impl World {
             assert_eq!(machine.side_file, snapshot_bytes(digest, index), "chunks were mixed");
             machine.disk.checkpoint = meta.clone();
             machine.disk.checkpoint_digest = digest;
-            machine.disk.entries.clear();
+            machine.disk.restart_log();
             machine.applied = index;
             machine.digest = digest;
             self.checker.installed(node, &meta);
@@ -310,6 +322,7 @@ impl World {
         core.compact(first_kept);
         while machine.disk.entries.front().is_some_and(|entry| entry.index < first_kept) {
             machine.disk.entries.pop_front();
+            machine.disk.base += 1;
         }
     }
 }

@@ -400,6 +400,14 @@ impl World {
             })
     }
 
+    /// Everybody's view, for a failure's report.
+    pub fn dump(&self) {
+        for node in self.machines.values().filter_map(|machine| machine.node.as_ref()) {
+            eprintln!("{:?}", node.status());
+        }
+    }
+
+    /// The leader, once it has committed all that it has.
     pub fn settle_leader(&mut self) -> u64 {
         assert!(self.run_until(5_000_000, |world| {
             world.leader().is_some_and(|leader| {
