@@ -77,7 +77,7 @@ pub fn check_node<P: Payload>(node: &Node<P>) -> Result<(), Violation> {
 }
 
 /// Watches a cluster.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Checker<P> {
     /// Who led in each term.
     leaders: BTreeMap<Term, NodeId>,
@@ -100,7 +100,7 @@ impl<P> Default for Checker<P> {
 }
 
 /// What is known of a node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Watched {
     hard: HardState,
     commit: Index,
@@ -111,7 +111,7 @@ struct Watched {
 }
 
 /// What a node's disk holds, by the batches that were synced.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Disk {
     hard: HardState,
     /// The entries up to here are in a snapshot or older.
@@ -121,7 +121,7 @@ struct Disk {
     batches: VecDeque<Batch>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Batch {
     mark: DurableMark,
     first: Index,
