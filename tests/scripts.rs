@@ -9,6 +9,7 @@
 
 mod golden;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -74,10 +75,14 @@ fn difference(expected: &str, printed: &str) -> String {
 fn scripts_play_as_written() {
     let update = std::env::var_os("UPDATE_SCRIPTS").is_some();
     let mut failures = String::new();
+    let mut intents = BTreeSet::new();
     let paths = scripts();
     for path in &paths {
         let name = path.file_name().expect("a name").to_string_lossy();
         let script = std::fs::read_to_string(path).expect("a script is text");
+        let intent: Vec<_> = script.lines().take_while(|line| line.starts_with("# ")).collect();
+        assert!(!intent.is_empty(), "{name} does not begin with its intent");
+        assert!(intents.insert(intent.join(" ")), "{name} repeats the intent of another one");
         match catch_unwind(AssertUnwindSafe(|| play(&script))) {
             Ok(played) if played == script => {}
             Ok(played) if update => std::fs::write(path, played).expect("scripts are writable"),
@@ -91,16 +96,4 @@ fn scripts_play_as_written() {
     }
     assert!(failures.is_empty(), "{failures}UPDATE_SCRIPTS=1 accepts what is printed now");
     assert!(paths.len() >= 60, "only {} scripts: each behaviour has one", paths.len());
-}
-
-/// A script tells what it is about before anything else, and nothing twice.
-#[test]
-fn scripts_state_their_intent_first() {
-    let mut intents = std::collections::BTreeSet::new();
-    for path in scripts() {
-        let script = std::fs::read_to_string(&path).expect("a script is text");
-        let intent: Vec<_> = script.lines().take_while(|line| line.starts_with("# ")).collect();
-        assert!(!intent.is_empty(), "{} does not begin with its intent", path.display());
-        assert!(intents.insert(intent.join(" ")), "{} repeats another one", path.display());
-    }
 }

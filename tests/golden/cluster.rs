@@ -96,11 +96,7 @@ impl Cluster {
     }
 
     /// Calls into a replica, and handles what comes of it.
-    pub(crate) fn with<R>(
-        &mut self,
-        node: u64,
-        call: impl FnOnce(&mut Node<Cmd>, Time) -> R,
-    ) -> R {
+    pub(crate) fn with<R>(&mut self, node: u64, call: impl FnOnce(&mut Node<Cmd>, Time) -> R) -> R {
         let machine = self.machine(node);
         let now = machine.now;
         let result = call(machine.core(), now);

@@ -327,7 +327,8 @@ impl Cluster {
                 ("disk", _) => {
                     let disk = &machine.disk;
                     let vote = disk.hard.vote.map_or(String::new(), |to| format!(" vote {}", to.0));
-                    let entries = disk.entries.iter().map(|entry| " ".to_owned() + &print::entry(entry));
+                    let entries =
+                        disk.entries.iter().map(|entry| " ".to_owned() + &print::entry(entry));
                     let log: String = entries.collect();
                     vec![format!("{node} disk t{}{vote}{log}", disk.hard.term)]
                 }

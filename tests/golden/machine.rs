@@ -177,12 +177,22 @@ impl Machine {
     }
 
     pub(crate) fn fetch(&mut self, fetch: Fetch) {
-        let within = |entry: &&Entry<Cmd>| (fetch.from..=fetch.to).contains(&entry.index);
-        let found: Vec<_> = if fetch.from > self.disk.base {
-            self.disk.entries.iter().filter(within).cloned().collect()
-        } else {
-            Vec::new()
-        };
+        let mut room = fetch.max_bytes;
+        let mut found: Vec<Entry<Cmd>> = Vec::new();
+        if fetch.from > self.disk.base {
+            let wanted = self.disk.entries.iter().filter(|entry| entry.index >= fetch.from);
+            for entry in wanted.take_while(|entry| entry.index <= fetch.to) {
+                let bytes = match &entry.body {
+                    Body::Command(cmd) => cmd.size,
+                    Body::Noop | Body::Membership(_) => 0,
+                };
+                if bytes > room && !found.is_empty() {
+                    break;
+                }
+                room = room.saturating_sub(bytes);
+                found.push(entry.clone());
+            }
+        }
         let now = self.now;
         self.core().fetched(now, fetch.peer, found);
     }

@@ -9,4 +9,3 @@ mod print;
 mod raw;
 
 pub(crate) use cluster::Cluster;
-pub(crate) use machine::Cmd;
