@@ -95,8 +95,10 @@ impl<P: Payload> Node<P> {
             // What is committed is the same everywhere, and may be gone here.
             let known = entries.partition_point(|entry| entry.index <= self.commit);
             let meets = entries.drain(..known).next_back();
-            let same = |term| self.log.term_at(self.commit) == Some(term);
-            if !entries.is_empty() && !meets.is_some_and(|entry| same(entry.term)) {
+            let differs = |entry: Entry<P>| {
+                self.log.term_at(entry.index).is_some_and(|term| term != entry.term)
+            };
+            if meets.is_some_and(differs) {
                 self.out.reject(from, "append contradicts what is committed");
                 return;
             }

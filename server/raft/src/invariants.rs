@@ -198,17 +198,27 @@ impl<P: Payload + PartialEq> Checker<P> {
         }
     }
 
-    /// The log of node `id` was replaced by a snapshot.
-    pub fn installed(&mut self, id: NodeId, meta: &SnapshotMeta) {
-        if let Some(node) = self.nodes.get_mut(&id) {
-            node.disk.base = meta.index;
-            node.disk.terms.clear();
-            node.applied = node.applied.max(meta.index);
-            for batch in &mut node.disk.batches {
-                batch.terms.clear();
-                batch.first = meta.index + 1;
-            }
+    /// The state machine and the log of node `id` are replaced by a snapshot.
+    ///
+    /// # Errors
+    /// When the node had newer state, or what it drops may be committed.
+    pub fn installed(&mut self, id: NodeId, meta: &SnapshotMeta) -> Result<(), Violation> {
+        const RULE: &str = "a snapshot replaces nothing newer";
+        let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
+        let (index, applied) = (meta.index, node.applied);
+        ensure(index > applied, RULE, || format!("{id}: {index} replaces {applied}"))?;
+        // Whoever has the entry that the snapshot ends with has no use for it,
+        // and may have acknowledged what comes behind it.
+        let held = index > node.disk.base && node.disk.holds(index, meta.term);
+        ensure(!held, RULE, || format!("{id} had all up to {index}, and perhaps more"))?;
+        node.disk.base = index;
+        node.disk.terms.clear();
+        node.applied = index;
+        for batch in &mut node.disk.batches {
+            batch.terms.clear();
+            batch.first = index + 1;
         }
+        Ok(())
     }
 
     /// `node` produced `output` in this turn.
@@ -342,6 +352,10 @@ impl<P: Payload + PartialEq> Checker<P> {
                 format!("{id} applies {index} after {}", seen.applied)
             })?;
             seen.applied = index;
+            let applicable = node.is_leader() || seen.disk.holds(index, term);
+            ensure(applicable, "only a leader is ahead of its disk", || {
+                format!("{id} applies {index} of term {term}")
+            })?;
             let (known, _) = *self.committed.entry(index).or_insert((term, node.term()));
             ensure(known == term, "state machine safety", || {
                 format!("{id} applies {index} of term {term}, another node of term {known}")

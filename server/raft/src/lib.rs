@@ -134,8 +134,8 @@
 //!    entry is committed: an uncommitted one can be lost, and its id given to
 //!    somebody else. A server that lost its disk is a new server.
 //! 10. **Hints.** [`Node::campaign`] is for the first leader of a new cluster
-//!    and for those who saw a leader's process end. It overrides stickiness
-//!    (not with `lease_reads`); a wrong hint costs an election, no more.
+//!     and for those who saw a leader's process end. It overrides stickiness
+//!     (not with `lease_reads`); a wrong hint costs an election, no more.
 //!
 //! What followers know of the commit index comes with appends, heartbeats and
 //! answers to reads; after the last proposal of a busy time they apply it a

@@ -8,6 +8,9 @@ use crate::config::Restored;
 use crate::output::{DurableMark, Persist};
 use crate::types::{Body, Entry, HardState, Index, Payload, Term};
 
+#[cfg(test)]
+mod tests;
+
 /// What an entry counts beside its payload, so that empty ones count too.
 const ENTRY_OVERHEAD_BYTES: usize = 32;
 

@@ -2,11 +2,10 @@
 //! chooses. After every step the invariants hold; when all has healed the
 //! cluster converges and serves.
 
-mod support;
-
 use raft::Change;
 use store_raft as raft;
-use support::{Weather, World, id, info};
+
+use crate::support::{self, Weather, World, id, info};
 
 /// What one seed chooses.
 fn live(seed: u64) {
@@ -127,5 +126,5 @@ fn invariants_hold_under_faults() {
         let (from, to) = range.split_once("..")?;
         Some(from.parse().ok()?..to.parse().ok()?)
     });
-    lives(range.unwrap_or(0..300));
+    lives(range.unwrap_or(0..800));
 }

@@ -12,7 +12,7 @@ use super::{Cmd, World};
 
 /// Something that takes a machine some time.
 #[derive(Debug)]
-pub enum Work {
+pub(crate) enum Work {
     Sync,
     Fetch(Fetch),
     Snapshot(SnapshotTask),
@@ -20,26 +20,26 @@ pub enum Work {
 
 /// What survives a crash.
 #[derive(Debug, Default)]
-pub struct Disk {
-    pub hard: HardState,
+pub(crate) struct Disk {
+    pub(crate) hard: HardState,
     /// Index before the first entry.
-    pub base: Index,
-    pub entries: VecDeque<Entry<Cmd>>,
-    pub checkpoint: SnapshotMeta,
-    pub checkpoint_digest: u64,
+    pub(crate) base: Index,
+    pub(crate) entries: VecDeque<Entry<Cmd>>,
+    pub(crate) checkpoint: SnapshotMeta,
+    pub(crate) checkpoint_digest: u64,
 }
 
 #[derive(Debug)]
-pub struct Machine {
-    pub node: Option<Node<Cmd>>,
-    pub out: Output<Cmd>,
-    pub disk: Disk,
+pub(crate) struct Machine {
+    pub(crate) node: Option<Node<Cmd>>,
+    pub(crate) out: Output<Cmd>,
+    pub(crate) disk: Disk,
     batches: VecDeque<Persist<Cmd>>,
     /// Counts restarts: work for an earlier life is void.
-    pub life: u64,
-    pub applied: Index,
-    pub digest: u64,
-    pub applied_terms: BTreeMap<Index, Term>,
+    pub(crate) life: u64,
+    pub(crate) applied: Index,
+    pub(crate) digest: u64,
+    pub(crate) applied_terms: BTreeMap<Index, Term>,
     /// The bytes of a snapshot that is being received.
     side_file: Vec<u8>,
 }
@@ -78,7 +78,7 @@ impl Disk {
 }
 
 impl Machine {
-    pub fn new(_id: NodeId, membership: Membership) -> Self {
+    pub(crate) fn new(_id: NodeId, membership: Membership) -> Self {
         let checkpoint = SnapshotMeta { index: 0, term: 0, membership };
         Machine {
             node: None,
@@ -93,7 +93,7 @@ impl Machine {
         }
     }
 
-    pub fn crash(&mut self, survive: usize) {
+    pub(crate) fn crash(&mut self, survive: usize) {
         self.node = None;
         self.life += 1;
         self.out = Output::default();
@@ -106,7 +106,7 @@ impl Machine {
         self.side_file.clear();
     }
 
-    pub fn restore(&mut self, _now: Time) -> Restored<Cmd> {
+    pub(crate) fn restore(&mut self, _now: Time) -> Restored<Cmd> {
         let disk = &mut self.disk;
         self.applied = disk.checkpoint.index;
         self.digest = disk.checkpoint_digest;
@@ -302,7 +302,7 @@ impl World {
             machine.disk.restart_log();
             machine.applied = index;
             machine.digest = digest;
-            self.checker.installed(node, &meta);
+            self.checker.installed(node, &meta).unwrap();
             core.snapshot_written(now, index, offset + data.len() as u64, Some(meta));
         } else {
             core.snapshot_written(now, index, offset + data.len() as u64, None);
@@ -310,7 +310,7 @@ impl World {
     }
 
     /// Takes a checkpoint, and drops the log up to `tail` entries before it.
-    pub fn checkpoint(&mut self, node: u64, tail: u64) {
+    pub(crate) fn checkpoint(&mut self, node: u64, tail: u64) {
         let machine = self.machines.get_mut(&NodeId(node)).unwrap();
         let Some(core) = &mut machine.node else { return };
         let Some(meta) = core.snapshot_meta(machine.applied) else { return };

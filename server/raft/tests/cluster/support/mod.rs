@@ -1,24 +1,21 @@
 //! A cluster in memory: virtual time, a network and disks that fail on
 //! request, and the list of invariants checked after every step.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
+mod alone;
 mod machine;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use raft::invariants::Checker;
-use raft::{
-    Body, Config, Entry, Envelope, Event, Index, Membership, Message, Node, NodeId, Payload,
-    RoleKind, Suffrage, Term, Time,
-};
+use raft::{Config, Envelope, Event, Index, Membership, Node, NodeId, Payload, Term, Time};
 use store_raft as raft;
 
-pub use machine::{Machine, Work};
+pub(crate) use alone::*;
+pub(crate) use machine::{Machine, Work};
 
 /// A command: a number, and how big it pretends to be.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Cmd(pub u64, pub usize);
+pub(crate) struct Cmd(pub u64, pub usize);
 
 impl Payload for Cmd {
     fn size(&self) -> usize {
@@ -28,47 +25,47 @@ impl Payload for Cmd {
 
 /// A small generator, independent of the one under test.
 #[derive(Debug)]
-pub struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Dice(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) | 1)
     }
 
-    pub fn roll(&mut self) -> u64 {
+    pub(crate) fn roll(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11
     }
 
-    pub fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.roll() % bound.max(1)
     }
 
-    pub fn between(&mut self, low: u64, high: u64) -> u64 {
+    pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high - low + 1)
     }
 
     /// True `permille` times of a thousand.
-    pub fn chance(&mut self, permille: u64) -> bool {
+    pub(crate) fn chance(&mut self, permille: u64) -> bool {
         self.below(1000) < permille
     }
 }
 
 /// How bad the world is.
 #[derive(Clone, Debug)]
-pub struct Weather {
-    pub loss_permille: u64,
-    pub duplicate_permille: u64,
-    pub delay_us: (u64, u64),
-    pub sync_us: (u64, u64),
+pub(crate) struct Weather {
+    pub(crate) loss_permille: u64,
+    pub(crate) duplicate_permille: u64,
+    pub(crate) delay_us: (u64, u64),
+    pub(crate) sync_us: (u64, u64),
     /// Batches on the way to a disk at once.
-    pub batches: usize,
+    pub(crate) batches: usize,
 }
 
 impl Weather {
-    pub fn calm() -> Self {
+    pub(crate) fn calm() -> Self {
         Weather {
             loss_permille: 0,
             duplicate_permille: 0,
@@ -89,46 +86,38 @@ enum Happening {
 type Filter = Box<dyn FnMut(&Envelope<Cmd>) -> bool>;
 
 /// The cluster and everything around it.
-pub struct World {
-    pub now: Time,
-    pub dice: Dice,
-    pub weather: Weather,
-    pub machines: BTreeMap<NodeId, Machine>,
-    pub checker: Checker<Cmd>,
+pub(crate) struct World {
+    pub(crate) now: Time,
+    pub(crate) dice: Dice,
+    pub(crate) weather: Weather,
+    pub(crate) machines: BTreeMap<NodeId, Machine>,
+    pub(crate) checker: Checker<Cmd>,
     /// Links that are cut, one way.
-    pub cut: BTreeSet<(NodeId, NodeId)>,
+    pub(crate) cut: BTreeSet<(NodeId, NodeId)>,
     /// Disks that do not finish.
-    pub stuck_disks: BTreeSet<NodeId>,
+    pub(crate) stuck_disks: BTreeSet<NodeId>,
     /// Messages for which this says `false` are lost.
-    pub filter: Option<Filter>,
+    pub(crate) filter: Option<Filter>,
     agenda: BTreeMap<(Time, u64), Happening>,
     sequence: u64,
     tune: Box<dyn Fn(&mut Config)>,
     /// Every event, with who told it.
-    pub events: Vec<(NodeId, Event)>,
-    pub messages: u64,
+    pub(crate) events: Vec<(NodeId, Event)>,
+    pub(crate) messages: u64,
     next_request: u64,
     /// Highest index whose proposer was told that it is committed.
-    pub acknowledged: Index,
+    pub(crate) acknowledged: Index,
     /// Proposals that wait: who accepted, index, term.
     proposals: Vec<(NodeId, Index, Term)>,
     /// Reads that wait: what they must at least see.
     reads: BTreeMap<u64, Index>,
-    pub reads_served: u64,
-    pub reads_failed: u64,
-}
-
-pub fn id(number: u64) -> NodeId {
-    NodeId(number)
-}
-
-pub fn info(text: &str) -> Arc<[u8]> {
-    text.as_bytes().into()
+    pub(crate) reads_served: u64,
+    pub(crate) reads_failed: u64,
 }
 
 impl World {
     /// `voters` replicas with the ids from 1 on.
-    pub fn new(seed: u64, voters: u64, tune: impl Fn(&mut Config) + 'static) -> Self {
+    pub(crate) fn new(seed: u64, voters: u64, tune: impl Fn(&mut Config) + 'static) -> Self {
         let mut world = World {
             now: 1_000_000,
             dice: Dice::new(seed),
@@ -158,12 +147,12 @@ impl World {
     }
 
     /// A replica with an empty disk.
-    pub fn add(&mut self, node: NodeId, membership: Membership) {
+    pub(crate) fn add(&mut self, node: NodeId, membership: Membership) {
         self.machines.insert(node, Machine::new(node, membership));
         self.restart(node);
     }
 
-    pub fn restart(&mut self, node: NodeId) {
+    pub(crate) fn restart(&mut self, node: NodeId) {
         let mut config = Config::new(node, self.dice.roll());
         (self.tune)(&mut config);
         let machine = self.machines.get_mut(&node).unwrap();
@@ -175,29 +164,29 @@ impl World {
     }
 
     /// What was not synced is lost, except perhaps the first batches.
-    pub fn crash(&mut self, node: NodeId) {
+    pub(crate) fn crash(&mut self, node: NodeId) {
         let survive = self.dice.below(3) as usize;
         let machine = self.machines.get_mut(&node).unwrap();
         machine.crash(survive);
         self.proposals.retain(|(at, _, _)| *at != node);
     }
 
-    pub fn node(&self, node: u64) -> &Node<Cmd> {
+    pub(crate) fn node(&self, node: u64) -> &Node<Cmd> {
         self.machines[&id(node)].node.as_ref().expect("is up")
     }
 
-    pub fn is_up(&self, node: NodeId) -> bool {
+    pub(crate) fn is_up(&self, node: NodeId) -> bool {
         self.machines[&node].node.is_some()
     }
 
     /// Whoever leads in the highest term.
-    pub fn leader(&self) -> Option<u64> {
+    pub(crate) fn leader(&self) -> Option<u64> {
         let nodes = self.machines.values().filter_map(|machine| machine.node.as_ref());
         let leaders = nodes.filter(|node| node.is_leader());
         leaders.max_by_key(|node| node.term()).map(|node| node.id().0)
     }
 
-    pub fn cut_off(&mut self, node: u64) {
+    pub(crate) fn cut_off(&mut self, node: u64) {
         for other in self.machines.keys() {
             if other.0 != node {
                 self.cut.insert((id(node), *other));
@@ -206,14 +195,14 @@ impl World {
         }
     }
 
-    pub fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         self.cut.clear();
         self.stuck_disks.clear();
         self.filter = None;
     }
 
     /// Calls into a replica, and handles what comes of it.
-    pub fn with<R>(&mut self, node: u64, call: impl FnOnce(&mut Node<Cmd>, Time) -> R) -> R {
+    pub(crate) fn with<R>(&mut self, node: u64, call: impl FnOnce(&mut Node<Cmd>, Time) -> R) -> R {
         let now = self.now;
         let machine = self.machines.get_mut(&id(node)).unwrap();
         let result = call(machine.node.as_mut().expect("is up"), now);
@@ -221,11 +210,11 @@ impl World {
         result
     }
 
-    pub fn campaign(&mut self, node: u64) {
+    pub(crate) fn campaign(&mut self, node: u64) {
         self.with(node, |node, now| node.campaign(now));
     }
 
-    pub fn propose(&mut self, node: u64, number: u64) -> Option<Index> {
+    pub(crate) fn propose(&mut self, node: u64, number: u64) -> Option<Index> {
         let at = self.with(node, |node, now| node.propose(now, Cmd(number, 100))).ok()?;
         self.proposals.push((id(node), at.0, at.1));
         // With one voter the entry may be out already.
@@ -233,7 +222,7 @@ impl World {
         Some(at.0)
     }
 
-    pub fn read(&mut self, node: u64) -> u64 {
+    pub(crate) fn read(&mut self, node: u64) -> u64 {
         self.next_request += 1;
         let request = self.next_request;
         self.reads.insert(request, self.acknowledged);
@@ -242,11 +231,11 @@ impl World {
     }
 
     /// Whether the read was answered, one way or the other.
-    pub fn is_answered(&self, request: u64) -> bool {
+    pub(crate) fn is_answered(&self, request: u64) -> bool {
         !self.reads.contains_key(&request)
     }
 
-    pub fn schedule(&mut self, after_us: u64, node: NodeId, work: Work) {
+    pub(crate) fn schedule(&mut self, after_us: u64, node: NodeId, work: Work) {
         let life = self.machines[&node].life;
         self.put(after_us, Happening::Work(node, life, work));
     }
@@ -256,14 +245,14 @@ impl World {
         self.agenda.insert((self.now + after_us, self.sequence), happening);
     }
 
-    pub fn run_for(&mut self, us: u64) {
+    pub(crate) fn run_for(&mut self, us: u64) {
         let end = self.now + us;
         while self.step_until(end) {}
         self.now = end;
     }
 
     /// Runs until `done`, for `us` at the most; whether it was reached.
-    pub fn run_until(&mut self, us: u64, done: impl Fn(&World) -> bool) -> bool {
+    pub(crate) fn run_until(&mut self, us: u64, done: impl Fn(&World) -> bool) -> bool {
         let end = self.now + us;
         while !done(self) {
             if !self.step_until(end) {
@@ -317,7 +306,7 @@ impl World {
     }
 
     /// Takes a replica's output and does what it says.
-    pub fn turn(&mut self, node: NodeId) {
+    pub(crate) fn turn(&mut self, node: NodeId) {
         let machine = self.machines.get_mut(&node).unwrap();
         let Some(core) = &mut machine.node else { return };
         let due = core.has_output();
@@ -387,7 +376,7 @@ impl World {
     }
 
     /// All replicas that are up and members have applied the same.
-    pub fn has_converged(&self) -> bool {
+    pub(crate) fn has_converged(&self) -> bool {
         let Some(leader) = self.leader() else { return false };
         let status = self.node(leader).status();
         let mut members = status.membership.members.keys();
@@ -401,14 +390,14 @@ impl World {
     }
 
     /// Everybody's view, for a failure's report.
-    pub fn dump(&self) {
+    pub(crate) fn dump(&self) {
         for node in self.machines.values().filter_map(|machine| machine.node.as_ref()) {
             eprintln!("{:?}", node.status());
         }
     }
 
     /// The leader, once it has committed all that it has.
-    pub fn settle_leader(&mut self) -> u64 {
+    pub(crate) fn settle_leader(&mut self) -> u64 {
         assert!(self.run_until(5_000_000, |world| {
             world.leader().is_some_and(|leader| {
                 let status = world.node(leader).status();
@@ -417,26 +406,4 @@ impl World {
         }));
         self.leader().unwrap()
     }
-}
-
-/// Whether a message is an append with entries.
-pub fn carries_entries(envelope: &Envelope<Cmd>) -> bool {
-    matches!(&envelope.message, Message::Append { entries, .. } if !entries.is_empty())
-}
-
-pub fn voters(node: &Node<Cmd>) -> Vec<u64> {
-    node.membership().voters().map(|id| id.0).collect()
-}
-
-pub fn is_learner(node: &Node<Cmd>, member: u64) -> bool {
-    let member = node.membership().members.get(&id(member));
-    member.is_some_and(|member| member.suffrage == Suffrage::Learner)
-}
-
-pub fn role(world: &World, node: u64) -> RoleKind {
-    world.node(node).role()
-}
-
-pub fn command(index: Index, term: Term, number: u64) -> Entry<Cmd> {
-    Entry { index, term, body: Body::Command(Cmd(number, 100)) }
 }

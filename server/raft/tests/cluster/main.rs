@@ -1,0 +1,11 @@
+//! Whole clusters in memory: one test for each rule that made the algorithm
+//! famous, and many short lives under faults.
+
+mod elections;
+mod faults;
+mod garbage;
+mod membership;
+mod reads;
+mod replication;
+mod snapshots;
+mod support;
