@@ -76,6 +76,9 @@ pub enum CommandError {
     /// A key of 0 or more than 250 bytes.
     #[error("a key of {0} bytes")]
     KeyLength(usize),
+    /// Bytes follow a command that has no value.
+    #[error("{0} bytes follow the command: written by a newer version?")]
+    Long(usize),
 }
 
 impl Command<'_> {
@@ -140,7 +143,13 @@ impl<'a> Command<'a> {
                 let flags = take(&mut bytes, 4)?.get_u32_le();
                 let deadline_ms = take_u64(&mut bytes)?;
                 let key = take_key(&mut bytes)?;
-                Operation::Store { verb, key, flags, deadline_ms, value: bytes }
+                Operation::Store {
+                    verb,
+                    key,
+                    flags,
+                    deadline_ms,
+                    value: std::mem::take(&mut bytes),
+                }
             }
             7 => Operation::Delete { key: take_key(&mut bytes)? },
             8 | 9 => {
@@ -150,7 +159,11 @@ impl<'a> Command<'a> {
             }
             other => return Err(CommandError::Unknown(other)),
         };
-        Ok(Command { clock_ms, operation })
+        if bytes.is_empty() {
+            Ok(Command { clock_ms, operation })
+        } else {
+            Err(CommandError::Long(bytes.len()))
+        }
     }
 }
 

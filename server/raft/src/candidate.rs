@@ -10,7 +10,7 @@ use crate::step::MAX_TERM;
 use crate::types::{NodeId, Payload, Term, Time};
 
 /// A candidate, of either phase.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Candidate {
     /// Only asks whether it could win; its term is untouched.
     pre: bool,

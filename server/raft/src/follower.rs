@@ -12,7 +12,7 @@ use crate::reads::Forward;
 use crate::types::{Body, Entry, Index, NodeId, Payload, Term};
 
 /// What a follower knows about its leader's log, in this term.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Follower {
     /// Our log equals the leader's up to here.
     matched: Index,

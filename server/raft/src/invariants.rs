@@ -80,7 +80,7 @@ pub fn check_node<P: Payload>(node: &Node<P>) -> Result<(), Violation> {
 }
 
 /// Watches a cluster.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Checker<P> {
     /// Who led in each term.
     leaders: BTreeMap<Term, NodeId>,
@@ -103,7 +103,7 @@ impl<P> Default for Checker<P> {
 }
 
 /// What is known of a node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Watched {
     hard: HardState,
     commit: Index,
@@ -116,7 +116,7 @@ struct Watched {
 }
 
 /// What a node's disk holds, by the batches that were synced.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Disk {
     hard: HardState,
     /// The entries up to here are in a snapshot or older.
@@ -126,7 +126,7 @@ struct Disk {
     batches: VecDeque<Batch>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Batch {
     mark: DurableMark,
     first: Index,

@@ -14,7 +14,7 @@ use crate::transfer::Transfer;
 use crate::types::{Body, Change, Entry, Index, NodeId, Payload, Suffrage, Term, Time};
 
 /// What only a leader needs.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Leader {
     /// Every other member, and those just removed; by id.
     pub(crate) peers: Vec<Peer>,

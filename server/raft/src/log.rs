@@ -31,14 +31,14 @@ impl Position {
 
 /// A cached entry, with the sum of the sizes up to and including it: the
 /// bytes of any range are one subtraction.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Cached<P> {
     entry: Entry<P>,
     end: u64,
 }
 
 /// A batch on its way to the disk.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Batch {
     mark: DurableMark,
     /// The first index that it writes: entries that an earlier batch wrote
@@ -49,7 +49,7 @@ struct Batch {
 }
 
 /// The log.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Log<P> {
     /// Just before the first entry that still exists; its term is known.
     base: Position,

@@ -8,7 +8,7 @@ use crate::types::{Change, Index, Member, Membership, NodeId, Suffrage};
 /// The memberships in the log, from the one of the newest checkpoint on. The
 /// last is in force as soon as it is appended, committed or not
 /// (dissertation, section 4.1); truncation brings back the one before.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Memberships(Vec<(Index, Membership)>);
 
 impl Memberships {

@@ -18,7 +18,7 @@ use crate::status::Status;
 use crate::types::{Index, Membership, NodeId, Payload, SnapshotMeta, Term, Time};
 
 /// One replica. See the crate's page for how it is driven.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Node<P: Payload> {
     pub(crate) config: Config,
     pub(crate) rng: Rng,
@@ -44,7 +44,7 @@ pub struct Node<P: Payload> {
 }
 
 /// What the replica is, with the data that only this role needs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Role {
     Follower(Follower),
     Candidate(Candidate),

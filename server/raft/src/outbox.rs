@@ -11,7 +11,7 @@ use crate::types::{HardState, NodeId, Term};
 const MAX_HELD: usize = 64;
 
 /// Term and vote: in memory, given to the disk, known to be on it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Ballot {
     pub(crate) current: HardState,
     pub(crate) persisted: HardState,
@@ -35,7 +35,7 @@ impl Ballot {
 }
 
 /// Everything that waits for `take_output`, except the log.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Outbox<P> {
     pub(crate) id: NodeId,
     pub(crate) send: Vec<Envelope<P>>,

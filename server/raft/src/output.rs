@@ -7,7 +7,7 @@ use crate::types::{Entry, HardState, Index, Membership, NodeId, SnapshotMeta, Te
 
 /// Everything that one turn of the core produced. The driver handles the
 /// parts in the order of the fields; the crate's page has the whole contract.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Output<P> {
     /// Messages that may leave at once, before anything is durable.
     pub send: Vec<Envelope<P>>,
@@ -48,7 +48,7 @@ impl<P> Default for Output<P> {
 }
 
 /// One batch for the write-ahead stream.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Persist<P> {
     /// Present when term or vote changed; written before the entries.
     pub hard_state: Option<HardState>,
@@ -95,7 +95,7 @@ pub struct Fetch {
 }
 
 /// Snapshot work for the driver.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum SnapshotTask {
     /// Read a chunk of the newest local snapshot and hand it to
     /// `Node::snapshot_chunk`, to be sent to `peer`.

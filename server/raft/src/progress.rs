@@ -7,7 +7,7 @@ use crate::status::{PeerState, PeerStatus};
 use crate::types::{Index, NodeId, Suffrage, Term, Time};
 
 /// One peer of a leader.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) id: NodeId,
     pub(crate) voter: bool,
@@ -38,7 +38,7 @@ pub(crate) struct Peer {
 }
 
 /// How a peer is being supplied.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Supply {
     /// It is not known where the logs agree: one append at a time.
     Probe {
@@ -62,7 +62,7 @@ pub(crate) struct Probing {
 }
 
 /// A snapshot on its way to a peer, one chunk at a time.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Sending {
     /// 0 until the driver has named it.
     pub(crate) index: Index,

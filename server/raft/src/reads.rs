@@ -15,7 +15,7 @@ use crate::planted::PlantedBug;
 use crate::types::{Index, NodeId, Payload, Time};
 
 /// Reads at a leader.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Reads {
     /// Number of the newest round; each term counts from 0.
     pub(crate) round: u64,
@@ -89,7 +89,7 @@ impl Reads {
 }
 
 /// Reads at a follower or learner, on their way to the leader.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Forward {
     /// The request that waits for its answer: number, when it left, reads.
     asked: Option<(u64, Time, Vec<u64>)>,

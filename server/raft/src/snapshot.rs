@@ -14,7 +14,7 @@ use crate::progress::{Sending, Supply, Wait};
 use crate::types::{Index, NodeId, Payload, SnapshotMeta, Time};
 
 /// A snapshot that is being received.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Incoming {
     from: NodeId,
     meta: SnapshotMeta,

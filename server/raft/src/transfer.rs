@@ -6,7 +6,7 @@ use crate::node::{Node, Role};
 use crate::types::{NodeId, Payload, Time};
 
 /// A transfer under way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Transfer {
     pub(crate) to: NodeId,
     /// Proposals are accepted again from then on, if this replica still leads.

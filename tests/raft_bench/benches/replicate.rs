@@ -2,7 +2,7 @@
 //! three nodes in memory:
 //!
 //! ```text
-//! cargo bench -p store-raft-bench
+//! cargo bench --manifest-path tests/raft_bench/Cargo.toml
 //! ```
 //!
 //! The arguments are proposals in a batch.
