@@ -1,49 +1,13 @@
-//! A client of the whole cluster: finds the leader, stays with it, finds the
-//! next one, and repeats a request exactly when that is safe.
-//!
-//! | what happened | a read | a write |
-//! | --- | --- | --- |
-//! | no connection, or the request was not sent to its end | repeated | repeated |
-//! | `SERVER_ERROR ..., not executed` | repeated | repeated |
-//! | no answer, connection lost, `... outcome unknown` | repeated | [`Error::OutcomeUnknown`] |
-//! | deadline over | [`Error::Unreachable`] | [`Error::Unreachable`]: not executed |
+//! The commands of the store, as calls.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use common::memcached::{Arithmetic, StoreVerb};
-use tokio::time::Instant;
 
-use crate::connection::{Answer, Connection, Expect, Failure, Value};
+use crate::connection::{Answer, Expect, Value};
 use crate::error::Error;
 use crate::protocol;
-use crate::retry::{Backoff, Trouble};
-
-/// How long, how large.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// One request, with all its repetitions, ends within this time.
-    pub deadline: Duration,
-    /// One try of a request. Longer than the 1.5 s within which a server
-    /// answers or refuses, so that a slow answer is not taken for none.
-    pub attempt_timeout: Duration,
-    /// One connection to one address.
-    pub connect_timeout: Duration,
-    /// Largest value that is sent or accepted, in bytes. It bounds memory;
-    /// the limit that counts is the server's.
-    pub max_value_bytes: usize,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Options {
-            deadline: Duration::from_secs(5),
-            attempt_timeout: Duration::from_secs(2),
-            connect_timeout: Duration::from_millis(500),
-            max_value_bytes: 128 * 1024 * 1024,
-        }
-    }
-}
+use crate::router::{Options, Router, Source};
 
 /// What became of a store command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,62 +22,35 @@ pub enum Outcome {
     NotFound,
 }
 
-/// Where servers are learned from.
-#[derive(Debug)]
-enum Source {
-    Lbs(Vec<SocketAddr>),
-    Servers(Vec<SocketAddr>),
-}
-
-/// A client of the cluster: one connection, made when it is first needed.
+/// A client of the cluster: one connection, made when it is first needed, and
+/// made again, to whoever leads then, when it is lost.
 ///
 /// Requests run one at a time. For requests side by side make several.
 #[derive(Debug)]
 pub struct Cluster {
-    source: Source,
-    options: Options,
-    connection: Option<(SocketAddr, Connection)>,
-    /// The server that failed last: tried last, as the load balancer may not
-    /// have noticed yet.
-    avoid: Option<SocketAddr>,
-    /// Whether anything ever answered.
-    reached: bool,
+    router: Router,
 }
 
 impl Cluster {
     /// A client that asks one of `lbs`, in turn, who leads.
     pub fn new(lbs: Vec<SocketAddr>, options: Options) -> Self {
-        Self::from_source(Source::Lbs(lbs), options)
+        Cluster { router: Router::new(Source::Lbs(lbs), options) }
     }
 
     /// A client of fixed servers, the first preferred: no load balancer is asked.
     pub fn with_servers(servers: Vec<SocketAddr>, options: Options) -> Self {
-        Self::from_source(Source::Servers(servers), options)
-    }
-
-    fn from_source(source: Source, options: Options) -> Self {
-        Cluster { source, options, connection: None, avoid: None, reached: false }
+        Cluster { router: Router::new(Source::Servers(servers), options) }
     }
 
     /// The server that this client is connected to.
     pub fn connected_to(&self) -> Option<SocketAddr> {
-        self.connection.as_ref().map(|(address, _)| *address)
+        self.router.connected_to()
     }
 
     /// Waits until there is a server to send to and gives all that are known,
     /// the leader first.
     pub async fn discover(&mut self) -> Result<Vec<SocketAddr>, Error> {
-        let mut trouble = Trouble::new(self.options.deadline, self.reached);
-        let mut backoff = Backoff::default();
-        loop {
-            let servers = self.servers(&mut trouble).await;
-            if !servers.is_empty() {
-                return Ok(servers);
-            }
-            if !backoff.wait(&trouble).await {
-                return Err(self.unreachable(trouble));
-            }
-        }
+        self.router.discover().await
     }
 
     /// The values of those `keys` that exist; several keys are one snapshot.
@@ -194,12 +131,12 @@ impl Cluster {
         exptime: i64,
         value: &[u8],
     ) -> Result<Outcome, Error> {
-        let limit = self.options.max_value_bytes;
+        let limit = self.router.options().max_value_bytes;
         if value.len() > limit {
             return Err(Error::TooLarge { bytes: value.len(), limit: Some(limit) });
         }
         let request = protocol::encode_store(verb, key, flags, exptime, value)?;
-        match self.run(&request, Expect::Store, false).await {
+        match self.router.run(&request, Expect::Store, false).await {
             Ok(Answer::Stored) => Ok(Outcome::Stored),
             Ok(Answer::NotStored) => Ok(Outcome::NotStored),
             Ok(Answer::Exists) => Ok(Outcome::Exists),
@@ -215,7 +152,7 @@ impl Cluster {
     /// Removes `key`; whether it was there.
     pub async fn delete(&mut self, key: impl AsRef<[u8]>) -> Result<bool, Error> {
         let request = protocol::encode_delete(key.as_ref())?;
-        match self.run(&request, Expect::Delete, false).await? {
+        match self.router.run(&request, Expect::Delete, false).await? {
             Answer::Deleted => Ok(true),
             Answer::NotFound => Ok(false),
             other => Err(misfit(&other)),
@@ -234,7 +171,7 @@ impl Cluster {
 
     /// What the server calls itself.
     pub async fn version(&mut self) -> Result<String, Error> {
-        match self.run(b"version\r\n", Expect::Version, true).await? {
+        match self.router.run(b"version\r\n", Expect::Version, true).await? {
             Answer::Version(text) => Ok(text),
             other => Err(misfit(&other)),
         }
@@ -242,7 +179,7 @@ impl Cluster {
 
     /// The server's counters in its order; `what` may be empty.
     pub async fn stats(&mut self, what: &str) -> Result<Vec<(String, String)>, Error> {
-        match self.run(&protocol::encode_stats(what)?, Expect::Stats, true).await? {
+        match self.router.run(&protocol::encode_stats(what)?, Expect::Stats, true).await? {
             Answer::Stats(stats) => Ok(stats),
             other => Err(misfit(&other)),
         }
@@ -257,9 +194,9 @@ impl Cluster {
             return Ok(Vec::new());
         }
         let request = protocol::encode_get(verb, keys)?;
-        let max_value_bytes = self.options.max_value_bytes;
+        let max_value_bytes = self.router.options().max_value_bytes;
         let expect = Expect::Values { at_most: keys.len(), max_value_bytes };
-        match self.run(&request, expect, true).await? {
+        match self.router.run(&request, expect, true).await? {
             Answer::Values(values) => Ok(values),
             other => Err(misfit(&other)),
         }
@@ -280,162 +217,11 @@ impl Cluster {
         delta: u64,
     ) -> Result<Option<u64>, Error> {
         let request = protocol::encode_arithmetic(operation, key, delta)?;
-        match self.run(&request, Expect::Number, false).await? {
+        match self.router.run(&request, Expect::Number, false).await? {
             Answer::Number(number) => Ok(Some(number)),
             Answer::NotFound => Ok(None),
             other => Err(misfit(&other)),
         }
-    }
-
-    /// Runs one request to its end by the table at the top.
-    async fn run(
-        &mut self,
-        request: &[u8],
-        expect: Expect,
-        is_read: bool,
-    ) -> Result<Answer, Error> {
-        let mut trouble = Trouble::new(self.options.deadline, self.reached);
-        let mut backoff = Backoff::default();
-        loop {
-            match self.attempt(request, expect, &mut trouble).await {
-                Ok(Answer::ServerError(text)) => {
-                    let shown = String::from_utf8_lossy(&text).into_owned();
-                    if protocol::is_not_executed(&text) {
-                        self.lose_server_unless_busy(&text);
-                    } else if protocol::is_outcome_unknown(&text) {
-                        self.lose_server();
-                        if !is_read {
-                            return Err(Error::OutcomeUnknown {
-                                cause: format!("the server answered: {shown}"),
-                            });
-                        }
-                    } else {
-                        return Err(Error::ServerError(shown));
-                    }
-                    trouble.note(format!("the server answered: {shown}"));
-                }
-                Ok(Answer::ClientError(text)) => return Err(Error::ClientError(text)),
-                Ok(answer) => return Ok(answer),
-                Err(failure) => {
-                    if failure.sent && !is_read {
-                        return Err(Error::OutcomeUnknown { cause: failure.cause });
-                    }
-                    trouble.note(failure.cause);
-                }
-            }
-            if !backoff.wait(&trouble).await {
-                return Err(self.unreachable(trouble));
-            }
-        }
-    }
-
-    async fn attempt(
-        &mut self,
-        request: &[u8],
-        expect: Expect,
-        trouble: &mut Trouble,
-    ) -> Result<Answer, Failure> {
-        let (address, mut connection) = self.take_connection(trouble).await?;
-        let until = trouble.deadline().min(Instant::now() + self.options.attempt_timeout);
-        match connection.call(request, expect, until).await {
-            Ok(answer) => {
-                self.reached = true;
-                self.avoid = None;
-                // After a CLIENT_ERROR or ERROR to a store command the peer may have
-                // taken the data block for commands: out of step.
-                if !matches!(answer, Answer::ClientError(_)) {
-                    self.connection = Some((address, connection));
-                }
-                Ok(answer)
-            }
-            Err(failure) => {
-                self.avoid = Some(address);
-                let cause = format!("{address}: {}", failure.cause);
-                Err(Failure { sent: failure.sent, cause })
-            }
-        }
-    }
-
-    /// The connection at hand, or a new one to the first server that takes one.
-    async fn take_connection(
-        &mut self,
-        trouble: &mut Trouble,
-    ) -> Result<(SocketAddr, Connection), Failure> {
-        if let Some((address, mut connection)) = self.connection.take()
-            && connection.is_usable().await
-        {
-            trouble.tried(address);
-            return Ok((address, connection));
-        }
-        let mut servers = self.servers(trouble).await;
-        servers.sort_by_key(|server| Some(*server) == self.avoid);
-        for server in servers {
-            trouble.tried(server);
-            match Connection::open(server, trouble.cap(self.options.connect_timeout)).await {
-                Ok(connection) => {
-                    trouble.reached();
-                    return Ok((server, connection));
-                }
-                Err(error) => trouble.note_connect(server, &error),
-            }
-            if trouble.is_over() {
-                break;
-            }
-        }
-        Err(Failure { sent: false, cause: trouble.cause() })
-    }
-
-    /// Who serves, by the first load balancer that answers; empty without an answer or a leader.
-    async fn servers(&mut self, trouble: &mut Trouble) -> Vec<SocketAddr> {
-        let lbs = match &self.source {
-            Source::Servers(servers) => return servers.clone(),
-            Source::Lbs(lbs) => lbs,
-        };
-        for lb in lbs {
-            trouble.tried(*lb);
-            let wait = trouble.cap(self.options.connect_timeout);
-            let mut connection = match Connection::open(*lb, wait).await {
-                Ok(connection) => connection,
-                Err(error) => {
-                    trouble.note_connect(*lb, &error);
-                    continue;
-                }
-            };
-            let until = Instant::now() + trouble.cap(self.options.connect_timeout);
-            match connection.discover(until).await {
-                Ok(servers) if !servers.is_empty() => {
-                    self.reached = true;
-                    trouble.reached();
-                    return servers;
-                }
-                Ok(_) => {
-                    trouble.reached();
-                    trouble.note(format!("the load balancer {lb} knows no leader"));
-                }
-                Err(failure) => trouble.note(format!("load balancer {lb}: {}", failure.cause)),
-            }
-        }
-        Vec::new()
-    }
-
-    fn lose_server(&mut self) {
-        self.avoid = self.connection.take().map(|(address, _)| address);
-    }
-
-    /// A busy server is still the right one; one that stops or has no leader
-    /// is left, as the load balancer may know better.
-    fn lose_server_unless_busy(&mut self, text: &[u8]) {
-        if !text.starts_with(b"busy") {
-            self.lose_server();
-        }
-    }
-
-    fn unreachable(&self, trouble: Trouble) -> Error {
-        let advice = match self.source {
-            Source::Lbs(_) => crate::error::ADVICE_LB,
-            Source::Servers(_) => crate::error::ADVICE_SERVER,
-        };
-        trouble.into_error(advice)
     }
 }
 

@@ -4,12 +4,12 @@
 //!   the next one when it is gone, and repeats a request exactly when that is
 //!   safe: reads always, writes only when they were certainly not executed.
 //! - [`run`] is the command `client`, from arguments to exit code.
-//! - [`bench`] measures a server: closed or open loop, on one thread.
+//! - [`mod@bench`] measures a server: closed or open loop, on one thread.
 //!
 //! ```no_run
-//! # async fn example() -> Result<(), client::Error> {
+//! # async fn example() -> Result<(), store_client::Error> {
 //! let lbs = vec!["127.0.0.1:5002".parse().unwrap()];
-//! let mut cluster = client::Cluster::new(lbs, client::Options::default());
+//! let mut cluster = store_client::Cluster::new(lbs, store_client::Options::default());
 //! cluster.set("greeting", "hello").await?;
 //! for hit in cluster.get(&["greeting"]).await? {
 //!     println!("{} bytes, flags {}", hit.value.len(), hit.flags);
@@ -25,10 +25,12 @@ mod connection;
 mod error;
 mod protocol;
 mod retry;
+mod router;
 #[cfg(test)]
 mod testing;
 
 pub use cli::{Console, run};
-pub use cluster::{Cluster, Options, Outcome};
+pub use cluster::{Cluster, Outcome};
 pub use connection::Value;
 pub use error::Error;
+pub use router::Options;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use common::control::{MemberRecord, Role};
-use common::ids::{ClusterId, ServerId};
+use common::ids::{ClusterId, FolderId, ServerId};
 
 /// Settings of one server process.
 #[derive(Clone, Debug)]
@@ -41,8 +41,17 @@ pub struct FixedCluster {
     pub cluster: ClusterId,
     /// This server.
     pub id: ServerId,
-    /// Everybody.
+    /// Everybody. Folder ids are derived from the configuration, too, because
+    /// nobody hands them around: unlike with a load balancer, a server whose
+    /// disk was wiped is not told from the one that voted.
     pub members: Vec<MemberRecord>,
+}
+
+impl FixedCluster {
+    /// The folder id of this server.
+    pub fn own_folder(&self) -> Option<FolderId> {
+        self.members.iter().find(|member| member.id == self.id).map(|member| member.info.folder)
+    }
 }
 
 /// The sockets of a server, bound by whoever decides about ports.

@@ -16,11 +16,13 @@
 //! | `transport` | links to the other servers |
 //! | `registration` | links to the load balancers |
 //! | `shell` | sockets, timers, threads: carries out what the driver decides |
-//! | [`print`] | log and keystore in the promised text formats |
+//! | [`mod@print`] | log and keystore in the promised text formats |
+//! | [`embed`] | replicas of a state machine of one's own, for other programs |
 
 pub mod command;
 pub mod config;
 pub mod driver;
+pub mod embed;
 pub mod identity;
 pub mod keystore;
 pub mod keystore_file;

@@ -205,7 +205,9 @@ impl TestCluster {
                     .and_then(|mut connection| connection.stats())
                     .map_err(|error| format!("{name}: {error}"))?;
                 let number = |field: &str| stats.get(field).and_then(|value| value.parse().ok());
-                applied.push((number("raft_commit"), number("raft_applied")) as (Option<u64>, Option<u64>));
+                applied
+                    .push((number("raft_commit"), number("raft_applied"))
+                        as (Option<u64>, Option<u64>));
             }
             let (commit, _) = applied[0];
             match commit.is_some() && applied.iter().all(|&pair| pair == (commit, commit)) {
@@ -225,7 +227,12 @@ impl TestCluster {
         let first = (print("log", names[0]), print("keystore", names[0]));
         for name in &names[1..] {
             assert_eq!(print("log", name), first.0, "the logs of {} and {name}", names[0]);
-            assert_eq!(print("keystore", name), first.1, "the keystores of {} and {name}", names[0]);
+            assert_eq!(
+                print("keystore", name),
+                first.1,
+                "the keystores of {} and {name}",
+                names[0]
+            );
         }
         first
     }

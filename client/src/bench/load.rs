@@ -124,26 +124,22 @@ impl<'a> Load<'a> {
 
     /// Warms up, measures, waits for the last answers.
     pub(crate) fn run(mut self, progress: &Progress) -> io::Result<Tally> {
-        let begin = Instant::now();
         let mut watch = Stopwatch::start();
+        let begin = watch.started();
+        if let Some(pace) = &mut self.pace {
+            pace.start(begin);
+        }
         let mut warm = self.plan.warmup.is_zero();
         let mut shown = (begin, 0);
         let mut events = Events::with_capacity(1024);
         self.feed_free(begin);
         loop {
-            let wait = match &mut self.pace {
-                Some(pace) if !self.free.is_empty() => pace.arm(Instant::now())?,
-                _ => None,
-            };
+            let wait = self.pace.as_ref().and_then(|pace| pace.wait(Instant::now()));
             match self.poll.poll(&mut events, Some(wait.unwrap_or(TICK).min(TICK))) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 result => result?,
             }
-            for event in &events {
-                if event.token() != TIMER {
-                    self.serve(event.token().0, event.is_writable());
-                }
-            }
+            self.serve_all(&events);
             let now = Instant::now();
             if !warm && now - begin >= self.plan.warmup {
                 warm = true;
@@ -188,13 +184,18 @@ impl<'a> Load<'a> {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 result => result?,
             }
-            for event in events.iter() {
-                if event.token() != TIMER {
-                    self.serve(event.token().0, event.is_writable());
-                }
-            }
+            self.serve_all(events);
         }
         Ok(())
+    }
+
+    fn serve_all(&mut self, events: &Events) {
+        for event in events {
+            match (event.token(), &self.pace) {
+                (TIMER, Some(pace)) => pace.ticked(),
+                (token, _) => self.serve(token.0, event.is_writable()),
+            }
+        }
     }
 
     fn serve(&mut self, index: usize, writable: bool) {

@@ -1,7 +1,8 @@
 //! When requests are due, and waking up for it.
 //!
 //! epoll waits in whole milliseconds, too coarse for a schedule of many
-//! thousand requests per second: on Linux a timer descriptor wakes the loop.
+//! thousand requests per second: on Linux a periodic timer descriptor wakes
+//! the loop. It starts its next period when it is read.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -18,8 +19,6 @@ pub(crate) struct Pace {
     interval_ns: f64,
     issued: u64,
     #[cfg(target_os = "linux")]
-    armed_for: Option<Instant>,
-    #[cfg(target_os = "linux")]
     timer: nix::sys::timerfd::TimerFd,
 }
 
@@ -27,15 +26,19 @@ impl Pace {
     pub(crate) fn new(rate: f64, poll: &Poll) -> io::Result<Self> {
         #[cfg(not(target_os = "linux"))]
         let _ = poll;
+        let interval_ns = 1e9 / rate;
         Ok(Pace {
             started: Instant::now(),
-            interval_ns: 1e9 / rate,
+            interval_ns,
             issued: 0,
             #[cfg(target_os = "linux")]
-            armed_for: None,
-            #[cfg(target_os = "linux")]
-            timer: linux::timer(poll)?,
+            timer: linux::ticks(Duration::from_nanos(interval_ns as u64), poll)?,
         })
+    }
+
+    /// The first request is due at `begin`.
+    pub(crate) fn start(&mut self, begin: Instant) {
+        self.started = begin;
     }
 
     /// When the next request is due.
@@ -53,22 +56,16 @@ impl Pace {
         Some(due)
     }
 
-    /// Sees to it that the loop wakes when the next request is due; gives
-    /// the time to wait where no timer does it.
-    #[cfg(target_os = "linux")]
-    pub(crate) fn arm(&mut self, now: Instant) -> io::Result<Option<Duration>> {
-        let due = self.next_due();
-        if self.armed_for != Some(due) {
-            linux::arm(&self.timer, due.saturating_duration_since(now))?;
-            self.armed_for = Some(due);
-        }
-        Ok(None)
+    /// How long to wait where no timer wakes the loop.
+    pub(crate) fn wait(&self, now: Instant) -> Option<Duration> {
+        (!cfg!(target_os = "linux")).then(|| self.next_due().saturating_duration_since(now))
     }
 
-    /// See above.
-    #[cfg(not(target_os = "linux"))]
-    pub(crate) fn arm(&mut self, now: Instant) -> io::Result<Option<Duration>> {
-        Ok(Some(self.next_due().saturating_duration_since(now)))
+    /// To be called when the loop woke for [`TIMER`].
+    pub(crate) fn ticked(&self) {
+        // Not yet expired again: nothing to read, the next tick comes.
+        #[cfg(target_os = "linux")]
+        let _ = self.timer.wait();
     }
 }
 
@@ -85,18 +82,38 @@ mod linux {
 
     use super::TIMER;
 
-    pub(super) fn timer(poll: &Poll) -> io::Result<TimerFd> {
+    /// Not finer than this: a wake-up costs more than it makes precise.
+    const FINEST: Duration = Duration::from_micros(50);
+
+    pub(super) fn ticks(interval: Duration, poll: &Poll) -> io::Result<TimerFd> {
         let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
         let descriptor = timer.as_fd().as_raw_fd();
         poll.registry().register(&mut SourceFd(&descriptor), TIMER, Interest::READABLE)?;
+        let interval = TimeSpec::from_duration(interval.max(FINEST));
+        timer.set(Expiration::Interval(interval), TimerSetTimeFlags::empty())?;
         Ok(timer)
     }
+}
 
-    /// Zero would disarm it.
-    pub(super) fn arm(timer: &TimerFd, wait: Duration) -> io::Result<()> {
-        let wait = TimeSpec::from_duration(wait.max(Duration::from_nanos(1)));
-        timer.set(Expiration::OneShot(wait), TimerSetTimeFlags::empty())?;
-        Ok(())
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use mio::Events;
+
+    use super::*;
+
+    #[test]
+    fn the_timer_ticks_again_and_again() {
+        let mut poll = Poll::new().unwrap();
+        let mut pace = Pace::new(2000.0, &poll).unwrap();
+        let mut events = Events::with_capacity(4);
+        for _ in 0..5 {
+            poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();
+            assert!(events.iter().any(|event| event.token() == TIMER));
+            pace.ticked();
+        }
+        // Five ticks of half a millisecond, and the request that is due at the start.
+        let now = Instant::now();
+        assert!((0..6).all(|_| pace.take(now).is_some()));
     }
 }

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::cluster::{Cluster, Options};
+use crate::cluster::Cluster;
 use crate::error::Error;
+use crate::router::Options;
 
 /// After the start nobody waits longer for a load balancer, as the load
 /// stands still meanwhile.
@@ -36,13 +37,18 @@ impl Targets {
     }
 
     /// The leader as a load balancer knows it; with `spread` all servers that it names.
-    pub fn discovered(lbs: Vec<SocketAddr>, options: Options, spread: bool) -> Result<Self, Error> {
+    pub fn discovered(
+        lbs: Vec<SocketAddr>,
+        options: &Options,
+        spread: bool,
+    ) -> Result<Self, Error> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| super::local(&error))?;
         let servers = runtime.block_on(Cluster::new(lbs.clone(), options.clone()).discover())?;
-        let options = Options { deadline: REFRESH_WAIT, connect_timeout: REFRESH_WAIT, ..options };
+        let options =
+            Options { deadline: REFRESH_WAIT, connect_timeout: REFRESH_WAIT, ..options.clone() };
         let asked_at = Instant::now();
         let discovery = Discovery { lbs, options, spread, asked_at, runtime };
         let mut targets = Targets { servers: Vec::new(), discovery: Some(discovery) };

@@ -7,9 +7,10 @@ use common::memcached::StoreVerb;
 use super::args::{Addresses, Command, GetArgs, bytes};
 use super::{Console, DONE, SAID_NO, Stop, UNREACHABLE};
 use crate::bench::{self, BenchArgs};
-use crate::cluster::{Cluster, Options, Outcome};
+use crate::cluster::{Cluster, Outcome};
 use crate::connection::Value;
 use crate::error::Error;
+use crate::router::Options;
 
 /// A value on its way into the store, as typed.
 pub(crate) struct Item<'a> {
@@ -222,7 +223,7 @@ pub(crate) async fn stats(
 pub(crate) fn bench(
     args: &BenchArgs,
     addresses: &Addresses,
-    options: Options,
+    options: &Options,
     console: &mut Console<'_>,
 ) -> Result<u8, Stop> {
     let plan = args.plan().map_err(Stop::Usage)?;

@@ -12,8 +12,9 @@ use clap::Parser;
 
 pub(crate) use args::{Addresses, duration};
 
-use crate::cluster::{Cluster, Options};
+use crate::cluster::Cluster;
 use crate::error::Error;
+use crate::router::Options;
 use args::{Arguments, Command};
 
 /// Done.
@@ -118,7 +119,7 @@ fn execute(arguments: &Arguments, console: &mut Console<'_>) -> Result<u8, Stop>
     let addresses = arguments.target.addresses().map_err(Stop::Usage)?;
     let options = Options { deadline: arguments.target.timeout, ..Options::default() };
     if let Command::Bench(bench) = &arguments.command {
-        return commands::bench(bench, &addresses, options, console);
+        return commands::bench(bench, &addresses, &options, console);
     }
     let max_value_bytes = options.max_value_bytes;
     let mut cluster = match addresses {

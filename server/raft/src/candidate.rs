@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use crate::message::Message;
 use crate::node::{Node, Role};
+use crate::planted::PlantedBug;
 use crate::quorum::is_majority;
 use crate::step::MAX_TERM;
 use crate::types::{NodeId, Payload, Term, Time};
@@ -46,6 +47,9 @@ impl<P: Payload> Node<P> {
     }
 
     pub(crate) fn start_pre_vote(&mut self) {
+        if self.config.has(PlantedBug::NoPreVote) {
+            return self.start_election(false);
+        }
         self.become_candidate(true, false);
         self.count_vote(self.config.id, true);
     }

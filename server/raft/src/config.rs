@@ -42,6 +42,9 @@ pub struct Config {
     pub promote_lag: u64,
     /// Whether the leader promotes learners that have caught up.
     pub auto_promote: bool,
+    /// A bug to show that the tests find it.
+    #[cfg(feature = "planted-bugs")]
+    pub planted: Option<crate::planted::PlantedBug>,
 }
 
 impl Config {
@@ -63,6 +66,8 @@ impl Config {
             lease_drift_permille: 50,
             promote_lag: 1_000,
             auto_promote: true,
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::log::Position;
 use crate::message::Message;
 use crate::node::{Node, Role};
 use crate::output::Event;
+use crate::planted::PlantedBug;
 use crate::reads::Forward;
 use crate::types::{Body, Entry, Index, NodeId, Payload, Term};
 
@@ -117,6 +118,9 @@ impl<P: Payload> Node<P> {
             self.out.reject(from, "append contradicts what it sent before, or what is committed");
             return;
         }
+        if self.config.has(PlantedBug::TruncateAlways) && self.log.last().index > last_new {
+            self.truncate_log(last_new + 1);
+        }
         let Role::Follower(follower) = &mut self.role else { return };
         follower.matched = follower.matched.max(last_new.max(prev.index));
         follower.read_round = follower.read_round.max(header.read_round);
@@ -225,6 +229,9 @@ impl<P: Payload> Node<P> {
     /// Whether a leader was heard within the minimum election timeout, so
     /// that nobody can have had a reason to campaign (dissertation, 4.2.3).
     pub(crate) fn is_sticky(&self) -> bool {
+        if self.config.has(PlantedBug::NoPreVote) {
+            return false;
+        }
         self.is_leader()
             || self.heard_at.is_some_and(|heard| {
                 self.now.saturating_sub(heard) < self.config.election_timeout_min_us

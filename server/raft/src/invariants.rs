@@ -16,8 +16,9 @@
 //! completeness, state machine safety) and, beside them: term, vote, commit
 //! and applied index only move on; one membership in flight; term and vote
 //! durable before told; an acknowledged entry is on the disk; a committed
-//! entry is on the disks of a majority; a restart brings back all that was
-//! durable.
+//! entry is on the disks of a majority; only entries of the leader's own term
+//! are committed by counting, and no membership changes before one is; a
+//! restart brings back all that was durable.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
@@ -29,7 +30,9 @@ use crate::message::{Envelope, Message};
 use crate::node::{Node, Role};
 use crate::output::{DurableMark, Event, Output, Persist};
 use crate::quorum::is_majority;
-use crate::types::{Body, Entry, HardState, Index, NodeId, Payload, SnapshotMeta, Term};
+use crate::types::{
+    Body, Entry, HardState, Index, Membership, NodeId, Payload, SnapshotMeta, Term,
+};
 
 /// A rule that was broken.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -107,6 +110,8 @@ struct Watched {
     applied: Index,
     /// The term that it leads, and its last index.
     leads: Option<(Term, Index)>,
+    /// The membership that was in force.
+    membership: Membership,
     disk: Disk,
 }
 
@@ -182,6 +187,7 @@ impl<P: Payload + PartialEq> Checker<P> {
             commit: node.commit,
             applied: node.applied,
             leads: None,
+            membership: node.memberships.current().clone(),
             disk,
         };
         self.nodes.insert(id, seen);
@@ -274,6 +280,12 @@ impl<P: Payload + PartialEq> Checker<P> {
         }
         let moved = node.commit > seen.commit;
         let newly = node.is_leader() && seen.leads.is_none_or(|(led, _)| led != term);
+        let own = node.log.term_at(node.commit) == Some(term);
+        ensure(
+            own || newly || !moved || !node.is_leader(),
+            "a leader counts its own term",
+            || format!("leader {id} of term {term} committed {}, of an earlier term", node.commit),
+        )?;
         seen.hard = hard;
         seen.commit = node.commit;
         seen.leads = node.is_leader().then_some((term, last));
@@ -284,6 +296,11 @@ impl<P: Payload + PartialEq> Checker<P> {
             && moved
         {
             self.check_majority(node)?;
+        }
+        if let Some(seen) = self.nodes.get_mut(&id)
+            && seen.membership != *node.memberships.current()
+        {
+            seen.membership.clone_from(node.memberships.current());
         }
         Ok(())
     }
@@ -309,16 +326,24 @@ impl<P: Payload + PartialEq> Checker<P> {
         Ok(())
     }
 
-    /// What a leader takes for committed is on the disks of a majority.
+    /// What a leader takes for committed is on the disks of a majority: of the
+    /// membership now, or of the one before, if this turn also changed it.
     fn check_majority(&self, node: &Node<P>) -> Result<(), Violation> {
-        let (index, membership) = (node.commit, node.memberships.current());
+        let (index, now) = (node.commit, node.memberships.current());
         let term = node.log.term_at(index).unwrap_or(0);
         let holds = |id: &NodeId| self.nodes.get(id).is_some_and(|n| n.disk.holds(index, term));
-        let count = membership.voters().filter(holds).count();
+        let suffices = |membership: &Membership| {
+            is_majority(membership.voters().filter(holds).count(), membership.voter_count())
+        };
+        let before = self.nodes.get(&node.id()).map(|seen| &seen.membership);
         let rule = "a committed entry is on the disks of a majority";
-        ensure(is_majority(count, membership.voter_count()), rule, || {
+        ensure(suffices(now) || before.is_some_and(suffices), rule, || {
+            let holders: Vec<NodeId> = now.members.keys().copied().filter(|id| holds(id)).collect();
+            let voters: Vec<NodeId> = now.voters().collect();
             let id = node.id();
-            format!("{id} committed {index} of term {term}, on {count} disks of {membership:?}")
+            format!(
+                "{id} committed {index} of term {term}, on {holders:?} of the voters {voters:?}"
+            )
         })
     }
 
@@ -331,6 +356,16 @@ impl<P: Payload + PartialEq> Checker<P> {
         let first = persist.entries.first().map_or(persist.mark.index + 1, |entry| entry.index);
         let terms = persist.entries.iter().map(|entry| entry.term).collect();
         seen.disk.batches.push_back(Batch { mark: persist.mark, first, terms });
+        // The first entry of all carries the first membership.
+        let changes = persist.entries.iter().any(|entry| {
+            entry.index > 1
+                && entry.term == node.term()
+                && matches!(entry.body, Body::Membership(_))
+        });
+        let own = node.log.term_at(node.commit) == Some(node.term());
+        ensure(own || !changes || !node.is_leader(), "no change before an own commit", || {
+            format!("leader {id} of term {} changed the membership", node.term())
+        })?;
         let mut before = node.log.term_at(first - 1).unwrap_or(0);
         for Entry { index, term, body } in &persist.entries {
             let (known_before, known_body) =

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use crate::error::{ChangeError, ProposeError};
 use crate::message::Message;
 use crate::node::{Node, Role};
+use crate::planted::PlantedBug;
 use crate::progress::{Peer, Supply};
 use crate::quorum::reached;
 use crate::reads::Reads;
@@ -79,7 +80,9 @@ impl<P: Payload> Node<P> {
         // Without this, a change of an earlier leader could be in force
         // somewhere whose majority does not overlap with that of this change
         // (Ongaro, "bug in single-server membership changes", 2015).
-        if self.log.term_at(self.commit) != Some(self.ballot.term()) {
+        if self.log.term_at(self.commit) != Some(self.ballot.term())
+            && !self.config.has(PlantedBug::EarlyChange)
+        {
             return Err(ChangeError::NoCurrentTermCommit);
         }
         if self.memberships.index() > self.commit {
@@ -140,14 +143,16 @@ impl<P: Payload> Node<P> {
         let leave_at = self.now.saturating_add(2 * self.config.election_timeout_max_us);
         for peer in &mut leader.peers {
             let member = membership.members.get(&peer.id);
-            peer.voter = member.is_some_and(|member| member.suffrage == Suffrage::Voter);
+            peer.voter = member.is_some_and(|member| member.suffrage == Suffrage::Voter)
+                || (member.is_some() && self.config.has(PlantedBug::LearnerCounts));
             if member.is_none() && peer.leaving.is_none() {
                 peer.leaving = Some(leave_at);
             }
         }
         for (&id, member) in &membership.members {
             if id != self.config.id && leader.peer(id).is_none() {
-                let voter = member.suffrage == Suffrage::Voter;
+                let voter = member.suffrage == Suffrage::Voter
+                    || self.config.has(PlantedBug::LearnerCounts);
                 leader.peers.push(Peer::new(id, voter, self.log.last().index + 1, self.now));
             }
         }
@@ -335,7 +340,9 @@ impl<P: Payload> Node<P> {
         let own = self.own_vote(self.log.durable());
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(reached) = leader.majority(own, |peer| peer.matched) else { return };
-        if reached > self.commit && self.log.term_at(reached) == Some(self.ballot.term()) {
+        let own_term = self.log.term_at(reached) == Some(self.ballot.term())
+            || self.config.has(PlantedBug::CommitEarlierTerm);
+        if reached > self.commit && own_term {
             self.commit = reached;
         }
         let removed = !self.memberships.current().is_voter(self.config.id);

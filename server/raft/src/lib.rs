@@ -176,6 +176,7 @@ mod message;
 mod node;
 mod outbox;
 mod output;
+mod planted;
 mod progress;
 mod quorum;
 mod reads;
@@ -193,6 +194,8 @@ pub use error::{ChangeError, ProposeError, TransferError};
 pub use message::{Envelope, Message};
 pub use node::Node;
 pub use output::{DurableMark, Event, Fetch, Output, Persist, ReadReady, RoleKind, SnapshotTask};
+#[cfg(feature = "planted-bugs")]
+pub use planted::PlantedBug;
 pub use status::{PeerState, PeerStatus, Status};
 pub use types::{
     Body, Change, Entry, HardState, Index, Member, Membership, NodeId, Payload, SnapshotMeta,

@@ -11,6 +11,7 @@ use crate::log::{Log, Position};
 use crate::membership::Memberships;
 use crate::outbox::{Ballot, Outbox};
 use crate::output::{DurableMark, Event, RoleKind};
+use crate::planted::PlantedBug;
 use crate::rng::Rng;
 use crate::snapshot::Incoming;
 use crate::status::Status;
@@ -136,6 +137,9 @@ impl<P: Payload> Node<P> {
         self.advance(now);
         if !self.log.synced(&mark) {
             return;
+        }
+        if self.config.has(PlantedBug::AckByIndex) {
+            self.log.trust_index(mark.index);
         }
         let was_durable = self.ballot.is_durable();
         self.ballot.durable = mark.hard_state;

@@ -11,6 +11,7 @@ use crate::message::Message;
 use crate::node::{Node, Role};
 use crate::outbox::{Ballot, Outbox};
 use crate::output::ReadReady;
+use crate::planted::PlantedBug;
 use crate::types::{Index, NodeId, Payload, Time};
 
 /// Reads at a leader.
@@ -74,13 +75,14 @@ impl Reads {
 
     /// A majority has echoed `round`: none of them votes for anybody else
     /// until a minimum election timeout after it began, by their clocks.
-    fn extend_lease(&mut self, round: u64, config: &Config) {
+    fn extend_lease(&mut self, round: u64, config: &Config, now: Time) {
         let keep = 1000_u64.saturating_sub(config.lease_drift_permille);
         let length = config.election_timeout_min_us / 1000 * keep;
         while let Some(&(begun, at)) = self.begun.front()
             && begun <= round
         {
-            self.lease_until = self.lease_until.max(at.saturating_add(length));
+            let from = if config.has(PlantedBug::LeaseFromReply) { now } else { at };
+            self.lease_until = self.lease_until.max(from.saturating_add(length));
             self.begun.pop_front();
         }
     }
@@ -165,7 +167,8 @@ impl<P: Payload> Node<P> {
             let Role::Leader(leader) = &mut self.role else { return };
             let Leader { reads, peers, .. } = &mut **leader;
             core::mem::swap(&mut reads.confirming, &mut reads.waiting);
-            if reads.has_lease(&self.config, self.now) {
+            let unasked = self.config.has(PlantedBug::ReadWithoutRound);
+            if reads.has_lease(&self.config, self.now) || unasked {
                 self.serve_confirmed(self.commit);
                 return;
             }
@@ -189,7 +192,7 @@ impl<P: Payload> Node<P> {
         let Role::Leader(leader) = &mut self.role else { return };
         let own = own.then_some(leader.reads.round);
         let Some(confirmed) = leader.majority(own, |peer| peer.echoed) else { return };
-        leader.reads.extend_lease(confirmed, &self.config);
+        leader.reads.extend_lease(confirmed, &self.config, self.now);
         if let Some((round, index)) = leader.reads.open
             && round <= confirmed
         {

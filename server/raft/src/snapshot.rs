@@ -9,6 +9,7 @@ use crate::membership::Memberships;
 use crate::message::Message;
 use crate::node::{Node, Role};
 use crate::output::SnapshotTask;
+use crate::planted::PlantedBug;
 use crate::progress::{Sending, Supply, Wait};
 use crate::types::{Index, NodeId, Payload, SnapshotMeta, Time};
 
@@ -88,6 +89,9 @@ impl<P: Payload> Node<P> {
         if index > self.commit && self.log.term_at(index) != Some(meta.term) {
             return false;
         }
+        if self.config.has(PlantedBug::StaleSnapshot) {
+            return false;
+        }
         self.commit_to(index);
         self.incoming = None;
         if self.log.durable() >= index {
@@ -138,7 +142,7 @@ impl<P: Payload> Node<P> {
 
     fn install(&mut self, meta: SnapshotMeta) {
         self.incoming = None;
-        if meta.index <= self.applied {
+        if meta.index <= self.applied && !self.config.has(PlantedBug::StaleSnapshot) {
             return;
         }
         // A replica that installs does not campaign; this is for a driver

@@ -35,6 +35,7 @@
 mod apply;
 mod job;
 mod route;
+mod snapshot;
 mod stats;
 mod waiting;
 
@@ -49,13 +50,15 @@ use raft::{Envelope, Fetch, NodeId, Output, Persist, RoleKind, SnapshotTask, Tim
 use crate::command::Payload;
 use crate::keystore::Keystore;
 use job::Job;
+pub use snapshot::Chunk;
 pub use stats::{Facts, ServerStats};
 use waiting::{Forwards, Proposed, ReadGroup};
 
 /// How long a deposed leader may take to answer what was forwarded to it.
 const DEPOSED_LEADER_GRACE_US: Time = 100_000;
 
-type Node = raft::Node<Payload>;
+/// The core, with this server's commands.
+pub type Node = raft::Node<Payload>;
 
 /// What time it is, as the shell sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -149,6 +152,7 @@ impl Driver {
     /// node was restored from.
     pub fn new(node: Node, keystore: Keystore, facts: Facts) -> Self {
         let clock_ms = keystore.clock_ms();
+        let forwards = Forwards::of_life(facts.started_ms);
         Driver {
             node,
             keystore,
@@ -162,7 +166,7 @@ impl Driver {
             reading: Vec::new(),
             read_groups: VecDeque::new(),
             next_read: 1,
-            forwards: Forwards::default(),
+            forwards,
             parked: VecDeque::new(),
             parked_bytes: 0,
             unpark: false,
@@ -240,6 +244,14 @@ impl Driver {
         self.node.change(now.mono_us, change).map(|_| ())
     }
 
+    /// Hands leadership over, to the voter that is furthest along by default.
+    ///
+    /// # Errors
+    /// The core's reason.
+    pub fn transfer(&mut self, now: Now, to: Option<NodeId>) -> Result<(), raft::TransferError> {
+        self.node.transfer(now.mono_us, to)
+    }
+
     /// Stops taking requests; a leader hands over first.
     pub fn begin_stop(&mut self, now: Now) {
         self.stopping = true;
@@ -255,7 +267,8 @@ impl Driver {
 
     /// Whether a stopping server has nothing left to wait for.
     pub fn is_idle(&self) -> bool {
-        !self.node.is_leader()
+        let hands_over = self.node.is_leader() && self.node.membership().voters().count() > 1;
+        !hands_over
             && self.proposed.is_empty()
             && self.read_groups.is_empty()
             && self.forwards.is_empty()
@@ -277,14 +290,29 @@ impl Driver {
 
     /// Collects what the inputs of this turn led to.
     pub fn flush(&mut self, now: Now, actions: &mut Actions) {
+        self.flush_watched(now, actions, |_, _| {});
+    }
+
+    /// As [`Driver::flush`]; `watch` sees the core and what it produced, for
+    /// whoever checks its invariants.
+    pub fn flush_watched(
+        &mut self,
+        now: Now,
+        actions: &mut Actions,
+        watch: impl FnOnce(&Node, &Output<Payload>),
+    ) {
         if std::mem::take(&mut self.unpark) {
             self.route_parked(now);
         }
         self.ask_read_index(now);
+        // A batch that the disk has not taken yet stays in its place: the core
+        // adds to it, and holds back what must not overtake it.
+        self.output.persist = actions.persist.take();
         self.node.take_output(now.mono_us, &mut self.output);
+        watch(&self.node, &self.output);
         let output = &mut self.output;
         actions.send.append(&mut output.send);
-        merge_persist(&mut actions.persist, output.persist.take());
+        actions.persist = output.persist.take();
         actions.fetch.append(&mut output.fetch);
         actions.snapshots.append(&mut output.snapshots);
         self.committed.extend(output.committed.drain(..));
@@ -342,11 +370,6 @@ impl Driver {
         &self.node
     }
 
-    /// A checkpoint up to `index` is on disk.
-    pub fn checkpointed(&mut self, index: raft::Index) {
-        self.node.checkpointed(index);
-    }
-
     /// Whether this server leads.
     pub fn is_leader(&self) -> bool {
         self.node.is_leader()
@@ -368,20 +391,5 @@ impl Driver {
     pub fn member_info(&self, id: NodeId) -> Option<MemberInfo> {
         let member = self.node.membership().members.get(&id)?;
         serde_json::from_slice(&member.info).ok()
-    }
-}
-
-/// Adds `more` behind `batch`: both go to the disk in one write.
-pub fn merge_persist(batch: &mut Option<Persist<Payload>>, more: Option<Persist<Payload>>) {
-    match (batch.as_mut(), more) {
-        (_, None) => {}
-        (None, more) => *batch = more,
-        (Some(batch), Some(mut more)) => {
-            if more.hard_state.is_some() {
-                batch.hard_state = more.hard_state;
-            }
-            batch.entries.append(&mut more.entries);
-            batch.mark = more.mark;
-        }
     }
 }

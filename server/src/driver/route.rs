@@ -53,7 +53,10 @@ impl Driver {
             }
         }
         if let Some((first, last, term)) = range {
-            self.proposed.push_back(Proposed { first, last, term, job: Some(job) });
+            // Not always the last: batches of an earlier term, whose entries
+            // were dropped here but may yet be committed, can lie behind it.
+            let at = self.proposed.partition_point(|waiting| waiting.first < first);
+            self.proposed.insert(at, Proposed { first, last, term, job: Some(job) });
         }
     }
 

@@ -53,7 +53,7 @@ impl Driver {
             last_index: status.last_index,
             commit_index: status.commit,
             applied_index: self.keystore.applied(),
-            members: self.committed_members(status.commit),
+            members: self.committed_members(),
             keys: self.keystore.len(),
             memory_bytes: self.keystore.memory_bytes(),
             uptime_secs,
@@ -72,8 +72,10 @@ impl Driver {
 
     /// The committed membership: what load balancers may act on. A change
     /// that is not committed yet can be lost with its leader.
-    fn committed_members(&self, commit: raft::Index) -> Vec<MemberRecord> {
-        self.node.snapshot_meta(commit).map_or_else(Vec::new, |meta| records(&meta.membership))
+    pub fn committed_members(&self) -> Vec<MemberRecord> {
+        self.node
+            .snapshot_meta(self.node.commit())
+            .map_or_else(Vec::new, |meta| records(&meta.membership))
     }
 
     /// `get-servers`: the leader, then the others; nobody without a leader.

@@ -28,13 +28,19 @@ pub(super) struct ReadGroup {
 }
 
 /// Batches that the leader executes for this server.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Forwards {
     next: u64,
     waiting: BTreeMap<u64, (NodeId, Job)>,
 }
 
 impl Forwards {
+    /// Numbers of this life of the server. They differ from those of its
+    /// earlier lives, whose late answers must not be taken for new ones.
+    pub(super) fn of_life(started_ms: u64) -> Self {
+        Forwards { next: started_ms << 20, waiting: BTreeMap::new() }
+    }
+
     pub(super) fn insert(&mut self, to: NodeId, job: Job) -> u64 {
         self.next += 1;
         self.waiting.insert(self.next, (to, job));

@@ -41,8 +41,8 @@ use std::path::{Path, PathBuf};
 use crate::log_file::REJOIN;
 
 pub use raft::SnapshotMeta as CheckpointMeta;
-pub use read::{load, read};
-pub use write::{Written, write};
+pub use read::{load, read, read_from};
+pub use write::{Written, write, write_to};
 
 #[cfg(doc)]
 use crate::keystore::Frozen;

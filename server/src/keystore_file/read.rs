@@ -41,6 +41,19 @@ pub fn load(path: &Path) -> Result<Option<(Keystore, CheckpointMeta)>, KeystoreF
         Err(error) => return Err(KeystoreFileError::io(path, error)),
     };
     let size = file.metadata().map_err(|error| KeystoreFileError::io(path, error))?.len();
+    read_from(path, file, size).map(Some)
+}
+
+/// Reads a checkpoint of `size` bytes from `file`, whatever that is; `path`
+/// is only its name, for errors.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_from<R: Read>(
+    path: &Path,
+    file: R,
+    size: u64,
+) -> Result<(Keystore, CheckpointMeta), KeystoreFileError> {
     let mut blocks = Blocks { path, file, size, at: 0, crc: 0, blocks: 0, buffer: Vec::new() };
     blocks.header()?;
 
@@ -72,7 +85,7 @@ pub fn load(path: &Path) -> Result<Option<(Keystore, CheckpointMeta)>, KeystoreF
     if keystore.position() != position {
         return Err(blocks.damaged("the items are not those that the first block promises"));
     }
-    Ok(Some((keystore, meta)))
+    Ok((keystore, meta))
 }
 
 fn take_position(mut body: Bytes) -> Option<(Position, CheckpointMeta)> {
@@ -116,9 +129,9 @@ fn restore(keystore: &mut Keystore, mut body: &[u8]) -> Result<(), &'static str>
 }
 
 /// The blocks of a file, each checked before it is looked into.
-struct Blocks<'a> {
+struct Blocks<'a, R> {
     path: &'a Path,
-    file: File,
+    file: R,
     size: u64,
     /// Bytes read.
     at: u64,
@@ -129,7 +142,7 @@ struct Blocks<'a> {
     buffer: Vec<u8>,
 }
 
-impl Blocks<'_> {
+impl<R: Read> Blocks<'_, R> {
     fn header(&mut self) -> Result<(), KeystoreFileError> {
         let mut header = [0; HEADER_BYTES];
         self.read(&mut header)?;

@@ -32,12 +32,10 @@ pub struct Written {
 /// # Errors
 /// Those of the file system; the old checkpoint is untouched then.
 pub fn write(path: &Path, frozen: &Frozen, meta: &CheckpointMeta) -> io::Result<Written> {
-    if meta.index != frozen.applied() {
-        let what = format!("a checkpoint at {} of a keystore at {}", meta.index, frozen.applied());
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-    }
     let side = side_path(path);
-    let result = stream(&side, frozen, meta).and_then(|written| {
+    let result = File::create(&side).and_then(|file| {
+        let (file, written) = write_to(file, frozen, meta)?;
+        file.sync_all()?;
         fs::rename(&side, path)?;
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
         sync_dir(dir.unwrap_or(Path::new(".")))?;
@@ -51,8 +49,21 @@ pub fn write(path: &Path, frozen: &Frozen, meta: &CheckpointMeta) -> io::Result<
     result
 }
 
-fn stream(side: &Path, frozen: &Frozen, meta: &CheckpointMeta) -> io::Result<Written> {
-    let mut out = Blocks { file: File::create(side)?, bytes: 0, blocks: 0, crc: 0 };
+/// Writes `frozen` in the format of the keystore-file to `file`, whatever that
+/// is, and gives it back. `meta.index` must be `frozen.applied()`.
+///
+/// # Errors
+/// Those of `file`.
+pub fn write_to<W: Write>(
+    file: W,
+    frozen: &Frozen,
+    meta: &CheckpointMeta,
+) -> io::Result<(W, Written)> {
+    if meta.index != frozen.applied() {
+        let what = format!("a checkpoint at {} of a keystore at {}", meta.index, frozen.applied());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
+    let mut out = Blocks { file, bytes: 0, blocks: 0, crc: 0 };
     let mut header = Vec::with_capacity(super::HEADER_BYTES);
     header.put_slice(MAGIC);
     header.put_u32_le(VERSION);
@@ -85,8 +96,8 @@ fn stream(side: &Path, frozen: &Frozen, meta: &CheckpointMeta) -> io::Result<Wri
     block.put_u64_le(items);
     block.put_u32_le(out.crc);
     out.block(FOOTER, &mut block)?;
-    out.file.sync_all()?;
-    Ok(Written { bytes: out.bytes, items })
+    let written = Written { bytes: out.bytes, items };
+    Ok((out.file, written))
 }
 
 fn put_item(block: &mut Vec<u8>, item: ItemView<'_>) {
@@ -100,15 +111,15 @@ fn put_item(block: &mut Vec<u8>, item: ItemView<'_>) {
     block.put_slice(item.value);
 }
 
-struct Blocks {
-    file: File,
+struct Blocks<W> {
+    file: W,
     bytes: u64,
     blocks: u64,
     /// Of everything written.
     crc: u32,
 }
 
-impl Blocks {
+impl<W: Write> Blocks<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.crc = crc32c::crc32c_append(self.crc, bytes);
         self.bytes += bytes.len() as u64;

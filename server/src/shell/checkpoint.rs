@@ -76,6 +76,11 @@ impl Checkpoints {
 /// What a checkpoint of the keystore as it is now stands for.
 fn meta(driver: &Driver) -> Option<CheckpointMeta> {
     let index = driver.keystore().applied();
+    // A leader applies what a majority has, perhaps before its own disk does.
+    // A checkpoint ahead of its log would leave a hole between the two.
+    if driver.node().status().durable < index {
+        return None;
+    }
     let snapshot = driver.node().snapshot_meta(index)?;
     Some(CheckpointMeta { index, term: snapshot.term, membership: snapshot.membership })
 }

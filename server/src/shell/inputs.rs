@@ -140,14 +140,15 @@ impl Member {
 
     /// Admits a fresh server as a learner; idempotent by its folder.
     fn admit(&mut self, now: Now, info: &MemberInfo) -> Result<ServerId, String> {
-        let members = self.driver.members();
+        let members = self.driver.committed_members();
         if let Some(known) = members.iter().find(|member| member.info.folder == info.folder) {
             return Ok(known.id);
         }
-        let id = ServerId(self.driver.node().membership().next_id);
-        self.driver
-            .change(now, raft::Change::AddLearner { info: info_bytes(info) })
-            .map(|()| id)
-            .map_err(|error| error.to_string())
+        // Its id is told once the change is committed: until then it may be
+        // lost with this leader, and the id be given to somebody else.
+        match self.driver.change(now, raft::Change::AddLearner { info: info_bytes(info) }) {
+            Ok(()) => Err("its admission is being committed".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
     }
 }

@@ -38,10 +38,13 @@ pub(crate) struct LogWriter {
     average: Duration,
     bytes: u64,
     noted_commit: Index,
+    /// Last index that is in the log-file.
+    last: Index,
 }
 
 impl LogWriter {
     pub(crate) fn start(log: LogFile, inbox: Arc<Inbox>) -> std::io::Result<Self> {
+        let last = log.last_index();
         let log = Arc::new(Mutex::new(log));
         let (work, queue) = mpsc::channel();
         let thread_log = Arc::clone(&log);
@@ -56,6 +59,7 @@ impl LogWriter {
             average: Duration::ZERO,
             bytes: 0,
             noted_commit: 0,
+            last,
         })
     }
 
@@ -76,7 +80,7 @@ impl LogWriter {
         commit: Index,
     ) -> Result<DurableMark, LogError> {
         debug_assert!(!self.busy);
-        self.count(persist, commit);
+        let commit = self.count(persist, commit);
         let started = Instant::now();
         write(&self.log, persist, commit)?;
         self.note_duration(started.elapsed());
@@ -87,7 +91,7 @@ impl LogWriter {
     pub(crate) fn write_in_thread(&mut self, persist: Persist<Payload>, commit: Index) {
         debug_assert!(!self.busy);
         self.busy = true;
-        self.count(&persist, commit);
+        let commit = self.count(&persist, commit);
         // The thread only ends after the sender does.
         let _ = self.work.send(Work { persist, commit });
     }
@@ -101,6 +105,7 @@ impl LogWriter {
     /// Tells the printers how far the log is committed, when there is nothing
     /// else to write. Not synced: it is only a hint.
     pub(crate) fn note_commit(&mut self, commit: Index) -> Result<(), LogError> {
+        let commit = commit.min(self.last);
         if self.busy || commit <= self.noted_commit {
             return Ok(());
         }
@@ -117,9 +122,14 @@ impl LogWriter {
         self.bytes = 0;
     }
 
-    fn count(&mut self, persist: &Persist<Payload>, commit: Index) {
-        self.noted_commit = self.noted_commit.max(commit);
+    /// Notes what is about to be written; the commit mark to write with it. A
+    /// leader may know more to be committed than its own log-file holds yet,
+    /// and a mark must not promise what is not there.
+    fn count(&mut self, persist: &Persist<Payload>, commit: Index) -> Index {
+        self.last = persist.mark.index;
+        self.noted_commit = self.noted_commit.max(commit.min(self.last));
         self.bytes += persist.entries.iter().map(entry_bytes).sum::<u64>();
+        self.noted_commit
     }
 
     fn note_duration(&mut self, took: Duration) {

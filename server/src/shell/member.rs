@@ -187,6 +187,10 @@ impl Member {
             // A lost link tells the peer as much.
             self.transport.request(refused.from, |out| wire::encode_refusal(refused.number, out));
         }
+        for task in self.actions.snapshots.drain(..) {
+            // No log is compacted yet, so no peer can need one.
+            tracing::error!(?task, "snapshots are not transferred by this version");
+        }
         for fetch in std::mem::take(&mut self.actions.fetch) {
             self.fetch(fetch);
         }

@@ -213,7 +213,12 @@ fn identify(
         Some(known) => {
             Identity { folder: known.folder, cluster: known.cluster, server: known.server, ..fresh }
         }
-        None => fresh,
+        // The other servers of a fixed cluster expect the folder id that they
+        // all derive from the configuration.
+        None => match &config.fixed {
+            Some(fixed) => Identity { folder: fixed.own_folder().unwrap_or(fresh.folder), ..fresh },
+            None => fresh,
+        },
     };
     let info = MemberInfo { folder: identity.folder, name: config.name.clone(), peer, client };
     folder.save(identity)?;

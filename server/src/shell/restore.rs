@@ -71,7 +71,7 @@ pub(super) fn open(shell: &Shell, id: ServerId) -> anyhow::Result<Disk> {
             path.display()
         )
     })?;
-    let (log, recovered) =
+    let (mut log, recovered) =
         LogFile::open(&shell.config.log_file, LogOptions::default(), meta.index)?;
     anyhow::ensure!(
         !recovered.fresh,
@@ -87,6 +87,7 @@ pub(super) fn open(shell: &Shell, id: ServerId) -> anyhow::Result<Disk> {
             "a torn write at the end of the log was cut; nothing of it was acknowledged"
         );
     }
+    let checkpoint = meta.index;
     let replayed = recovered.entries.len() as u64;
     tracing::info!(
         checkpoint = meta.index,
@@ -96,8 +97,7 @@ pub(super) fn open(shell: &Shell, id: ServerId) -> anyhow::Result<Disk> {
         term = recovered.hard_state.term,
         "disk read"
     );
-    let checkpoint = meta.index;
-    let restored = Restored {
+    let mut restored = Restored {
         hard_state: recovered.hard_state,
         snapshot: SnapshotMeta { index: meta.index, term: meta.term, membership: meta.membership },
         runs: recovered.runs,
@@ -105,6 +105,11 @@ pub(super) fn open(shell: &Shell, id: ServerId) -> anyhow::Result<Disk> {
         entries: recovered.entries,
         commit: recovered.commit,
     };
+    if restored.discard_unconnected() {
+        tracing::warn!(checkpoint, "the log-file does not reach the checkpoint: begun anew");
+        log.reset(checkpoint)?;
+        log.sync()?;
+    }
     let node = raft::Node::new(shell.now().mono_us, raft_config(shell, id), restored);
     Ok(Disk { node, keystore, log, replayed, checkpoint })
 }

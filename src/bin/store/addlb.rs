@@ -1,5 +1,6 @@
 //! `store addlb`: a load balancer, as a background process or here.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use common::limits::DEFAULT_MAX_CONNECTIONS;
@@ -24,8 +25,8 @@ const START: Duration = Duration::from_secs(10);
 /// What a load balancer is started with: asked for, recorded, or default.
 #[derive(Debug)]
 struct Plan {
-    client: (std::net::IpAddr, Port),
-    server: (std::net::IpAddr, Port),
+    client: (IpAddr, Port),
+    server: (IpAddr, Port),
     expect: u16,
 }
 
@@ -77,31 +78,28 @@ pub(crate) fn run(args: &AddLbArgs) -> Outcome {
     );
     let mut process = start(args, &home)?;
     say!("Starting Load Balancer with pid[{}]", process.pid());
-    let settings = wait(&mut process)?;
+    let (client, server) = wait(&mut process)?;
     say!(
-        "{} serves clients at {} and servers at {}; {} fresh servers make a cluster.",
+        "{} serves clients at {client} and servers at {server}; {} fresh servers make a cluster.",
         args.name,
-        settings.client,
-        settings.server,
         plan.expect
     );
-    if !settings.client.ip().is_loopback() {
-        say!("Warning: anyone who reaches {} can read and write everything.", settings.client);
+    if !client.ip().is_loopback() {
+        say!("Warning: anyone who reaches {client} can read and write everything.");
     }
     say!("Add a server with `store addsrv`, see the cluster with `store status`.");
     Ok(())
 }
 
-fn shown((ip, port): (std::net::IpAddr, Port)) -> String {
+fn shown((ip, port): (IpAddr, Port)) -> String {
     let (Port::Exactly(port) | Port::From(port)) = port;
-    std::net::SocketAddr::new(ip, port).to_string()
+    SocketAddr::new(ip, port).to_string()
 }
 
 /// Starts the background process.
 pub(crate) fn start(args: &AddLbArgs, home: &Home) -> Outcome<Background> {
     // Made by the command, so that it exists before the first server asks.
-    ClusterKey::load_or_create(&home.key_file())
-        .map_err(|error| Failure::refused(format!("cannot have a cluster key: {error:#}")))?;
+    cluster_key(home)?;
     background::start(&home.node(&args.name), args.background_line(home.dir()))
 }
 
@@ -112,13 +110,13 @@ fn cluster_key(home: &Home) -> Outcome {
     }
 }
 
-/// Waits until it serves.
-pub(crate) fn wait(process: &mut Background) -> Outcome<LbSettings> {
+/// Waits until it serves; its addresses for clients and for servers.
+pub(crate) fn wait(process: &mut Background) -> Outcome<(SocketAddr, SocketAddr)> {
     let until = Instant::now() + START;
     loop {
         match process.next(until)? {
             Some(Announcement::LoadBalancer { client, server }) => {
-                return Ok(LbSettings { client, server, expect: 0 });
+                return Ok((client, server));
             }
             Some(_) => {}
             None => {
@@ -137,8 +135,7 @@ pub(crate) fn wait(process: &mut Background) -> Outcome<LbSettings> {
 fn foreground(args: &AddLbArgs, home: &Home, node: &Node, announcer: Announcer) -> Outcome {
     serve::claim(node)?;
     let plan = plan(args, node)?;
-    ClusterKey::load_or_create(&home.key_file())
-        .map_err(|error| Failure::refused(format!("cannot have a cluster key: {error:#}")))?;
+    cluster_key(home)?;
     let sockets = Sockets {
         client: sockets::bind_clients(plan.client.0, plan.client.1, CLIENT_OPTIONS)?,
         server: sockets::bind_servers(plan.server.0, plan.server.1, SERVER_OPTIONS)?,

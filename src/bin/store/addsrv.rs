@@ -196,6 +196,8 @@ pub(crate) fn wait_serving(process: &mut Background) -> Outcome<(SocketAddr, Soc
 /// How far the registration got.
 #[derive(Debug, Default)]
 struct Standing {
+    /// The load balancer that may found a cluster: what it says counts.
+    founder: Option<SocketAddr>,
     registered: Option<(SocketAddr, Option<String>)>,
     member: Option<(ServerId, Role)>,
     refused: Option<String>,
@@ -204,14 +206,16 @@ struct Standing {
 impl Standing {
     /// Listens to the process until it is registered and has a role, waits
     /// for something that only others can bring, or takes too long.
-    fn listen(process: &mut Background) -> Outcome<Self> {
-        let mut standing = Standing::default();
+    fn listen(process: &mut Background, founder: SocketAddr) -> Outcome<Self> {
+        let mut standing = Standing { founder: Some(founder), ..Standing::default() };
         let mut until = Instant::now() + REGISTRATION;
         while !standing.settled() {
             match process.next(until)? {
                 Some(Announcement::Server { progress }) => match progress {
                     Progress::Registered { lb, waiting_for } => {
-                        standing.registered = Some((lb, waiting_for));
+                        if lb == founder || standing.registered.is_none() {
+                            standing.registered = Some((lb, waiting_for));
+                        }
                         until = Instant::now() + ROLE;
                     }
                     Progress::Member { id, role, .. } => standing.member = Some((id, role)),
@@ -225,8 +229,17 @@ impl Standing {
         Ok(standing)
     }
 
+    /// Nothing goes on until somebody adds servers; everything else that a
+    /// server waits for comes by itself, and soon.
+    fn waits_for_servers(&self) -> bool {
+        matches!(
+            &self.registered,
+            Some((lb, Some(what))) if Some(*lb) == self.founder && what.contains("more server")
+        )
+    }
+
     fn settled(&self) -> bool {
-        let waits = matches!(&self.registered, Some((_, Some(_))));
+        let waits = self.waits_for_servers();
         let complete = self.registered.is_some() && self.member.is_some();
         waits || complete || self.refused.is_some()
     }
@@ -234,7 +247,8 @@ impl Standing {
 
 /// Says how the registration went.
 fn report(mut process: Background, plan: &Plan) -> Outcome {
-    let standing = Standing::listen(&mut process)?;
+    let standing = Standing::listen(&mut process, plan.lbs[0])?;
+    let more_servers = standing.waits_for_servers();
     let name = process.node.name.clone();
     match (standing.registered, standing.member) {
         (Some((lb, _)), Some((id, role))) => {
@@ -243,7 +257,9 @@ fn report(mut process: Background, plan: &Plan) -> Outcome {
         }
         (Some((lb, Some(waiting_for))), None) => {
             say!("{name} is registered with {lb} and waits for {waiting_for}.");
-            say!("Add a server with `store addsrv`.");
+            if more_servers {
+                say!("Add a server with `store addsrv`.");
+            }
             Ok(())
         }
         (Some((lb, None)), None) => {

@@ -32,7 +32,7 @@ pub(crate) fn run(args: &UpArgs) -> Outcome {
     let lock = home.lock_commands()?;
     let names = server_names(args, &home)?;
     let mut rows = Vec::new();
-    let lb = load_balancer(args, &home, names.len(), &mut rows)?;
+    let lb = load_balancers(args, &home, names.len(), &mut rows)?;
     let (mut processes, waiting) = servers(args, &home, &lb, &names, &mut rows)?;
     drop(lock);
     let header = ["NODE", "PID", "CLIENTS", "SERVERS", ""];
@@ -76,51 +76,90 @@ fn row(name: &str, pid: u32, client: SocketAddr, peer: SocketAddr, what: &str) -
     vec![name.into(), pid.to_string(), client.to_string(), peer.to_string(), what.into()]
 }
 
-/// Finds the load balancer running or starts it.
-fn load_balancer(
+/// Finds the load balancers running or starts them; the first is the one that
+/// new servers register with.
+fn load_balancers(
     args: &UpArgs,
     home: &Home,
     servers: usize,
     rows: &mut Vec<Vec<String>>,
 ) -> Outcome<LbSettings> {
-    let mut known = home.load_balancers()?;
-    let name = known.first().map_or("lb-1".to_owned(), |(node, _)| node.name.clone());
-    let node = home.node(&name);
-    if let Some(pid) = node.running() {
-        if known.is_empty() {
-            return Err(Failure::refused(format!(
-                "{name} (pid {pid}) is just starting: try again"
-            )));
+    let known = home.load_balancers()?;
+    let Some(((first, settings), others)) = known.split_first() else {
+        let asked = AddLbArgs {
+            cport: args.cport,
+            sport: args.sport,
+            expect: Some(servers as u16),
+            ..lb_args(args, "lb-1")
+        };
+        return start_lb(&asked, home, servers, rows);
+    };
+    let settings = match first.running() {
+        Some(pid) => {
+            stays_where_it_is(args, &first.name, pid, settings)?;
+            rows.push(row(&first.name, pid, settings.client, settings.server, "runs already"));
+            settings.clone()
         }
-        let (_, settings) = known.swap_remove(0);
-        let asked = [
-            (args.cport, settings.client.port(), "--cport"),
-            (args.sport, settings.server.port(), "--sport"),
-        ];
-        for (asked, is, option) in asked {
-            if asked.is_some_and(|asked| asked != is && asked != 0) {
-                return Err(Failure::usage(format!(
-                    "{name} already runs with {option} {is} (pid {pid}): \
-                     stop it first with `store stop {name}` to move it"
-                )));
+        None => {
+            let asked =
+                AddLbArgs { cport: args.cport, sport: args.sport, ..lb_args(args, &first.name) };
+            start_lb(&asked, home, servers, rows)?
+        }
+    };
+    for (node, settings) in others {
+        match node.running() {
+            Some(pid) => {
+                rows.push(row(&node.name, pid, settings.client, settings.server, "runs already"));
+            }
+            None => {
+                start_lb(&lb_args(args, &node.name), home, servers, rows)?;
             }
         }
-        rows.push(row(&name, pid, settings.client, settings.server, "runs already"));
-        return Ok(settings);
     }
-    let lb = AddLbArgs {
-        cip: None,
-        cport: args.cport,
-        sip: None,
-        sport: args.sport,
-        expect: known.is_empty().then_some(servers as u16),
-        name: name.clone(),
-        node: node_args(args),
-    };
-    let mut process = addlb::start(&lb, home)?;
-    let settings = addlb::wait(&mut process)?;
-    rows.push(row(&name, process.pid(), settings.client, settings.server, "started"));
     Ok(settings)
+}
+
+/// As the folder has it recorded, or the defaults.
+fn lb_args(args: &UpArgs, name: &str) -> AddLbArgs {
+    AddLbArgs {
+        cip: None,
+        cport: None,
+        sip: None,
+        sport: None,
+        expect: None,
+        name: name.to_owned(),
+        node: node_args(args),
+    }
+}
+
+fn start_lb(
+    asked: &AddLbArgs,
+    home: &Home,
+    servers: usize,
+    rows: &mut Vec<Vec<String>>,
+) -> Outcome<LbSettings> {
+    let what = if asked.expect.is_some() { "started" } else { "restarted" };
+    let mut process = addlb::start(asked, home)?;
+    let (client, server) = addlb::wait(&mut process)?;
+    rows.push(row(&asked.name, process.pid(), client, server, what));
+    Ok(LbSettings { client, server, expect: servers as u16 })
+}
+
+/// A running load balancer does not move to ports that are asked for now.
+fn stays_where_it_is(args: &UpArgs, name: &str, pid: u32, settings: &LbSettings) -> Outcome {
+    let asked = [
+        (args.cport, settings.client.port(), "--cport"),
+        (args.sport, settings.server.port(), "--sport"),
+    ];
+    for (asked, is, option) in asked {
+        if asked.is_some_and(|asked| asked != is && asked != 0) {
+            return Err(Failure::usage(format!(
+                "{name} already runs with {option} {is} (pid {pid}): \
+                 stop it first with `store stop {name}` to move it"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Processes that were started, and all servers with their client addresses.

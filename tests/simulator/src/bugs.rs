@@ -1,0 +1,84 @@
+//! Famous bugs, planted one at a time, to show that the simulator finds them.
+
+use raft::{Config, PlantedBug};
+
+/// A bug that can be planted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bug {
+    /// The disk is believed before it is done.
+    AckBeforeSync,
+    /// Term and vote are lost in a crash, though they were synced.
+    VoteNotSynced,
+    /// One in the core.
+    Core(PlantedBug),
+}
+
+/// Every bug, with the name that it has on the command line.
+pub const BUGS: [(&str, Bug, &str); 11] = [
+    (
+        "commit-earlier-term",
+        Bug::Core(PlantedBug::CommitEarlierTerm),
+        "a leader commits entries of earlier terms by counting replicas (paper, figure 8)",
+    ),
+    ("vote-not-synced", Bug::VoteNotSynced, "term and vote do not survive a crash"),
+    ("ack-before-sync", Bug::AckBeforeSync, "appends are acknowledged before fsync is done"),
+    (
+        "ack-by-index",
+        Bug::Core(PlantedBug::AckByIndex),
+        "what is durable is known by index alone, not by index and term",
+    ),
+    (
+        "early-change",
+        Bug::Core(PlantedBug::EarlyChange),
+        "a membership change before an entry of the current term is committed",
+    ),
+    (
+        "truncate-always",
+        Bug::Core(PlantedBug::TruncateAlways),
+        "every append truncates the log behind it, though nothing conflicts",
+    ),
+    (
+        "stale-snapshot",
+        Bug::Core(PlantedBug::StaleSnapshot),
+        "a snapshot is installed though the state is newer",
+    ),
+    (
+        "lease-from-reply",
+        Bug::Core(PlantedBug::LeaseFromReply),
+        "a lease counts from when the answers came, which a pause delays",
+    ),
+    (
+        "read-without-round",
+        Bug::Core(PlantedBug::ReadWithoutRound),
+        "a leader serves reads without asking whether it still leads",
+    ),
+    (
+        "learner-counts",
+        Bug::Core(PlantedBug::LearnerCounts),
+        "learners count in commits and read rounds",
+    ),
+    (
+        "removed-disrupts",
+        Bug::Core(PlantedBug::NoPreVote),
+        "no pre-vote and no stickiness: a removed server deposes leader after leader",
+    ),
+];
+
+impl Bug {
+    /// The bug of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        BUGS.iter().find(|(known, ..)| *known == name).map(|(_, bug, _)| *bug)
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        BUGS.iter().find(|(_, bug, _)| *bug == self).map_or("", |(name, ..)| name)
+    }
+
+    /// Plants it in the settings of a core, if it lives there.
+    pub(crate) fn plant(self, config: &mut Config) {
+        if let Bug::Core(bug) = self {
+            config.planted = Some(bug);
+        }
+    }
+}

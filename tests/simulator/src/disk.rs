@@ -1,0 +1,221 @@
+//! A host's disk, at the level of what recovery finds on it: the write-ahead
+//! stream in batches, and the newest checkpoint.
+
+use std::collections::VecDeque;
+use std::path::Path;
+
+use raft::{
+    Body, Entry, HardState, Index, Membership, NodeId, Persist, Restored, SnapshotMeta, Term,
+};
+use server::command::Payload;
+use server::driver::Chunk;
+use server::keystore::{Keystore, KeystoreLimits};
+use server::keystore_file;
+
+use crate::rng::Rng;
+
+/// Name of a checkpoint in errors.
+const CHECKPOINT: &str = "keystore-file";
+
+/// What survives a crash, and what may not.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    /// Who the folder belongs to; `None` on a fresh host.
+    pub(crate) id: Option<NodeId>,
+    hard_state: HardState,
+    /// Entries that are durable; the first has index `base + 1`.
+    base: Index,
+    entries: Vec<Entry<Payload>>,
+    commit: Index,
+    /// Written, not synced yet.
+    waiting: VecDeque<(Persist<Payload>, Index)>,
+    meta: SnapshotMeta,
+    /// The bytes of the keystore-file; empty: no checkpoint but the first
+    /// membership.
+    checkpoint: Vec<u8>,
+    /// Damaged: the next start notices.
+    pub(crate) rotten: bool,
+    /// Planted: term and vote are not synced with the rest.
+    forgets_votes: bool,
+}
+
+impl Disk {
+    /// An empty folder.
+    pub(crate) fn empty(forgets_votes: bool) -> Self {
+        Disk {
+            forgets_votes,
+            id: None,
+            hard_state: HardState::default(),
+            base: 0,
+            entries: Vec::new(),
+            commit: 0,
+            waiting: VecDeque::new(),
+            meta: SnapshotMeta::default(),
+            checkpoint: Vec::new(),
+            rotten: false,
+        }
+    }
+
+    /// The folder is now that of a member.
+    pub(crate) fn adopt(&mut self, id: NodeId, membership: Membership) {
+        self.id = Some(id);
+        self.meta.membership = membership;
+    }
+
+    /// Writes a batch; [`Disk::synced`] makes it durable.
+    pub(crate) fn write(&mut self, persist: Persist<Payload>, commit: Index) {
+        self.waiting.push_back((persist, commit));
+    }
+
+    /// The oldest batch that waits is durable: its mark.
+    pub(crate) fn synced(&mut self) -> Option<raft::DurableMark> {
+        let (persist, commit) = self.waiting.pop_front()?;
+        let records = persist.entries.len() + 1;
+        self.store(&persist, records);
+        self.commit = self.commit.max(commit);
+        Some(persist.mark)
+    }
+
+    /// Makes the first `records` records of a batch durable; the first is the
+    /// hard state.
+    fn store(&mut self, persist: &Persist<Payload>, records: usize) {
+        if records > 0
+            && let Some(hard_state) = persist.hard_state
+            && !self.forgets_votes
+        {
+            self.hard_state = hard_state;
+        }
+        for entry in persist.entries.iter().take(records.saturating_sub(1)) {
+            let at = (entry.index - self.base - 1) as usize;
+            self.entries.truncate(at);
+            self.entries.push(entry.clone());
+        }
+    }
+
+    /// The host crashed. Of the first batch that was not synced any records
+    /// from the front may have arrived, the last one torn; what lies behind a
+    /// torn record is cut by recovery, so nothing more can count.
+    pub(crate) fn crash(&mut self, rng: &mut Rng) -> usize {
+        let lost = self.waiting.len();
+        if let Some((persist, _)) = self.waiting.pop_front() {
+            let records = rng.below(persist.entries.len() as u64 + 2) as usize;
+            self.store(&persist, records);
+        }
+        self.waiting.clear();
+        lost
+    }
+
+    /// Nothing of the batches that wait reached the disk.
+    pub(crate) fn refuse(&mut self) {
+        self.waiting.clear();
+    }
+
+    /// A checkpoint was written and renamed into place.
+    pub(crate) fn put_checkpoint(&mut self, meta: SnapshotMeta, bytes: Vec<u8>) {
+        self.meta = meta;
+        self.checkpoint = bytes;
+    }
+
+    /// A snapshot was installed: the log begins anew behind it.
+    pub(crate) fn restart_log(&mut self) {
+        self.base = self.meta.index;
+        self.entries.clear();
+        self.commit = self.commit.max(self.meta.index);
+    }
+
+    /// Forgets entries before `first_kept`.
+    pub(crate) fn compact(&mut self, first_kept: Index) {
+        let count = first_kept.saturating_sub(self.base + 1).min(self.entries.len() as u64);
+        self.entries.drain(..count as usize);
+        self.base += count;
+    }
+
+    pub(crate) fn checkpoint(&self) -> (&SnapshotMeta, &[u8]) {
+        (&self.meta, &self.checkpoint)
+    }
+
+    /// The last durable index.
+    fn last(&self) -> Index {
+        self.base + self.entries.len() as u64
+    }
+
+    /// A chunk of the checkpoint at `index`, or the first one of the newest.
+    pub(crate) fn read_chunk(&self, index: Index, offset: u64, max_bytes: usize) -> Chunk {
+        let from = if index == 0 || index == self.meta.index { offset as usize } else { 0 };
+        let end = self.checkpoint.len().min(from + max_bytes);
+        let data = self.checkpoint.get(from..end).unwrap_or(&[]).to_vec();
+        let done = !self.checkpoint.is_empty() && end == self.checkpoint.len();
+        Chunk { meta: self.meta.clone(), offset: from as u64, data, done }
+    }
+
+    /// Entries for a slow peer, at least one if there is any.
+    pub(crate) fn read(&self, from: Index, to: Index, max_bytes: usize) -> Vec<Entry<Payload>> {
+        let Some(at) = from.checked_sub(self.base + 1) else { return Vec::new() };
+        let mut bytes = 0;
+        let entries = self.entries.iter().skip(at as usize).take((to + 1 - from) as usize);
+        entries
+            .take_while(|entry| {
+                let first = bytes == 0;
+                bytes += entry_bytes(entry).max(1);
+                first || bytes <= max_bytes
+            })
+            .cloned()
+            .collect()
+    }
+
+    /// What recovery finds.
+    pub(crate) fn restore(&mut self) -> (Restored<Payload>, Keystore) {
+        if self.last() < self.meta.index {
+            self.restart_log();
+        }
+        let mut runs: Vec<(Index, Term)> = Vec::new();
+        for entry in &self.entries {
+            if runs.last().is_none_or(|(_, term)| *term != entry.term) {
+                runs.push((entry.index, entry.term));
+            }
+        }
+        let behind = self.meta.index.saturating_sub(self.base) as usize;
+        let entries: Vec<_> = self.entries.iter().skip(behind).cloned().collect();
+        let memberships = entries.iter().filter_map(|entry| match &entry.body {
+            Body::Membership(membership) => Some((entry.index, membership.clone())),
+            _ => None,
+        });
+        let mut restored = Restored {
+            hard_state: self.hard_state,
+            snapshot: self.meta.clone(),
+            runs,
+            memberships: memberships.collect(),
+            commit: self.commit.min(self.last()),
+            entries,
+        };
+        if restored.discard_unconnected() {
+            self.restart_log();
+        }
+        (restored, self.keystore())
+    }
+
+    fn keystore(&self) -> Keystore {
+        if self.checkpoint.is_empty() {
+            return Keystore::new(KeystoreLimits::default());
+        }
+        decode_keystore(&self.checkpoint).expect("the simulated disk keeps whole checkpoints").0
+    }
+}
+
+/// Reads a keystore-file from bytes.
+pub(crate) fn decode_keystore(bytes: &[u8]) -> Option<(Keystore, SnapshotMeta)> {
+    keystore_file::read_from(Path::new(CHECKPOINT), bytes, bytes.len() as u64).ok()
+}
+
+/// The bytes of a keystore-file.
+pub(crate) fn encode_keystore(keystore: &Keystore, meta: &SnapshotMeta) -> Vec<u8> {
+    let written = keystore_file::write_to(Vec::new(), &keystore.freeze(), meta);
+    written.expect("writing to memory, at the keystore's own index").0
+}
+
+fn entry_bytes(entry: &Entry<Payload>) -> usize {
+    match &entry.body {
+        Body::Command(payload) => payload.0.len(),
+        Body::Noop | Body::Membership(_) => 0,
+    }
+}

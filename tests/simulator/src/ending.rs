@@ -1,0 +1,209 @@
+//! The end of a run: everything heals, and the cluster has to recover.
+
+use common::memcached::{Reply, StoreVerb};
+
+use crate::history::{Action, Key, Outcome, Write};
+use crate::oracle::{Model, Violation, search, witness};
+use crate::queue::Micros;
+use crate::world::{Event, World};
+
+/// The clients go on for so long after healing.
+const MORE_WORK: Micros = 500_000;
+
+/// Within so long of healing everything has to be well.
+const RECOVERY: Micros = 30_000_000;
+
+/// Then nothing may disturb the leader for so long.
+const STEADY: Micros = 2_000_000;
+
+const LOOK_EVERY: Micros = 20_000;
+
+/// How far the recovery is.
+#[derive(Default)]
+pub(crate) struct Ending {
+    healed_at: Micros,
+    stage: Stage,
+}
+
+#[derive(Default)]
+enum Stage {
+    /// Replicas have to agree.
+    #[default]
+    Settling,
+    /// Every server is asked to write and read.
+    Probing(Vec<u64>),
+    /// The term may not change any more.
+    Steady {
+        since: Micros,
+        term: raft::Term,
+    },
+    Over,
+}
+
+impl Ending {
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Over)
+    }
+
+    pub(crate) fn clients_stop(&self, now: Micros) -> bool {
+        now >= self.healed_at + MORE_WORK
+    }
+}
+
+impl World {
+    /// No fault is left, and none will come.
+    pub(crate) fn heal(&mut self) {
+        self.out.watch.trace.note(|| "everything heals".to_owned());
+        self.healed = true;
+        self.network.heal();
+        for host in 0..self.hosts.len() {
+            self.hosts[host].disk_mode = crate::host::DiskMode::Fine;
+            self.hosts[host].clock.set_rate(self.now, 1_000_000);
+            self.resume(host);
+            self.start(host);
+        }
+        self.ending.healed_at = self.now;
+        self.queue.push(self.now + MORE_WORK, Event::Ending);
+    }
+
+    /// Whether the cluster is well by now.
+    pub(crate) fn look_at_the_end(&mut self) {
+        self.queue.push(self.now + LOOK_EVERY, Event::Ending);
+        if self.now > self.ending.healed_at + RECOVERY {
+            let why = self.what_is_missing().unwrap_or("requests still fail");
+            return self.fail("the cluster recovers", format!("30 s after healing: {why}"));
+        }
+        match &self.ending.stage {
+            Stage::Settling if self.what_is_missing().is_none() => {
+                let batches = self.probe();
+                self.ending.stage = Stage::Probing(batches);
+            }
+            Stage::Probing(batches) if !batches.iter().any(|batch| self.clients.is_out(*batch)) => {
+                let term = self.members().map(|host| self.term_of(host)).max().unwrap_or(0);
+                let served = batches.iter().all(|batch| self.is_served(*batch));
+                self.ending.stage = match served {
+                    true => Stage::Steady { since: self.now, term },
+                    false => Stage::Settling,
+                };
+            }
+            Stage::Steady { since, term } => {
+                let (since, term) = (*since, *term);
+                if self.members().any(|host| self.term_of(host) != term) {
+                    let what = format!("term {term} did not last, though no fault was left");
+                    return self.fail("leadership is steady", what);
+                }
+                if self.now >= since + STEADY {
+                    self.ending.stage = Stage::Over;
+                    self.judge();
+                }
+            }
+            Stage::Settling | Stage::Probing(_) | Stage::Over => {}
+        }
+    }
+
+    fn term_of(&self, host: usize) -> raft::Term {
+        self.hosts[host].driver().map_or(0, |driver| driver.node().term())
+    }
+
+    /// The hosts of the committed membership.
+    fn members(&self) -> impl Iterator<Item = usize> + '_ {
+        let members = &self.out.watch.membership.1.members;
+        members.keys().filter_map(|id| self.homes.get(id).copied())
+    }
+
+    fn what_is_missing(&self) -> Option<&'static str> {
+        if self.clients.waiting() > 0 {
+            return Some("requests wait for their answers");
+        }
+        if !self.membership_is_settled() {
+            return Some("the membership is not settled");
+        }
+        if self.leader().is_none() {
+            return Some("nobody leads");
+        }
+        let count = self.out.watch.log.len() as u64;
+        let up_to_date = |host: usize| {
+            self.hosts[host].driver().is_some_and(|driver| {
+                let status = driver.node().status();
+                driver.keystore().applied() == count && status.last_index == count
+            })
+        };
+        if !self.members().all(up_to_date) {
+            return Some("replicas have not applied the same");
+        }
+        None
+    }
+
+    /// A write and a read of everything on every member.
+    fn probe(&mut self) -> Vec<u64> {
+        let hosts: Vec<usize> = self.members().collect();
+        let keys = (self.plan.work.registers + self.plan.work.counters) as Key;
+        hosts
+            .into_iter()
+            .map(|host| {
+                let when = self.when();
+                let value = format!("probe of h{host} at {}", self.now).into();
+                let write = Write::Store { verb: StoreVerb::Set, value, expected: None };
+                let actions = vec![
+                    (Action::Write { key: 0, write }, false),
+                    (Action::Get { keys: (0..keys).collect(), with_cas: true }, false),
+                ];
+                let client = self.plan.work.clients + host;
+                let (batch, requests) = self.clients.send(client, when, actions);
+                self.send_batch(host, batch, requests);
+                batch
+            })
+            .collect()
+    }
+
+    fn is_served(&self, batch: u64) -> bool {
+        let ops = self.clients.history.ops.iter().rev().take_while(|op| op.batch >= batch);
+        ops.filter(|op| op.batch == batch)
+            .all(|op| matches!(op.outcome, Outcome::Replied(Reply::Stored) | Outcome::Values(_)))
+    }
+
+    /// The oracle's verdict.
+    fn judge(&mut self) {
+        if let Err(violation) = self.verdict() {
+            self.out.watch.fail(violation);
+        }
+    }
+
+    fn verdict(&self) -> Result<(), Violation> {
+        let history = &self.clients.history;
+        let model = witness::check(history, &self.out.watch.log)?;
+        search::check(history)?;
+        for host in self.members() {
+            self.compare(host, &model)?;
+        }
+        Ok(())
+    }
+
+    /// A replica's keystore against what the log leads to.
+    fn compare(&self, host: usize, model: &Model) -> Result<(), Violation> {
+        const RULE: &str = "replicas hold the same";
+        let Some(driver) = self.hosts[host].driver() else { return Ok(()) };
+        let keystore = driver.keystore();
+        let (count, cas) = (keystore.len(), keystore.cas_counter());
+        if (count, cas) != (model.items.len() as u64, model.cas) {
+            let what = format!(
+                "h{host} has {count} items and cas {cas}, the log leads to {} and {}",
+                model.items.len(),
+                model.cas
+            );
+            return Err(Violation::new(RULE, what));
+        }
+        for (key, item) in &model.items {
+            let held = keystore.get(&crate::history::key_name(*key));
+            let same = held.is_some_and(|held| {
+                (held.value, held.flags, held.cas) == (&item.value[..], item.flags, item.cas)
+            });
+            if !same {
+                let what =
+                    format!("h{host} holds {held:?} under k{key}, the log leads to {item:?}");
+                return Err(Violation::new(RULE, what));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,161 @@
+//! Starting, crashing, pausing and wiping hosts.
+
+use raft::Config;
+use server::driver::{Driver, Facts, Node};
+
+use crate::disk::Disk;
+use crate::host::{DiskMode, Process};
+use crate::network::Cut;
+use crate::queue::Micros;
+use crate::world::{Event, World};
+
+/// A server whose disk was full is started again so often.
+const RETRY: Micros = 300_000;
+
+impl World {
+    /// Starts the server on a host, if its folder belongs to a cluster.
+    pub(crate) fn start(&mut self, host: usize) {
+        if self.hosts[host].process.is_some() {
+            return;
+        }
+        if self.hosts[host].disk.rotten {
+            self.out.watch.trace.note(|| format!("h{host} finds its disk damaged"));
+            return self.wipe(host);
+        }
+        let Some(id) = self.hosts[host].disk.id else { return };
+        let now = self.hosts[host].clock.now(self.now);
+        let (restored, keystore) = self.hosts[host].disk.restore();
+        let config = self.config(host);
+        let checkpoint = restored.snapshot.index;
+        let node = Node::new(now.mono_us, config, restored.clone());
+        self.out.watch.started(&node, &restored);
+        let driver = Driver::new(node, keystore, facts(now.wall_ms));
+        let at = &mut self.hosts[host];
+        at.life += 1;
+        at.paused = false;
+        at.process = Some(Process::new(id, driver, checkpoint));
+        self.out.watch.trace.note(|| {
+            let last = checkpoint + restored.entries.len() as u64;
+            format!(
+                "h{host} starts {id}: {:?}, checkpoint {checkpoint}, log up to {last}, commit {}",
+                restored.hard_state, restored.commit
+            )
+        });
+        self.turn(host);
+    }
+
+    fn config(&self, host: usize) -> Config {
+        let plan = &self.plan;
+        let at = &self.hosts[host];
+        let id = at.disk.id.unwrap_or(raft::NodeId(0));
+        let seed = plan.seed ^ (u64::from(at.life) << 20) ^ host as u64;
+        let mut config = Config {
+            election_timeout_min_us: plan.election_min,
+            election_timeout_max_us: plan.election_max,
+            heartbeat_us: plan.heartbeat,
+            lease_reads: plan.lease_reads,
+            promote_lag: plan.promote_lag,
+            ..Config::new(id, seed)
+        };
+        if plan.tight {
+            config.max_append_bytes = 200;
+            config.window_bytes = 800;
+            config.append_full_bytes = 100;
+            config.cache_bytes = 1_000;
+            config.max_uncommitted_bytes = 4_000;
+        }
+        if let Some(bug) = self.bug {
+            bug.plant(&mut config);
+        }
+        config
+    }
+
+    /// The process ends by itself.
+    pub(crate) fn die(&mut self, host: usize, why: &'static str) {
+        self.out.watch.trace.note(|| format!("h{host} ends: {why}"));
+        self.crash(host, RETRY);
+    }
+
+    /// The process is gone; the disk keeps what was synced, and perhaps more.
+    /// It comes back after `down`.
+    pub(crate) fn crash(&mut self, host: usize, down: Micros) {
+        let Some(process) = self.hosts[host].process.take() else { return };
+        let id = process.id;
+        self.out.watch.trace.note(|| format!("h{host} crashes, {id} with it"));
+        let broken = process.kill();
+        let at = &mut self.hosts[host];
+        at.life += 1;
+        at.paused = false;
+        if at.disk_mode == DiskMode::Failing {
+            // Once is enough: it would only fail again and again.
+            at.disk_mode = DiskMode::Fine;
+        }
+        at.disk.crash(&mut self.disk_rng);
+        let life = at.life;
+        for batch in broken {
+            let at = self.now + self.network.client_latency();
+            self.queue.push(at, Event::Answer { batch, answer: crate::clients::Answer::Broken });
+        }
+        self.break_links(id, host);
+        self.queue.push(self.now + down.max(1), Event::Start { host, life });
+    }
+
+    /// The others notice some time later that a process is gone.
+    fn break_links(&mut self, id: raft::NodeId, host: usize) {
+        for other in 0..self.hosts.len() {
+            if other != host && self.hosts[other].process.is_some() {
+                let at = self.now + self.disk_rng.between(1_000, 600_000);
+                let life = self.hosts[other].life;
+                self.queue.push(at, Event::LinkLost { host: other, life, peer: id });
+            }
+        }
+    }
+
+    /// The folder is gone, and the process with it: a fresh host.
+    pub(crate) fn wipe(&mut self, host: usize) {
+        self.crash(host, 1);
+        self.out.watch.trace.note(|| format!("h{host} has lost its disk"));
+        let at = &mut self.hosts[host];
+        at.disk = Disk::empty(self.bug == Some(crate::bugs::Bug::VoteNotSynced));
+        at.folder += 1;
+    }
+
+    pub(crate) fn pause(&mut self, host: usize, length: Micros) {
+        if self.hosts[host].process.is_some() && !self.hosts[host].paused {
+            self.out.watch.trace.note(|| format!("h{host} stops for {} ms", length / 1000));
+            self.hosts[host].paused = true;
+            let life = self.hosts[host].life;
+            self.queue.push(self.now + length, Event::Resume { host, life });
+        }
+    }
+
+    pub(crate) fn resume(&mut self, host: usize) {
+        if std::mem::take(&mut self.hosts[host].paused) {
+            self.out.watch.trace.note(|| format!("h{host} goes on"));
+            if self.hosts[host].is_awake() {
+                self.turn(host);
+            }
+        }
+    }
+
+    pub(crate) fn mend(&mut self, cut: &Cut) {
+        self.out.watch.trace.note(|| format!("links mended: {:?}", cut.0));
+        self.network.mend(cut);
+    }
+}
+
+fn facts(started_ms: u64) -> Facts {
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+    Facts {
+        info: common::control::MemberInfo {
+            folder: common::ids::FolderId(0),
+            name: String::new(),
+            peer: address,
+            client: address,
+        },
+        cluster: common::ids::ClusterId(1),
+        pid: 0,
+        counters: std::sync::Arc::default(),
+        started_ms,
+    }
+}

@@ -1,0 +1,150 @@
+//! Whatever goes wrong, and when it is over.
+
+use raft::NodeId;
+
+use crate::faults::Fault;
+use crate::host::{DiskMode, Input};
+use crate::network::Cut;
+use crate::queue::Micros;
+use crate::rng::Rng;
+use crate::world::{Event, World};
+
+/// Clocks run at most this much fast or slow: two of them differ by less than
+/// the 5 % that a lease allows for.
+const DRIFT_PPM: u64 = 20_000;
+
+const HOUR_MS: i64 = 3_600_000;
+
+impl World {
+    /// Time for the next fault. Each draws from a stream of its own, so that
+    /// leaving one out changes no other.
+    pub(crate) fn fault(&mut self) {
+        if self.healed {
+            return;
+        }
+        self.fault_number += 1;
+        let rng = &mut Rng::new(self.plan.seed, 1_000 + self.fault_number);
+        let gap = rng.around(self.plan.fault_gap).max(1_000);
+        let length = rng.around(self.plan.fault_length).max(5_000);
+        self.queue.push(self.now + gap, Event::Fault);
+        let kinds: Vec<Fault> = self.plan.faults.iter().filter(|fault| fault.is_event()).collect();
+        if kinds.is_empty() {
+            return;
+        }
+        let fault = *rng.pick(&kinds);
+        if self.allowed.has(fault) {
+            self.out
+                .watch
+                .trace
+                .note(|| format!("fault: {} for {} ms", fault.name(), length / 1000));
+            self.inflict(fault, length, rng);
+        }
+    }
+
+    fn inflict(&mut self, fault: Fault, length: Micros, rng: &mut Rng) {
+        let host = rng.below(self.hosts.len() as u64) as usize;
+        let leader = self.leader();
+        match fault {
+            Fault::Loss | Fault::Delay | Fault::Reorder | Fault::Duplicate => {}
+            Fault::Partition | Fault::OneWay | Fault::Bridge => {
+                let cut = self.draw_cut(fault, rng);
+                self.cut(cut, length);
+            }
+            Fault::IsolateLeader => {
+                let Some(leader) = leader else { return };
+                let others: Vec<usize> = (0..self.hosts.len()).filter(|h| *h != leader).collect();
+                self.cut(Cut::between(&[leader], &others, true), length);
+            }
+            Fault::LinkLoss => {
+                let other = rng.below(self.hosts.len() as u64) as usize;
+                self.lose_link(host, other);
+                self.lose_link(other, host);
+            }
+            Fault::Crash => self.crash(host, length),
+            Fault::CrashLeader => self.crash(leader.unwrap_or(host), length),
+            Fault::CrashAll => {
+                for host in 0..self.hosts.len() {
+                    self.crash(host, rng.around(length) + 1);
+                }
+            }
+            Fault::SlowSync => self.disk_mode(host, DiskMode::Slow, length),
+            Fault::FailingSync => self.disk_mode(host, DiskMode::Failing, length),
+            Fault::DiskFull => self.disk_mode(host, DiskMode::Full, length),
+            Fault::Drift => {
+                let rate = rng.between(1_000_000 - DRIFT_PPM, 1_000_000 + DRIFT_PPM);
+                self.hosts[host].clock.set_rate(self.now, rate);
+            }
+            Fault::WallJump => {
+                let by = rng.below(2 * HOUR_MS as u64) as i64 - HOUR_MS;
+                self.hosts[host].clock.jump_wall(by);
+            }
+            Fault::Pause => self.pause(host, length),
+            Fault::PauseLeader if rng.chance(500) => self.pause(leader.unwrap_or(host), length),
+            Fault::PauseLeader => {
+                let length = length + 2 * self.plan.election_max;
+                self.pause_on_send = Some((leader.unwrap_or(host), length));
+            }
+            Fault::Transfer => {
+                if let Some(leader) = leader {
+                    self.give(leader, Input::Transfer);
+                }
+            }
+            Fault::Campaign => self.give(host, Input::Campaign),
+            Fault::Churn => self.let_leave(host, length),
+            Fault::Wipe | Fault::BitRot => {
+                if !self.may_lose_disk(host) {
+                    return;
+                }
+                if fault == Fault::Wipe {
+                    self.wipe(host);
+                } else {
+                    self.hosts[host].disk.rotten = true;
+                    self.crash(host, length);
+                }
+            }
+        }
+    }
+
+    /// The worst moment: the host stops when its questions have left, and
+    /// its network is gone for longer, once the answers are there. When it
+    /// goes on it hears those, and nothing of what it has missed.
+    pub(crate) fn pause_mid_question(&mut self, host: usize, length: Micros) {
+        self.pause(host, length);
+        let others: Vec<usize> = (0..self.hosts.len()).filter(|other| *other != host).collect();
+        let after = 4 * self.plan.network.latency + 2 * self.plan.disk.sync;
+        let cut = Cut::between(&[host], &others, true);
+        self.queue.push(self.now + after, Event::Cut(cut, length * 2));
+    }
+
+    fn draw_cut(&mut self, fault: Fault, rng: &mut Rng) -> Cut {
+        let mut order: Vec<usize> = (0..self.hosts.len()).collect();
+        for position in (1..order.len()).rev() {
+            order.swap(position, rng.below(position as u64 + 1) as usize);
+        }
+        let at = if order.len() < 2 { 0 } else { rng.between(1, order.len() as u64 - 1) as usize };
+        let (one, other) = order.split_at(at);
+        match fault {
+            Fault::Bridge => Cut::between(one, other.get(1..).unwrap_or(&[]), true),
+            Fault::OneWay => Cut::between(one, other, false),
+            _ => Cut::between(one, other, true),
+        }
+    }
+
+    pub(crate) fn cut(&mut self, cut: Cut, length: Micros) {
+        self.out.watch.trace.note(|| format!("links cut: {:?}", cut.0));
+        self.network.cut(&cut);
+        self.queue.push(self.now + length, Event::Mend(cut));
+    }
+
+    fn lose_link(&mut self, host: usize, to: usize) {
+        let peer: Option<NodeId> = self.hosts[to].disk.id;
+        if let Some(peer) = peer.filter(|_| host != to) {
+            self.give(host, Input::LinkLost(peer));
+        }
+    }
+
+    fn disk_mode(&mut self, host: usize, mode: DiskMode, length: Micros) {
+        self.hosts[host].disk_mode = mode;
+        self.queue.push(self.now + length, Event::DiskFine { host });
+    }
+}

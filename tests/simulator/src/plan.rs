@@ -1,0 +1,158 @@
+//! What a seed stands for: the cluster, its timings, the clients' work and
+//! the faults that meet it.
+
+use crate::faults::{ALL_FAULTS, Fault, FaultSet};
+use crate::queue::Micros;
+use crate::rng::Rng;
+
+/// Hosts of a run at the most: seven servers and two in reserve.
+pub(crate) const MAX_HOSTS: usize = 9;
+
+const MS: Micros = 1_000;
+const SECOND: Micros = 1_000_000;
+
+/// Everything that is drawn before a run begins.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    /// Servers that form the first membership.
+    pub(crate) servers: usize,
+    /// Hosts in all; those beyond `servers` join later.
+    pub(crate) hosts: usize,
+    /// Faults occur until then; afterwards everything heals.
+    pub(crate) faults_end: Micros,
+    pub(crate) faults: FaultSet,
+    /// Mean time between two faults, and how long one lasts.
+    pub(crate) fault_gap: Micros,
+    pub(crate) fault_length: Micros,
+    pub(crate) heartbeat: Micros,
+    pub(crate) election_min: Micros,
+    pub(crate) election_max: Micros,
+    pub(crate) lease_reads: bool,
+    /// Small windows, batches and caches, so that few entries fill them.
+    pub(crate) tight: bool,
+    pub(crate) promote_lag: u64,
+    /// Entries between two checkpoints; 0: none are written.
+    pub(crate) checkpoint_every: u64,
+    pub(crate) network: NetworkPlan,
+    pub(crate) disk: DiskPlan,
+    pub(crate) work: WorkPlan,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct NetworkPlan {
+    pub(crate) latency: Micros,
+    pub(crate) jitter: Micros,
+    pub(crate) loss_permille: u64,
+    pub(crate) duplicate_permille: u64,
+    pub(crate) delay_permille: u64,
+    pub(crate) delay: Micros,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct DiskPlan {
+    pub(crate) sync: Micros,
+    /// Followers wait for their disk in the turn, as fast disks allow.
+    pub(crate) inline: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct WorkPlan {
+    pub(crate) clients: usize,
+    pub(crate) registers: u64,
+    pub(crate) counters: u64,
+    /// Mean pause of a client between two batches.
+    pub(crate) think: Micros,
+    /// Requests of a batch at the most.
+    pub(crate) pipeline: u64,
+    pub(crate) read_permille: u64,
+    pub(crate) multi_permille: u64,
+    pub(crate) noreply_permille: u64,
+    pub(crate) value_bytes: u64,
+    /// Requests that go to a server which is not the leader.
+    pub(crate) elsewhere_permille: u64,
+}
+
+impl Plan {
+    /// The plan that `seed` stands for.
+    pub(crate) fn draw(seed: u64) -> Self {
+        let rng = &mut Rng::new(seed, 0);
+        // Three and five are what people run, and where most schemes of
+        // trouble need the fewest events.
+        let servers = *rng.pick(&[1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5, 5, 6, 7]);
+        let faults = draw_faults(rng);
+        let spares = if faults.iter().any(Fault::changes_members) {
+            rng.below((MAX_HOSTS - servers).min(2) as u64 + 1) as usize
+        } else {
+            0
+        };
+        let heartbeat = rng.between(15, 60) * MS;
+        let election_min = heartbeat * rng.between(3, 6);
+        let hectic = rng.chance(400);
+        Plan {
+            seed,
+            servers,
+            hosts: servers + spares,
+            faults_end: rng.between(4, 14) * SECOND,
+            faults,
+            fault_gap: if hectic { rng.between(60, 300) } else { rng.between(300, 2500) } * MS,
+            fault_length: if hectic { rng.between(60, 600) } else { rng.between(200, 3000) } * MS,
+            heartbeat,
+            election_min,
+            election_max: election_min + heartbeat * rng.between(2, 6),
+            lease_reads: rng.chance(250),
+            tight: rng.chance(400),
+            promote_lag: *rng.pick(&[0, 5, 50]),
+            checkpoint_every: *rng.pick(&[0, 20, 20, 100, 400]),
+            network: draw_network(rng),
+            disk: DiskPlan { sync: rng.between(50, 4000), inline: rng.chance(600) },
+            work: draw_work(rng),
+        }
+    }
+
+    /// Whether servers may be removed or replaced.
+    pub(crate) fn changes_members(&self) -> bool {
+        self.faults.iter().any(Fault::changes_members)
+    }
+
+    /// Bytes of a snapshot that travel at a time.
+    pub(crate) fn chunk_bytes(&self) -> usize {
+        if self.tight { 100 } else { 4_000 }
+    }
+}
+
+fn draw_faults(rng: &mut Rng) -> FaultSet {
+    // Few kinds at a time go deeper than all of them at once, which mostly
+    // keep each other from getting anywhere.
+    let density = *rng.pick(&[0, 120, 250, 250, 400, 700]);
+    ALL_FAULTS
+        .into_iter()
+        .fold(FaultSet::NONE, |set, fault| if rng.chance(density) { set.with(fault) } else { set })
+}
+
+fn draw_network(rng: &mut Rng) -> NetworkPlan {
+    let latency = *rng.pick(&[60, 200, 1_000, 5_000]);
+    NetworkPlan {
+        latency,
+        jitter: latency * rng.between(1, 10) / 10,
+        loss_permille: *rng.pick(&[5, 20, 80, 250]),
+        duplicate_permille: *rng.pick(&[5, 30, 150]),
+        delay_permille: *rng.pick(&[2, 10, 40]),
+        delay: rng.between(100, 1_500) * MS,
+    }
+}
+
+fn draw_work(rng: &mut Rng) -> WorkPlan {
+    WorkPlan {
+        clients: rng.between(1, 6) as usize,
+        registers: rng.between(1, 6),
+        counters: rng.between(1, 3),
+        think: rng.between(10, 120) * MS,
+        pipeline: *rng.pick(&[1, 1, 3, 8]),
+        read_permille: *rng.pick(&[200, 500, 800]),
+        multi_permille: *rng.pick(&[0, 200, 500]),
+        noreply_permille: *rng.pick(&[0, 0, 100]),
+        value_bytes: *rng.pick(&[8, 8, 100, 2_000]),
+        elsewhere_permille: *rng.pick(&[0, 200, 600]),
+    }
+}

@@ -1,0 +1,107 @@
+//! Work of the disks beside the log: checkpoints, and snapshots on their way.
+
+use raft::{SnapshotMeta, SnapshotTask};
+
+use crate::disk::{decode_keystore, encode_keystore};
+use crate::host::{DiskMode, Host, Input};
+use crate::queue::Micros;
+use crate::world::{Event, World};
+
+impl World {
+    pub(crate) fn sync_latency(&mut self, host: usize) -> Micros {
+        let usual = 20 + self.disk_rng.around(self.plan.disk.sync);
+        match self.hosts[host].disk_mode {
+            DiskMode::Slow => usual + self.disk_rng.between(10_000, 500_000),
+            _ => usual,
+        }
+    }
+
+    pub(crate) fn consider_checkpoint(&mut self, host: usize) {
+        let every = self.plan.checkpoint_every;
+        let Host { process: Some(process), life, .. } = &mut self.hosts[host] else { return };
+        let keystore = process.driver.keystore();
+        let applied = keystore.applied();
+        if every == 0 || process.checkpointing || applied < process.checkpointed + every {
+            return;
+        }
+        let Some(meta) = process.driver.node().snapshot_meta(applied) else { return };
+        let bytes = encode_keystore(keystore, &meta);
+        process.checkpointing = true;
+        let at = self.now + self.disk_rng.between(1_000, 200_000);
+        let checkpoint = Box::new((meta, bytes));
+        self.queue.push(at, Event::Checkpointed { host, life: *life, checkpoint });
+    }
+
+    pub(crate) fn checkpointed(&mut self, host: usize, (meta, bytes): (SnapshotMeta, Vec<u8>)) {
+        let index = meta.index;
+        let disk = &mut self.hosts[host].disk;
+        if index <= disk.checkpoint().0.index {
+            // A snapshot that was installed meanwhile is newer.
+            return self.give(host, Input::Checkpointed { index: 0, first_kept: 0 });
+        }
+        let kept = self.plan.checkpoint_every / 2;
+        let first_kept = (index + 1).saturating_sub(kept);
+        disk.put_checkpoint(meta, bytes);
+        disk.compact(first_kept);
+        self.out.watch.trace.note(|| format!("h{host} has a checkpoint at {index}"));
+        self.give(host, Input::Checkpointed { index, first_kept });
+    }
+
+    pub(crate) fn schedule_snapshot_work(&mut self, host: usize) {
+        let at = self.now + self.disk_rng.between(50, 2_000);
+        let life = self.hosts[host].life;
+        self.queue.push(at, Event::SnapshotWork { host, life });
+    }
+
+    /// One piece after the other, as a thread beside the driver does them.
+    pub(crate) fn snapshot_work(&mut self, host: usize) {
+        let chunk_bytes = self.plan.chunk_bytes();
+        let Host { disk, process: Some(process), .. } = &mut self.hosts[host] else { return };
+        let last =
+            matches!(process.snapshot_work.front(), Some(SnapshotTask::Write { done: true, .. }));
+        if last && process.has_unwritten() {
+            // What was handed to the disk before must be there before.
+            return self.schedule_snapshot_work(host);
+        }
+        let Some(task) = process.snapshot_work.pop_front() else { return };
+        let more = !process.snapshot_work.is_empty();
+        match task {
+            SnapshotTask::Read { peer, index, offset } => {
+                let chunk = disk.read_chunk(index, offset, chunk_bytes);
+                self.give(host, Input::Chunk { peer, chunk });
+            }
+            SnapshotTask::Write { meta, offset, data, done } => {
+                process.side_file.truncate(offset as usize);
+                process.side_file.extend_from_slice(&data);
+                let next_offset = process.side_file.len() as u64;
+                if done {
+                    disk.put_checkpoint(meta.clone(), std::mem::take(&mut process.side_file));
+                    let at = self.now + self.disk_rng.between(500, 20_000);
+                    let life = self.hosts[host].life;
+                    let placed = Box::new((meta, next_offset));
+                    self.queue.push(at, Event::SnapshotPlaced { host, life, placed });
+                } else {
+                    self.give(host, Input::Written { index: meta.index, next_offset });
+                }
+            }
+        }
+        if more {
+            self.schedule_snapshot_work(host);
+        }
+    }
+
+    pub(crate) fn snapshot_placed(
+        &mut self,
+        host: usize,
+        (meta, next_offset): (SnapshotMeta, u64),
+    ) {
+        let Host { disk, process: Some(process), .. } = &mut self.hosts[host] else { return };
+        disk.restart_log();
+        let Some((state, _)) = decode_keystore(disk.checkpoint().1) else {
+            return self.fail("a snapshot arrives whole", format!("h{host} at {}", meta.index));
+        };
+        self.out.watch.installed(process.id, &meta);
+        self.out.watch.trace.note(|| format!("h{host} installs the snapshot at {}", meta.index));
+        self.give(host, Input::Installed { next_offset, meta, state: Box::new(state) });
+    }
+}

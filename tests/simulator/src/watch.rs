@@ -1,0 +1,127 @@
+//! Sees every turn of every core: checks the invariants of Raft, and keeps
+//! the one log that all replicas have to agree on.
+
+use raft::invariants::Checker;
+use raft::{Body, DurableMark, Event, Index, Membership, NodeId, Output, Restored, SnapshotMeta};
+use server::command::Payload;
+use server::driver::Node;
+
+use crate::history::Moment;
+use crate::oracle::Violation;
+use crate::oracle::witness::Applied;
+use crate::trace::{Trace, name};
+
+/// See the module's page.
+pub(crate) struct Watch {
+    checker: Checker<Payload>,
+    /// The first rule that was broken.
+    pub(crate) violation: Option<Violation>,
+    /// What was committed, from index 1 on, as it was first handed out.
+    pub(crate) log: Vec<Applied>,
+    /// The last committed membership and its index.
+    pub(crate) membership: (Index, Membership),
+    moment: Moment,
+    pub(crate) trace: Trace,
+}
+
+impl Watch {
+    pub(crate) fn new(trace: Trace, first: Membership) -> Self {
+        Watch {
+            checker: Checker::new(),
+            violation: None,
+            log: Vec::new(),
+            membership: (0, first),
+            moment: 0,
+            trace,
+        }
+    }
+
+    /// The next moment; each is later than all before.
+    pub(crate) fn moment(&mut self) -> Moment {
+        self.moment += 1;
+        self.moment
+    }
+
+    pub(crate) fn fail(&mut self, violation: Violation) {
+        self.trace.note(|| format!("VIOLATION {violation}"));
+        self.violation.get_or_insert(violation);
+    }
+
+    fn judge(&mut self, result: Result<(), raft::invariants::Violation>) {
+        if let Err(raft::invariants::Violation { rule, detail }) = result {
+            self.fail(Violation { rule, detail });
+        }
+    }
+
+    pub(crate) fn started(&mut self, node: &Node, restored: &Restored<Payload>) {
+        let result = self.checker.started(node, restored);
+        self.judge(result);
+    }
+
+    pub(crate) fn synced(&mut self, id: NodeId, mark: &DurableMark) {
+        self.checker.synced(id, mark);
+    }
+
+    pub(crate) fn installed(&mut self, id: NodeId, meta: &SnapshotMeta) {
+        let result = self.checker.installed(id, meta);
+        self.judge(result);
+    }
+
+    /// A core has produced `output`.
+    pub(crate) fn observe(&mut self, node: &Node, output: &Output<Payload>) {
+        let result = self.checker.observe(node, output);
+        self.judge(result);
+        if self.trace.is_on() {
+            for event in &output.events {
+                self.note_event(node.id(), event);
+            }
+        }
+        for entry in &output.committed {
+            self.committed(node.id(), entry);
+        }
+    }
+
+    fn committed(&mut self, id: NodeId, entry: &raft::Entry<Payload>) {
+        let moment = self.moment();
+        let at = (entry.index - 1) as usize;
+        if at > self.log.len() {
+            let what =
+                format!("{id} applies {} while {} are committed", entry.index, self.log.len());
+            return self.fail(Violation::new("an entry was committed unseen", what));
+        }
+        match self.log.get(at) {
+            Some(known) if known.term == entry.term && known.body == entry.body => {}
+            Some(known) => {
+                let what = format!(
+                    "{id} applies {}@{}, another replica applied {}@{}",
+                    entry.index, entry.term, entry.index, known.term
+                );
+                self.fail(Violation::new("replicas apply different entries", what));
+            }
+            None => {
+                self.trace.here(|| format!("commits {}@{} first", entry.index, entry.term));
+                if let Body::Membership(membership) = &entry.body {
+                    self.membership = (entry.index, membership.clone());
+                }
+                let (term, body) = (entry.term, entry.body.clone());
+                self.log.push(Applied { term, body, moment });
+            }
+        }
+    }
+
+    fn note_event(&mut self, id: NodeId, event: &Event) {
+        self.trace.here(|| match event {
+            Event::Role { role, term, leader } => {
+                format!("{id} is {role:?} in term {term}, leader {}", name(*leader)).to_lowercase()
+            }
+            Event::Membership { index, membership } => {
+                let members = membership.members.keys().map(|id| {
+                    format!("{id}{}", if membership.is_voter(*id) { "" } else { " (learner)" })
+                });
+                format!("{id} membership {index}: {}", members.collect::<Vec<_>>().join(", "))
+            }
+            Event::Truncated { from } => format!("{id} drops its log from {from} on"),
+            Event::Rejected { from, why } => format!("{id} rejects a message of {from}: {why}"),
+        });
+    }
+}
