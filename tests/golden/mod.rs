@@ -2,6 +2,8 @@
 //! nothing happens by itself. Each replica has its own clock, messages lie on
 //! the wire until they are delivered, and disks may be held.
 
+#![allow(unused_imports, dead_code, reason = "each test that drives a cluster uses a part of it")]
+
 mod cluster;
 mod command;
 mod machine;
@@ -9,3 +11,4 @@ mod print;
 mod raw;
 
 pub(crate) use cluster::Cluster;
+pub(crate) use machine::Cmd;

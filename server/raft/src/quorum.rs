@@ -37,5 +37,13 @@ mod tests {
             prop_assume!(is_majority(a, voters) && is_majority(b, voters));
             prop_assert!(a + b > voters);
         }
+
+        /// So do a majority of one membership and one of the next, which has
+        /// one voter more or less (dissertation, section 4.1).
+        #[test]
+        fn majorities_of_neighbours_overlap(voters in 1_usize..16, a in 0_usize..16, b in 0_usize..17) {
+            prop_assume!(is_majority(a, voters) && is_majority(b, voters + 1));
+            prop_assert!(a + b > voters + 1);
+        }
     }
 }

@@ -48,7 +48,7 @@ fn run(scope: &Scope) -> Report {
 #[test]
 fn election() {
     let budget = Budget { hints: 2, crashes: 1, duplicates: 1, ..Budget::default() };
-    let report = run(&scope("election", budget, 8, 12));
+    let report = run(&scope("election", budget, 8, 11));
     assert!(report.with_leader > 0);
 }
 

@@ -41,9 +41,9 @@ pub struct Report {
     pub states: usize,
     /// Actions taken, those that led to a known state included.
     pub steps: usize,
-    /// Actions after which nothing new was left; less than asked for when the
-    /// whole space was seen.
+    /// Actions one behind the other.
     pub depth: usize,
+    /// Nothing new was left: this is the whole space.
     pub complete: bool,
     pub with_leader: usize,
     /// Two replicas lead at once, in different terms.
@@ -96,7 +96,10 @@ pub fn explore(scope: &Scope) -> Result<Report, (Violation, String)> {
     report.note(&first);
     let mut frontier: Vec<(State, Option<Rc<Path>>)> = vec![(first, None)];
     while report.depth < scope.depth && !frontier.is_empty() {
+        // The last states are checked, and lead nowhere: they are most of all.
+        let is_last = report.depth + 1 == scope.depth;
         let mut next = Vec::new();
+        let mut grows = false;
         for (state, path) in frontier {
             for action in state.actions(scope) {
                 report.steps += 1;
@@ -107,14 +110,17 @@ pub fn explore(scope: &Scope) -> Result<Report, (Violation, String)> {
                 };
                 if seen.insert(after.fingerprint()) {
                     report.note(&after);
-                    next.push((after, Some(step())));
+                    grows = true;
+                    if !is_last {
+                        next.push((after, Some(step())));
+                    }
                 }
             }
         }
         frontier = next;
         report.depth += 1;
+        report.complete = !grows;
     }
-    report.complete = frontier.is_empty();
     report.seconds = begin.elapsed().as_secs_f64();
     Ok(report)
 }
