@@ -44,8 +44,23 @@ impl<P: Payload> Node<P> {
         self.handle(from, message);
     }
 
+    /// Whether somebody acknowledges who gets nothing from this leader.
+    fn is_answer_of_a_stranger(&self, from: NodeId, message: &Message<P>) -> bool {
+        let Role::Leader(leader) = &self.role else { return false };
+        matches!(
+            message,
+            Message::AppendReply { .. }
+                | Message::AppendReject { .. }
+                | Message::HeartbeatReply { .. }
+                | Message::SnapshotReply { .. }
+        ) && leader.peers.iter().all(|peer| peer.id != from)
+    }
+
     /// A message of the current term.
     fn handle(&mut self, from: NodeId, message: Message<P>) {
+        if self.is_answer_of_a_stranger(from, &message) {
+            return self.out.reject(from, "acknowledges, but is no member");
+        }
         match message {
             Message::PreVote { .. } | Message::PreVoteReply { .. } => {}
             Message::Vote { last_index, last_term, .. } => {
