@@ -22,6 +22,8 @@ const CHECKPOINT: &str = "keystore-file";
 pub(crate) struct Disk {
     /// Who the folder belongs to; `None` on a fresh host.
     pub(crate) id: Option<NodeId>,
+    /// Which cluster that is.
+    pub(crate) cluster: Option<u32>,
     hard_state: HardState,
     /// Entries that are durable; the first has index `base + 1`.
     base: Index,
@@ -45,6 +47,7 @@ impl Disk {
         Disk {
             forgets_votes,
             id: None,
+            cluster: None,
             hard_state: HardState::default(),
             base: 0,
             entries: Vec::new(),
@@ -57,7 +60,8 @@ impl Disk {
     }
 
     /// The folder is now that of a member.
-    pub(crate) fn adopt(&mut self, id: NodeId, membership: Membership) {
+    pub(crate) fn adopt(&mut self, cluster: u32, id: NodeId, membership: Membership) {
+        self.cluster = Some(cluster);
         self.id = Some(id);
         self.meta.membership = membership;
     }
