@@ -65,7 +65,12 @@ struct Known {
 /// What the load balancer sends.
 pub(crate) enum Order {
     /// The fresh folder that calls itself `info` is `id` in `cluster`.
-    Adopt { info: Arc<[u8]>, cluster: u32, id: NodeId, first: Membership },
+    Adopt {
+        info: Arc<[u8]>,
+        cluster: u32,
+        id: NodeId,
+        first: Membership,
+    },
     Change(Change),
 }
 

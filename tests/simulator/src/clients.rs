@@ -88,9 +88,10 @@ impl Clients {
         while (actions.len() as u64) < count {
             let number = self.history.ops.len() + actions.len();
             let action = self.clients[client].invent(&self.plan, number as OpId);
-            // Deletes travel alone: see the witness.
+            // Deletes travel alone or behind another write: see the witness.
             let is_delete = matches!(&action.0, Action::Write { write: Write::Delete, .. });
-            if !is_delete {
+            let is_known = actions.iter().any(|(action, _)| matches!(action, Action::Write { .. }));
+            if !is_delete || is_known {
                 actions.push(action);
             } else if actions.is_empty() {
                 actions.push(action);
