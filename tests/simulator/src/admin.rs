@@ -114,6 +114,8 @@ impl World {
     /// What all hosts say that are awake; gives who leads by that.
     fn collect_reports(&mut self) -> Option<usize> {
         let memory = &mut self.admin.memory;
+        // Who reports nothing now may be fresh no more.
+        memory.hosts.retain(|_, known| known.id.is_some());
         let mut leader: Option<(Term, usize)> = None;
         for host in &self.hosts {
             let Some(id) = host.disk.id else {

@@ -87,16 +87,26 @@ impl Watch {
                 self.note_event(node.id(), event);
             }
         }
-        for event in &output.events {
-            if let Event::Role { role: RoleKind::Leader, term, .. } = event
-                && self.removed.contains(&node.id())
-            {
-                let what = format!("{} is elected in term {term}", node.id());
-                self.fail(Violation::new("a removed server is never elected", what));
-            }
-        }
+        self.check_elected(node, output);
         for entry in &output.committed {
             self.committed(node.id(), entry);
+        }
+    }
+
+    /// Whoever was removed can be elected only while it has seen its removal
+    /// and does not know yet that it is committed: until then nobody else may
+    /// have a log that is long enough (dissertation, section 4.2.2). One that
+    /// has not seen it has too short a log; one that knows does not try.
+    fn check_elected(&mut self, node: &Node, output: &Output<Payload>) {
+        let id = node.id();
+        for event in &output.events {
+            let Event::Role { role: RoleKind::Leader, term, .. } = event else { continue };
+            let committed = node.snapshot_meta(node.commit());
+            let knows = committed.is_some_and(|meta| !meta.membership.members.contains_key(&id));
+            if self.removed.contains(&id) && (knows || node.membership().is_voter(id)) {
+                let what = format!("{id} is elected in term {term}");
+                self.fail(Violation::new("a removed server is never elected", what));
+            }
         }
     }
 

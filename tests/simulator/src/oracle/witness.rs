@@ -78,7 +78,7 @@ impl Floor {
 }
 
 /// Deletes by key. They carry no number, and therefore are sent alone or
-/// behind a write of their batch: whoever leads proposes all writes of a batch
+/// behind a write of their batch that does: whoever leads proposes all writes of a batch
 /// in one go, so that their entries follow each other, in one term. Where the
 /// reply to the delete is known, that names its entry.
 fn waiting_deletes(history: &History) -> BTreeMap<Key, Vec<OpId>> {
