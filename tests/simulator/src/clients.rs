@@ -88,9 +88,14 @@ impl Clients {
         while (actions.len() as u64) < count {
             let number = self.history.ops.len() + actions.len();
             let action = self.clients[client].invent(&self.plan, number as OpId);
-            // Deletes travel alone: see the witness.
-            let is_delete = matches!(&action.0, Action::Write { write: Write::Delete, .. });
-            if !is_delete {
+            // Deletes travel alone or behind another write: see the witness.
+            let is_delete =
+                |action: &Action| matches!(action, Action::Write { write: Write::Delete, .. });
+            let writes = actions.iter().map(|(action, _): &(Action, bool)| action);
+            let last = writes.rev().find(|action| matches!(action, Action::Write { .. }));
+            let is_known = last.is_some_and(|last| !is_delete(last));
+            let is_delete = is_delete(&action.0);
+            if !is_delete || is_known {
                 actions.push(action);
             } else if actions.is_empty() {
                 actions.push(action);

@@ -1,5 +1,21 @@
 //! A host's disk, at the level of what recovery finds on it: the write-ahead
 //! stream in batches, and the newest checkpoint.
+//!
+//! # What a crash may lose
+//!
+//! A disk may have written the sectors of unsynced records in any order, so
+//! that any subset of them can be there after a crash, some half. Recovery
+//! reads from the front and cuts the log at the first record that is missing,
+//! torn, or does not check, whatever lies behind it. So of all records that
+//! are not synced some prefix counts: every subset leads to the prefix before
+//! its first hole, and every prefix comes of a subset. That is what
+//! [`Disk::crash`] draws. Batches do not change this, because no batch is
+//! written before the one in front of it is synced: one at the most is open,
+//! though it may have merged many appends. Of records that were synced none
+//! may be missing; a disk that loses those is `bit-rot`.
+//!
+//! That recovery does cut there is tested on real bytes, by the tests of the
+//! log-file, not here.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -22,6 +38,8 @@ const CHECKPOINT: &str = "keystore-file";
 pub(crate) struct Disk {
     /// Who the folder belongs to; `None` on a fresh host.
     pub(crate) id: Option<NodeId>,
+    /// Which cluster that is.
+    pub(crate) cluster: Option<u32>,
     hard_state: HardState,
     /// Entries that are durable; the first has index `base + 1`.
     base: Index,
@@ -45,6 +63,7 @@ impl Disk {
         Disk {
             forgets_votes,
             id: None,
+            cluster: None,
             hard_state: HardState::default(),
             base: 0,
             entries: Vec::new(),
@@ -57,7 +76,8 @@ impl Disk {
     }
 
     /// The folder is now that of a member.
-    pub(crate) fn adopt(&mut self, id: NodeId, membership: Membership) {
+    pub(crate) fn adopt(&mut self, cluster: u32, id: NodeId, membership: Membership) {
+        self.cluster = Some(cluster);
         self.id = Some(id);
         self.meta.membership = membership;
     }
@@ -92,9 +112,8 @@ impl Disk {
         }
     }
 
-    /// The host crashed. Of the first batch that was not synced any records
-    /// from the front may have arrived, the last one torn; what lies behind a
-    /// torn record is cut by recovery, so nothing more can count.
+    /// The host crashed. Of the batch that was not synced any prefix counts:
+    /// see the module's page.
     pub(crate) fn crash(&mut self, rng: &mut Rng) -> usize {
         let lost = self.waiting.len();
         if let Some((persist, _)) = self.waiting.pop_front() {

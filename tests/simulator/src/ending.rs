@@ -80,7 +80,9 @@ impl World {
             }
             Stage::Probing(batches) if !batches.iter().any(|batch| self.clients.is_out(*batch)) => {
                 let term = self.members().map(|host| self.term_of(host)).max().unwrap_or(0);
-                let served = batches.iter().all(|batch| self.is_served(*batch));
+                // Those of removed servers need an answer only.
+                let count = self.members().count();
+                let served = batches.iter().take(count).all(|batch| self.is_served(*batch));
                 self.ending.stage = match served {
                     true => Stage::Steady { since: self.now, term },
                     false => Stage::Settling,
@@ -92,6 +94,11 @@ impl World {
                     let what = format!("term {term} did not last, though no fault was left");
                     return self.fail("leadership is steady", what);
                 }
+                let usurper = self.strays().find(|host| self.leads(*host));
+                if let Some(host) = usurper {
+                    let what = format!("h{host} leads, though it was removed");
+                    return self.fail("leadership is steady", what);
+                }
                 if self.now >= since + STEADY {
                     self.ending.stage = Stage::Over;
                     self.judge();
@@ -99,6 +106,10 @@ impl World {
             }
             Stage::Settling | Stage::Probing(_) | Stage::Over => {}
         }
+    }
+
+    fn leads(&self, host: usize) -> bool {
+        self.hosts[host].driver().is_some_and(|driver| driver.is_leader())
     }
 
     fn term_of(&self, host: usize) -> raft::Term {
@@ -134,9 +145,10 @@ impl World {
         None
     }
 
-    /// A write and a read of everything on every member.
+    /// A write and a read of everything on every member; then on servers that
+    /// were removed, whose clients must not wait for ever.
     fn probe(&mut self) -> Vec<u64> {
-        let hosts: Vec<usize> = self.members().collect();
+        let hosts: Vec<usize> = self.members().chain(self.strays()).collect();
         let keys = (self.plan.work.registers + self.plan.work.counters) as Key;
         hosts
             .into_iter()

@@ -56,10 +56,13 @@ pub enum Fault {
     BitRot,
     /// Somebody makes a server campaign for no reason.
     Campaign,
+    /// The load balancer is lost, with its memory or without, and so is what
+    /// it was sending; it may be lost while it forms the cluster.
+    LbLoss,
 }
 
 /// Every kind, in order of declaration.
-pub const ALL_FAULTS: [Fault; 24] = [
+pub const ALL_FAULTS: [Fault; 25] = [
     Fault::Loss,
     Fault::Delay,
     Fault::Reorder,
@@ -84,6 +87,7 @@ pub const ALL_FAULTS: [Fault; 24] = [
     Fault::Wipe,
     Fault::BitRot,
     Fault::Campaign,
+    Fault::LbLoss,
 ];
 
 impl Fault {
@@ -124,6 +128,7 @@ impl Fault {
             Fault::Wipe => "wipe",
             Fault::BitRot => "bit-rot",
             Fault::Campaign => "campaign",
+            Fault::LbLoss => "lb-loss",
         }
     }
 }

@@ -146,7 +146,16 @@ impl Host {
 
     /// How the membership names this folder.
     pub(crate) fn info(&self) -> Arc<[u8]> {
-        format!("host {} folder {}", self.number, self.folder).into_bytes().into()
+        self.info_of(self.folder)
+    }
+
+    fn info_of(&self, folder: u64) -> Arc<[u8]> {
+        format!("host {} folder {folder}", self.number).into_bytes().into()
+    }
+
+    /// Whether that is, or was, a folder of this host.
+    pub(crate) fn has_had(&self, info: &Arc<[u8]>) -> bool {
+        (0..=self.folder).any(|folder| self.info_of(folder) == *info)
     }
 
     /// The driver, if the process runs.

@@ -22,7 +22,7 @@
 //! | `disk` | the log-file and keystore-file as recovery finds them: what was synced survives a crash, of the rest a torn part may |
 //! | `host`, `life`, `storage` | one server process and its machine |
 //! | `clients`, `traffic` | memcached clients with pipelines, cas tokens, noreply |
-//! | `admin` | the part of load balancer and operator: admit, remove, replace |
+//! | `admin` | the load balancer, as a model that knows only what hosts report, and the operator's orders to it: form, admit, remove, replace |
 //! | `nemesis` | what goes wrong, by [`Fault`] |
 //! | `ending` | everything heals, then the cluster must recover |
 //!

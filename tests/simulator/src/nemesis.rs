@@ -90,7 +90,8 @@ impl World {
                 }
             }
             Fault::Campaign => self.give(host, Input::Campaign),
-            Fault::Churn => self.let_leave(host, length),
+            Fault::Churn => self.let_leave(host, length, rng),
+            Fault::LbLoss => self.lose_lb(length, rng.chance(500)),
             Fault::Wipe | Fault::BitRot => {
                 if !self.may_lose_disk(host) {
                     return;

@@ -1,8 +1,13 @@
 //! Sees every turn of every core: checks the invariants of Raft, and keeps
 //! the one log that all replicas have to agree on.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
 use raft::invariants::Checker;
-use raft::{Body, DurableMark, Event, Index, Membership, NodeId, Output, Restored, SnapshotMeta};
+use raft::{
+    Body, DurableMark, Event, Index, Membership, NodeId, Output, Restored, RoleKind, SnapshotMeta,
+};
 use server::command::Payload;
 use server::driver::Node;
 
@@ -20,6 +25,10 @@ pub(crate) struct Watch {
     pub(crate) log: Vec<Applied>,
     /// The last committed membership and its index.
     pub(crate) membership: (Index, Membership),
+    /// The id of each folder that a committed membership has named.
+    ids: BTreeMap<Arc<[u8]>, NodeId>,
+    /// Who was a member once.
+    removed: BTreeSet<NodeId>,
     moment: Moment,
     pub(crate) trace: Trace,
 }
@@ -30,6 +39,8 @@ impl Watch {
             checker: Checker::new(),
             violation: None,
             log: Vec::new(),
+            ids: ids_of(&first),
+            removed: BTreeSet::new(),
             membership: (0, first),
             moment: 0,
             trace,
@@ -76,8 +87,26 @@ impl Watch {
                 self.note_event(node.id(), event);
             }
         }
+        self.check_elected(node, output);
         for entry in &output.committed {
             self.committed(node.id(), entry);
+        }
+    }
+
+    /// Whoever was removed can be elected only while it has seen its removal
+    /// and does not know yet that it is committed: until then nobody else may
+    /// have a log that is long enough (dissertation, section 4.2.2). One that
+    /// has not seen it has too short a log; one that knows does not try.
+    fn check_elected(&mut self, node: &Node, output: &Output<Payload>) {
+        let id = node.id();
+        for event in &output.events {
+            let Event::Role { role: RoleKind::Leader, term, .. } = event else { continue };
+            let committed = node.snapshot_meta(node.commit());
+            let knows = committed.is_some_and(|meta| !meta.membership.members.contains_key(&id));
+            if self.removed.contains(&id) && (knows || node.membership().is_voter(id)) {
+                let what = format!("{id} is elected in term {term}");
+                self.fail(Violation::new("a removed server is never elected", what));
+            }
         }
     }
 
@@ -101,12 +130,29 @@ impl Watch {
             None => {
                 self.trace.here(|| format!("commits {}@{} first", entry.index, entry.term));
                 if let Body::Membership(membership) = &entry.body {
-                    self.membership = (entry.index, membership.clone());
+                    self.change_membership(entry.index, membership);
                 }
                 let (term, body) = (entry.term, entry.body.clone());
                 self.log.push(Applied { term, body, moment });
             }
         }
+    }
+
+    fn change_membership(&mut self, index: Index, membership: &Membership) {
+        let gone = |id: &&NodeId| !membership.members.contains_key(id);
+        self.removed.extend(self.membership.1.members.keys().filter(gone));
+        if let Some(id) = membership.members.keys().find(|id| self.removed.contains(id)) {
+            let what = format!("{id}, in the membership {index}");
+            self.fail(Violation::new("ids of removed servers are not used again", what));
+        }
+        for (info, id) in ids_of(membership) {
+            let known = *self.ids.entry(info).or_insert(id);
+            if known != id {
+                let what = format!("{known} and {id}, in the membership {index}");
+                self.fail(Violation::new("a folder has one id", what));
+            }
+        }
+        self.membership = (index, membership.clone());
     }
 
     fn note_event(&mut self, id: NodeId, event: &Event) {
@@ -124,4 +170,8 @@ impl Watch {
             Event::Rejected { from, why } => format!("{id} rejects a message of {from}: {why}"),
         });
     }
+}
+
+fn ids_of(membership: &Membership) -> BTreeMap<Arc<[u8]>, NodeId> {
+    membership.members.iter().map(|(id, member)| (Arc::clone(&member.info), *id)).collect()
 }

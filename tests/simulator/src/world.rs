@@ -6,7 +6,7 @@ use bytes::Bytes;
 use common::memcached::Request;
 use raft::{Fetch, Membership, NodeId, SnapshotMeta};
 
-use crate::admin::Admin;
+use crate::admin::{Admin, Order};
 use crate::bugs::Bug;
 use crate::clients::{Answer, Clients};
 use crate::disk::Disk;
@@ -90,6 +90,17 @@ pub(crate) enum Event {
     },
     Fault,
     Admin,
+    /// The load balancer's word arrives; `life` is the sender's.
+    Order {
+        host: usize,
+        life: u32,
+        order: Box<Order>,
+    },
+    /// The load balancer is lost while it forms the cluster.
+    LbLost {
+        length: Micros,
+        forgets: bool,
+    },
     Heal,
     Ending,
 }
@@ -126,22 +137,19 @@ impl World {
     pub(crate) fn new(plan: Plan, allowed: FaultSet, bug: Option<Bug>, trace: bool) -> Self {
         let mut origins = Rng::new(plan.seed, 3);
         let disk = || Disk::empty(bug == Some(Bug::VoteNotSynced));
-        let mut hosts: Vec<Host> =
+        let hosts: Vec<Host> =
             (0..plan.hosts).map(|host| Host::new(host, origins.below(1 << 40), disk())).collect();
         let ids = |host: usize| NodeId(host as u64 + 1);
         let first = Membership::of_voters(
             hosts[..plan.servers].iter().map(|host| (ids(host.number), host.info())),
         );
-        for host in &mut hosts[..plan.servers] {
-            host.disk.adopt(ids(host.number), first.clone());
-        }
         let out = Outgoing {
             frames: Vec::new(),
             fetches: Vec::new(),
             snapshots: Vec::new(),
             answers: Vec::new(),
             wrote: false,
-            watch: Watch::new(Trace::new(trace), first),
+            watch: Watch::new(Trace::new(trace), first.clone()),
             ways: Ways {
                 thread: !plan.disk.inline,
                 ack_before_sync: bug == Some(Bug::AckBeforeSync),
@@ -152,7 +160,7 @@ impl World {
             bug,
             now: 0,
             queue: Queue::new(),
-            homes: (0..plan.servers).map(|host| (ids(host), host)).collect(),
+            homes: BTreeMap::new(),
             network: Network::new(plan.seed, plan.network.clone(), allowed.and(plan.faults)),
             hosts,
             out,
@@ -168,15 +176,27 @@ impl World {
             events: 0,
             plan,
         };
-        world.open();
+        world.open(&first);
         world
     }
 
-    fn open(&mut self) {
+    fn open(&mut self, first: &Membership) {
         let plan = format!("{:?}", self.plan);
         self.out.watch.trace.note(|| plan);
-        for host in 0..self.plan.servers {
-            self.start(host);
+        if self.lb_forms_cluster() {
+            let rng = &mut Rng::new(self.plan.seed, 5);
+            // Often just when the first members hear of it.
+            let at = self.plan.heartbeat + rng.below(2 * self.plan.network.latency);
+            let length = rng.around(self.plan.fault_length);
+            let (loses, forgets) = (rng.chance(500), rng.chance(500));
+            if loses {
+                self.queue.push(at, Event::LbLost { length, forgets });
+            }
+        } else {
+            for host in 0..self.plan.servers {
+                self.adopt(host, 0, NodeId(host as u64 + 1), first.clone());
+                self.start(host);
+            }
         }
         for client in 0..self.plan.work.clients {
             let think = self.clients.think(client);
@@ -184,7 +204,10 @@ impl World {
         }
         self.queue.push(self.plan.fault_gap, Event::Fault);
         self.queue.push(self.plan.faults_end, Event::Heal);
-        if self.plan.hosts > self.plan.servers || self.plan.changes_members() {
+        if self.plan.hosts > self.plan.servers
+            || self.plan.changes_members()
+            || self.lb_forms_cluster()
+        {
             self.queue.push(self.plan.heartbeat, Event::Admin);
         }
     }
@@ -253,6 +276,8 @@ impl World {
             Event::Answer { batch, answer } => self.answer(batch, &answer),
             Event::Fault => self.fault(),
             Event::Admin => self.administer(),
+            Event::Order { host, life, order } => self.ordered(host, life, *order),
+            Event::LbLost { length, forgets } => self.lose_lb(length, forgets),
             Event::Heal => self.heal(),
             Event::Ending => self.look_at_the_end(),
             _ => {}

@@ -183,6 +183,29 @@ fn an_unknown_write_may_take_effect_later_or_never() {
 }
 
 #[test]
+fn deletes_are_known_by_the_write_before_them_in_their_batch() {
+    let story = |swapped: bool| {
+        let mut story = Story::default();
+        story.write(1, "old");
+        let delete = |story: &mut Story| story.call(Action::Write { key: 1, write: Write::Delete });
+        let set = story.set(1, "new");
+        let follows = delete(&mut story);
+        story.history.ops[follows as usize].batch = story.history.ops[set as usize].batch;
+        story.history.ops[follows as usize].call = story.history.ops[set as usize].call;
+        let alone = delete(&mut story);
+        // That of the batch is not the one whose answer comes first.
+        let order = if swapped { vec![follows, set] } else { vec![set, follows, alone] };
+        let replies: Vec<_> = order.into_iter().map(|op| (op, story.apply(op))).collect();
+        for (op, reply) in replies.into_iter().rev() {
+            story.end(op, Outcome::Replied(reply));
+        }
+        story.rules().0
+    };
+    assert_eq!(story(false), None);
+    assert!(story(true).is_some(), "a delete before the write in front of it");
+}
+
+#[test]
 fn a_torn_snapshot_is_found_by_the_witness() {
     let mut story = Story::default();
     let read = story.get(&[0, 1]);

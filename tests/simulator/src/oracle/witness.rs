@@ -33,10 +33,13 @@ pub(crate) fn check(history: &History, log: &[Applied]) -> Result<Model, Violati
         versions: BTreeMap::new(),
         places: vec![None; history.ops.len()],
         deletes: waiting_deletes(history),
+        before: None,
     };
     for (position, applied) in log.iter().enumerate() {
         if let Body::Command(payload) = &applied.body {
             replay.command(position as Index + 1, applied, payload)?;
+        } else {
+            replay.before = None;
         }
     }
     replay.nothing_lost()?;
@@ -51,8 +54,11 @@ struct Replay<'a> {
     versions: BTreeMap<Key, Vec<(Index, Option<Item>)>>,
     /// The index of each write.
     places: Vec<Option<Index>>,
-    /// Deletes carry no number: they are matched by key, time and reply.
+    /// Deletes carry no number: they are matched by key, time and reply, and
+    /// by the write before them in their batch.
     deletes: BTreeMap<Key, Vec<OpId>>,
+    /// The write that is the entry before this one, and that entry's term.
+    before: Option<(raft::Term, OpId)>,
 }
 
 /// Nothing that follows can have a place before this.
@@ -71,8 +77,10 @@ impl Floor {
     }
 }
 
-/// Deletes by key. They carry no number, and are therefore sent alone: in a
-/// batch their place among the others would matter, too.
+/// Deletes by key. They carry no number, and therefore are sent alone or
+/// behind a write of their batch that does: whoever leads proposes all writes of a batch
+/// in one go, so that their entries follow each other, in one term. Where the
+/// reply to the delete is known, that names its entry.
 fn waiting_deletes(history: &History) -> BTreeMap<Key, Vec<OpId>> {
     let mut deletes: BTreeMap<Key, Vec<OpId>> = BTreeMap::new();
     for (number, op) in history.ops.iter().enumerate() {
@@ -87,6 +95,13 @@ fn waiting_deletes(history: &History) -> BTreeMap<Key, Vec<OpId>> {
         waiting.sort_by_key(|number| history.ops[*number as usize].ret.unwrap_or(Moment::MAX));
     }
     deletes
+}
+
+/// The write before `number` in its batch.
+fn write_before(ops: &[Op], number: OpId) -> Option<OpId> {
+    let batch = ops[number as usize].batch;
+    let before = (0..number).rev().take_while(|number| ops[*number as usize].batch == batch);
+    before.into_iter().find(|number| matches!(ops[*number as usize].action, Action::Write { .. }))
 }
 
 /// The key that an entry is about, and the operation that it says it is.
@@ -115,7 +130,7 @@ impl Replay<'_> {
         let (key, number) = origin(payload).ok_or_else(phantom)?;
         let number = match number {
             Some(number) => number,
-            None => self.match_delete(key, applied.moment).ok_or_else(phantom)?,
+            None => self.match_delete(key, applied).ok_or_else(phantom)?,
         };
         let op = self.history.ops.get(number as usize).ok_or_else(phantom)?;
         let Action::Write { key: asked, write } = &op.action else { return Err(phantom()) };
@@ -126,6 +141,7 @@ impl Replay<'_> {
             let what = format!("{} is entry {first} and entry {index}", describe(number, op));
             return Err(Violation::new("a write was applied twice", what));
         }
+        self.before = Some((applied.term, number));
         let reply = self.model.apply(number, key, write);
         let now = self.model.items.get(&key).cloned();
         self.versions.entry(key).or_default().push((index, now));
@@ -142,19 +158,32 @@ impl Replay<'_> {
         }
     }
 
-    /// The delete of `key` that the entry applied at `moment` can be: of those
-    /// that fit, the one whose time ends first, which leaves most to the others.
-    fn match_delete(&mut self, key: Key, moment: Moment) -> Option<OpId> {
+    /// The delete of `key` that an entry can be: the one that follows the entry
+    /// before in its batch; else, of those that fit, the one whose time ends
+    /// first, which leaves most to the others.
+    fn match_delete(&mut self, key: Key, applied: &Applied) -> Option<OpId> {
+        let moment = applied.moment;
         let found = self.model.items.contains_key(&key);
         let reply = if found { Reply::Deleted } else { Reply::NotFound };
         let ops = &self.history.ops;
         let waiting = self.deletes.get_mut(&key)?;
-        let position = waiting.iter().position(|number| {
-            let op = &ops[*number as usize];
+        let before = self.before.filter(|(term, _)| *term == applied.term).map(|(_, op)| op);
+        let fits = |number: OpId| {
+            let op = &ops[number as usize];
             op.call < moment
                 && op.ret.is_none_or(|ret| ret > moment)
                 && (op.outcome == Outcome::Unknown || op.outcome == Outcome::Replied(reply.clone()))
-        })?;
+        };
+        // With an unknown outcome nothing hangs on its place in the batch.
+        let leader = |number: OpId| {
+            let known = ops[number as usize].outcome != Outcome::Unknown;
+            write_before(ops, number).filter(|_| known)
+        };
+        let follows = |number: OpId| before.is_some() && leader(number) == before;
+        let position = waiting
+            .iter()
+            .position(|number| follows(*number) && fits(*number))
+            .or_else(|| waiting.iter().position(|n| leader(*n).is_none() && fits(*n)))?;
         Some(waiting.remove(position))
     }
 
@@ -201,6 +230,12 @@ impl Replay<'_> {
     /// nothing about it.
     fn place(&self, number: OpId, op: &Op, floor: Floor) -> Result<Option<Index>, Violation> {
         match (&op.action, &op.outcome) {
+            (Action::Write { write: Write::Delete, .. }, Outcome::Unknown)
+                if write_before(&self.history.ops, number).is_some() =>
+            {
+                // Its entry may be that of another one: see `match_delete`.
+                Ok(None)
+            }
             (Action::Write { .. }, _) => {
                 let Some(place) = self.places[number as usize] else { return Ok(None) };
                 if place <= floor.index {
