@@ -184,11 +184,11 @@ impl Replay<'_> {
         let position = waiting
             .iter()
             .position(|number| follows(*number) && fits(*number))
-            .or_else(|| waiting.iter().position(|n| leader(*n).is_none() && fits(*n)))
-            // Cut off from it by a change of leaders, and proposed once more.
+            // Whoever waits though the write before it has its entry was cut off
+            // from that by a change of leaders, and proposed once more.
             .or_else(|| {
                 let placed = |leader: OpId| self.places[leader as usize].is_some();
-                waiting.iter().position(|n| leader(*n).is_some_and(placed) && fits(*n))
+                waiting.iter().position(|n| leader(*n).is_none_or(placed) && fits(*n))
             })?;
         Some(waiting.remove(position))
     }
