@@ -80,7 +80,8 @@ impl Floor {
 /// Deletes by key. They carry no number, and therefore are sent alone or
 /// behind a write of their batch that does: whoever leads proposes all writes of a batch
 /// in one go, so that their entries follow each other, in one term. Where the
-/// reply to the delete is known, that names its entry.
+/// reply to the delete is known, that names its entry. Only when a new leader
+/// has dropped the later ones of them are those proposed again, by themselves.
 fn waiting_deletes(history: &History) -> BTreeMap<Key, Vec<OpId>> {
     let mut deletes: BTreeMap<Key, Vec<OpId>> = BTreeMap::new();
     for (number, op) in history.ops.iter().enumerate() {
@@ -183,7 +184,12 @@ impl Replay<'_> {
         let position = waiting
             .iter()
             .position(|number| follows(*number) && fits(*number))
-            .or_else(|| waiting.iter().position(|n| leader(*n).is_none() && fits(*n)))?;
+            // Whoever waits though the write before it has its entry was cut off
+            // from that by a change of leaders, and proposed once more.
+            .or_else(|| {
+                let placed = |leader: OpId| self.places[leader as usize].is_some();
+                waiting.iter().position(|n| leader(*n).is_none_or(placed) && fits(*n))
+            })?;
         Some(waiting.remove(position))
     }
 
