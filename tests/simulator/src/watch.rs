@@ -1,12 +1,13 @@
 //! Sees every turn of every core: checks the invariants of Raft, and keeps
 //! the one log that all replicas have to agree on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use raft::invariants::Checker;
 use raft::{
     Body, DurableMark, Event, Index, Membership, NodeId, Output, Restored, RoleKind, SnapshotMeta,
+    Term,
 };
 use server::command::Payload;
 use server::driver::Node;
@@ -28,7 +29,8 @@ pub(crate) struct Watch {
     /// The id of each folder that a committed membership has named.
     ids: BTreeMap<Arc<[u8]>, NodeId>,
     /// Who was a member once.
-    removed: BTreeSet<NodeId>,
+    /// Whoever was removed, and the term of the entry that did it.
+    removed: BTreeMap<NodeId, Term>,
     moment: Moment,
     pub(crate) trace: Trace,
 }
@@ -40,7 +42,7 @@ impl Watch {
             violation: None,
             log: Vec::new(),
             ids: ids_of(&first),
-            removed: BTreeSet::new(),
+            removed: BTreeMap::new(),
             membership: (0, first),
             moment: 0,
             trace,
@@ -96,14 +98,17 @@ impl Watch {
     /// Whoever was removed can be elected only while it has seen its removal
     /// and does not know yet that it is committed: until then nobody else may
     /// have a log that is long enough (dissertation, section 4.2.2). One that
-    /// has not seen it has too short a log; one that knows does not try.
+    /// has not seen it has too short a log; one that knows does not try. Votes
+    /// of an earlier term may still arrive late and elect it in that term,
+    /// which is over.
     fn check_elected(&mut self, node: &Node, output: &Output<Payload>) {
         let id = node.id();
         for event in &output.events {
             let Event::Role { role: RoleKind::Leader, term, .. } = event else { continue };
             let committed = node.snapshot_meta(node.commit());
             let knows = committed.is_some_and(|meta| !meta.membership.members.contains_key(&id));
-            if self.removed.contains(&id) && (knows || node.membership().is_voter(id)) {
+            let since = self.removed.get(&id).is_some_and(|&removal| *term > removal);
+            if since && (knows || node.membership().is_voter(id)) {
                 let what = format!("{id} is elected in term {term}");
                 self.fail(Violation::new("a removed server is never elected", what));
             }
@@ -130,7 +135,7 @@ impl Watch {
             None => {
                 self.trace.here(|| format!("commits {}@{} first", entry.index, entry.term));
                 if let Body::Membership(membership) = &entry.body {
-                    self.change_membership(entry.index, membership);
+                    self.change_membership(entry.index, entry.term, membership);
                 }
                 let (term, body) = (entry.term, entry.body.clone());
                 self.log.push(Applied { term, body, moment });
@@ -138,10 +143,11 @@ impl Watch {
         }
     }
 
-    fn change_membership(&mut self, index: Index, membership: &Membership) {
+    fn change_membership(&mut self, index: Index, term: Term, membership: &Membership) {
         let gone = |id: &&NodeId| !membership.members.contains_key(id);
-        self.removed.extend(self.membership.1.members.keys().filter(gone));
-        if let Some(id) = membership.members.keys().find(|id| self.removed.contains(id)) {
+        let gone = self.membership.1.members.keys().filter(gone);
+        self.removed.extend(gone.map(|id| (*id, term)));
+        if let Some(id) = membership.members.keys().find(|id| self.removed.contains_key(id)) {
             let what = format!("{id}, in the membership {index}");
             self.fail(Violation::new("ids of removed servers are not used again", what));
         }
