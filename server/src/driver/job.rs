@@ -1,6 +1,6 @@
 //! A batch in the driver's hands: how far it is answered, and how it ends.
 
-use common::front_end::Batch;
+use common::front_end::{Batch, answer_local};
 use common::memcached::{self, Reply, Request};
 use raft::Time;
 
@@ -80,6 +80,12 @@ impl Job {
 
     fn fail(mut self, writes: &'static str, others: &'static str) {
         while let Some(request) = self.batch.requests.get(self.cursor) {
+            // What the cluster has no part in is answered as ever: a `quit`
+            // that got a line would leave the client with one too many.
+            if answer_local(request, &mut self.batch.out) {
+                self.cursor += 1;
+                continue;
+            }
             let text = if need(request) == Need::Log { writes } else { others };
             self.answer(&Reply::Error(text));
         }
