@@ -311,16 +311,22 @@ impl<P: Payload> Node<P> {
         let sent = peer.next - 1;
         if matches!(peer.supply, Supply::Replicate) && peer.has_inflight() && stuck {
             let prev_term = self.log.term_at(sent).filter(|_| last_index >= sent);
+            // Reads bring many such answers in a heartbeat: half of one,
+            // since answers do not come to the microsecond.
+            let rested = now.saturating_sub(peer.nudged_at) >= self.config.heartbeat_us / 2;
             if let Some(prev_term) = prev_term {
                 // The acknowledgement was lost, or the disk there is slow.
-                let nudge = Message::Append {
-                    prev_index: sent,
-                    prev_term,
-                    commit: self.commit,
-                    read_round: newest,
-                    entries: Vec::new(),
-                };
-                self.out.say(&self.ballot, from, nudge);
+                if rested {
+                    peer.nudged_at = now;
+                    let nudge = Message::Append {
+                        prev_index: sent,
+                        prev_term,
+                        commit: self.commit,
+                        read_round: newest,
+                        entries: Vec::new(),
+                    };
+                    self.out.say(&self.ballot, from, nudge);
+                }
             } else if peer.reported == Some(last_index) {
                 let arrived = last_index.clamp(peer.matched, sent);
                 peer.probe_from(arrived + 1, false);
