@@ -297,25 +297,27 @@ impl Process {
 
     /// What the shell does after the inputs.
     fn work(&mut self, now: Now, disk: &mut Disk, out: &mut Outgoing) {
-        self.flush(now, out);
-        if !self.writing
-            && let Some(persist) = self.actions.persist.take()
-        {
-            let (mark, commit) = (persist.mark, self.driver.node().commit());
-            disk.write(persist, commit);
-            self.writing = true;
-            out.wrote = true;
-            if out.ways.ack_before_sync {
-                self.driver.synced(now, mark);
-                self.flush(now, out);
-            } else if !out.ways.thread && !self.driver.is_leader() {
-                self.inline = true;
+        loop {
+            self.flush(now, out);
+            if !self.writing
+                && let Some(persist) = self.actions.persist.take()
+            {
+                let (mark, commit) = (persist.mark, self.driver.node().commit());
+                disk.write(persist, commit);
+                self.writing = true;
+                out.wrote = true;
+                if out.ways.ack_before_sync {
+                    self.driver.synced(now, mark);
+                    self.flush(now, out);
+                } else if !out.ways.thread && !self.driver.is_leader() {
+                    self.inline = true;
+                    return;
+                }
+            }
+            self.driver.apply(now);
+            if !self.driver.wants_flush(&self.actions) {
                 return;
             }
-        }
-        self.driver.apply(now);
-        if self.driver.wants_flush() {
-            self.flush(now, out);
         }
     }
 
