@@ -33,6 +33,8 @@ pub mod log_file;
 pub mod print;
 mod registration;
 mod shell;
+#[cfg(test)]
+mod tests;
 mod transport;
 pub mod wire;
 
