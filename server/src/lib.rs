@@ -11,6 +11,7 @@
 //! | [`keystore`] | the state machine, in memory |
 //! | [`keystore_file`] | its checkpoint on disk |
 //! | [`log_file`] | the write-ahead log |
+//! | [`recovery`] | what a server starts from, by what its disk still says; pure |
 //! | [`identity`] | who this folder belongs to |
 //! | [`wire`] | frames between servers |
 //! | `transport` | links to the other servers |
@@ -27,8 +28,8 @@ pub mod identity;
 pub mod keystore;
 pub mod keystore_file;
 pub mod log_file;
-
 pub mod print;
+pub mod recovery;
 mod registration;
 mod shell;
 mod transport;

@@ -89,6 +89,7 @@ impl Disk {
             memberships: entries.iter().filter_map(membership).collect(),
             entries,
             commit: 0,
+            floor: None,
         };
         if restored.discard_unconnected() {
             self.restart_log();

@@ -134,6 +134,9 @@ fn event(node: u64, event: &Event) -> String {
             format!("{node} members {} at {index}", members(membership))
         }
         Event::Truncated { from } => format!("{node} truncates from {from}"),
+        Event::FloorReached { last } => {
+            format!("{node} reaches its floor with {}@{}", last.index, last.term)
+        }
         Event::Rejected { from, why } => format!("{node} refuses {}: {why}", from.0),
     }
 }
