@@ -55,7 +55,10 @@ use crate::log_file::REJOIN;
 
 pub use raft::SnapshotMeta as CheckpointMeta;
 pub use read::{load, read, read_from};
-pub use write::{Progress, WriteError, Written, at_rate, write, write_paced, write_to};
+pub use write::{
+    CHECKPOINT_BYTES_PER_SECOND, Progress, WriteError, Written, at_rate, write, write_paced,
+    write_to,
+};
 
 #[cfg(doc)]
 use crate::keystore::Frozen;

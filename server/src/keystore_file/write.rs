@@ -21,6 +21,11 @@ const BLOCK_BYTES: usize = 256 * 1024;
 /// would keep the disk from the log for as long as it takes.
 const SYNC_EVERY_BYTES: u64 = 4 * 1024 * 1024;
 
+/// The pace of a server's checkpoints: fast enough that a million small items
+/// take less than a second, with enough of the disk and of a core left for
+/// the log.
+pub const CHECKPOINT_BYTES_PER_SECOND: u64 = 256 * 1024 * 1024;
+
 /// What a checkpoint came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Written {
