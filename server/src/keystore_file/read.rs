@@ -1,6 +1,5 @@
 //! Reading a checkpoint.
 
-use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -12,6 +11,7 @@ use super::{
     BLOCK_HEADER_BYTES, CheckpointMeta, FOOTER, HEADER_BYTES, ITEMS, KeystoreFileError, MAGIC,
     OPTIONAL, POSITION, VERSION, digest_of, side_path,
 };
+use crate::files::{self, File};
 use crate::keystore::{GROUPS, KeyHasher, Keystore, Position, Restorer};
 use crate::log_file::{REJOIN, take_membership};
 
@@ -36,7 +36,7 @@ const SMALLEST_ITEM_BYTES: u64 = 26;
 /// damaged checkpoint is given back.
 pub fn read(path: &Path) -> Result<Option<(Keystore, CheckpointMeta)>, KeystoreFileError> {
     let side = side_path(path);
-    match fs::remove_file(&side) {
+    match files::remove_file(&side) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(KeystoreFileError::io(&side, error));
         }
@@ -55,7 +55,7 @@ pub fn load(path: &Path) -> Result<Option<(Keystore, CheckpointMeta)>, KeystoreF
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(KeystoreFileError::io(path, error)),
     };
-    let size = file.metadata().map_err(|error| KeystoreFileError::io(path, error))?.len();
+    let size = file.len().map_err(|error| KeystoreFileError::io(path, error))?;
     read_from(path, file, size).map(Some)
 }
 
