@@ -189,6 +189,11 @@ impl Keystore {
         self.position.clock_ms
     }
 
+    /// This server's own limits.
+    pub fn limits(&self) -> KeystoreLimits {
+        self.limits
+    }
+
     /// Replaces this server's own limits.
     pub fn set_limits(&mut self, limits: KeystoreLimits) {
         self.limits = limits;
