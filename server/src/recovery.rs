@@ -229,7 +229,10 @@ pub fn decide<P>(found: Found<P>) -> Decision<P> {
     let snapshot = checkpoint.unwrap_or_default();
     let joined = Log::join(scan.stretches, &snapshot).filter(|log| log.connects_to(&snapshot));
     let connected = joined.is_some();
-    let log = joined.unwrap_or_else(|| Log::behind(&snapshot));
+    let mut log = joined.unwrap_or_else(|| Log::behind(&snapshot));
+    if log.first == snapshot.index + 1 {
+        log.prev_term = Some(snapshot.term);
+    }
     let last = log.last();
     let floor = floor.unwrap_or_default().furthest(end);
     let floor = (!last.covers(floor)).then_some(floor);

@@ -68,6 +68,7 @@ mod oracle;
 mod plan;
 mod queue;
 mod rng;
+mod rot;
 mod run;
 mod storage;
 mod trace;
