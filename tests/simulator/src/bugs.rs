@@ -16,7 +16,7 @@ pub enum Bug {
 }
 
 /// Every bug, with the name that it has on the command line.
-pub const BUGS: [(&str, Bug, &str); 15] = [
+pub const BUGS: [(&str, Bug, &str); 16] = [
     (
         "commit-earlier-term",
         Bug::Core(PlantedBug::CommitEarlierTerm),
@@ -83,6 +83,11 @@ pub const BUGS: [(&str, Bug, &str); 15] = [
         "loss-unnoticed",
         Bug::Core(PlantedBug::LossUnnoticed),
         "a leader never sends again what a peer has acknowledged and lost",
+    ),
+    (
+        "append-storm",
+        Bug::Core(PlantedBug::AnswerRepeated),
+        "a leader answers an acknowledgement that says nothing new with another append",
     ),
 ];
 

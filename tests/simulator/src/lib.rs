@@ -32,6 +32,8 @@
 //!
 //! - After every turn of every core: the invariants of Raft
 //!   (`raft::invariants`), and that all replicas apply the same entries.
+//! - How much is said (see `silence`): messages lead to something, or end;
+//!   nothing is repeated at the speed of the network.
 //! - At the end: within 30 virtual seconds of healing all replicas have
 //!   applied the same and every server writes and reads; then nothing deposes
 //!   the leader for two seconds.
@@ -72,6 +74,7 @@ mod queue;
 mod rng;
 mod rot;
 mod run;
+mod silence;
 mod storage;
 mod trace;
 mod traffic;

@@ -8,5 +8,6 @@ mod garbage;
 mod membership;
 mod reads;
 mod replication;
+mod silence;
 mod snapshots;
 mod support;
