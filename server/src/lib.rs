@@ -12,6 +12,7 @@
 //! | [`keystore_file`] | its checkpoint on disk |
 //! | [`log_file`] | the write-ahead log |
 //! | [`recovery`] | what a server starts from, by what its disk still says; pure |
+//! | `files` | the way to the file system, for all of the above; faults for tests
 //! | [`identity`] | who this folder belongs to |
 //! | [`wire`] | frames between servers |
 //! | `transport` | links to the other servers |
@@ -24,6 +25,7 @@ pub mod command;
 pub mod config;
 pub mod driver;
 pub mod embed;
+mod files;
 pub mod identity;
 pub mod keystore;
 pub mod keystore_file;
