@@ -10,6 +10,7 @@ pub(crate) mod memcached;
 pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod terms;
+pub(crate) mod trio;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
