@@ -2,7 +2,7 @@
 //! balancer has to notice anything.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::MutexGuard;
 
 use tempfile::TempDir;
@@ -11,6 +11,7 @@ use super::cluster::PATIENCE;
 use super::memcached::Connection;
 use super::ports::free_port;
 use super::process::{Process, STORE, run};
+use super::small_disk::SmallDisk;
 use super::{eventually, one_at_a_time};
 
 /// How many they are.
@@ -22,6 +23,7 @@ pub(crate) struct Trio {
     // Dropped in this order: processes end before their folder goes.
     servers: [Option<Process>; SERVERS],
     clients: [SocketAddr; SERVERS],
+    disk: Option<SmallDisk>,
     dir: TempDir,
     _one: MutexGuard<'static, ()>,
 }
@@ -29,12 +31,24 @@ pub(crate) struct Trio {
 impl Trio {
     /// Starts all of them and waits for a leader.
     pub(crate) fn start() -> Trio {
+        Self::start_on(TempDir::new().unwrap(), None)
+    }
+
+    /// All of them on one small disk; `None` where there can be none.
+    pub(crate) fn start_on_small_disk(mebibytes: u32) -> Option<Trio> {
+        let dir = TempDir::new().unwrap();
+        let disk = SmallDisk::mount(&dir.path().join("disk"), mebibytes)?;
+        Some(Self::start_on(dir, Some(disk)))
+    }
+
+    fn start_on(dir: TempDir, disk: Option<SmallDisk>) -> Trio {
         let local = |_| SocketAddr::from(([127, 0, 0, 1], free_port()));
         let mut trio = Trio {
             _one: one_at_a_time(),
             servers: [const { None }; SERVERS],
             clients: [0; SERVERS].map(local),
-            dir: TempDir::new().unwrap(),
+            disk,
+            dir,
         };
         let member = |(number, client)| {
             let peer = local(0);
@@ -70,7 +84,9 @@ impl Trio {
             folder.display().to_string(),
         ];
         let name = format!("srv-{}", number + 1);
-        self.servers[number] = Some(Process::start(&name, &args, &folder.join("server.log")));
+        let prefix = self.disk.as_ref().map_or(&[][..], SmallDisk::prefix);
+        let log = self.dir.path().join(format!("{name}.log"));
+        self.servers[number] = Some(Process::start_as(&name, prefix, &args, &log));
     }
 
     /// `kill -9` for those that run among these, at once.
@@ -89,12 +105,18 @@ impl Trio {
 
     /// Where a server keeps its files.
     pub(crate) fn folder(&self, number: usize) -> PathBuf {
-        self.dir.path().join(format!("srv-{}", number + 1))
+        let above = if self.disk.is_some() { "disk" } else { "" };
+        self.dir.path().join(above).join(format!("srv-{}", number + 1))
     }
 
-    /// The folder above.
-    pub(crate) fn home(&self) -> &Path {
-        self.dir.path()
+    /// The disk that they are on.
+    pub(crate) fn disk(&self) -> &SmallDisk {
+        self.disk.as_ref().expect("a cluster on a small disk")
+    }
+
+    /// What a server says, to its log.
+    pub(crate) fn log_text(&self, number: usize) -> String {
+        self.servers[number].as_ref().expect("it runs").log_text()
     }
 
     /// Waits until each of them stores something.
@@ -144,7 +166,10 @@ impl Trio {
         }
         let print = |number: usize| {
             let folder = self.folder(number).display().to_string();
-            run(STORE, self.home(), &["keystore", &folder]).expect(0).out
+            let prefix = self.disk.as_ref().map_or(&[][..], SmallDisk::prefix);
+            let words = [STORE, "keystore", &folder];
+            let words: Vec<_> = prefix.iter().map(String::as_str).chain(words).collect();
+            run(words[0], self.dir.path(), &words[1..]).expect(0).out
         };
         let first = print(0);
         for number in 1..SERVERS {
