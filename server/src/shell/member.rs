@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use common::control::Role;
+use common::forward::{self, WriteIds};
 use common::ids::{ClusterId, ServerId};
 use common::limits::REPORT_INTERVAL;
 use raft::{Fetch, NodeId};
@@ -11,12 +12,12 @@ use tokio::time::Instant as TokioInstant;
 use super::checkpoint::Checkpoints;
 use super::inbox::Input;
 use super::log_writer::LogWriter;
+use super::routed::LbLinks;
 use super::{Shell, restore};
 use crate::config::Progress;
 use crate::driver::{Actions, Driver, Facts, Now};
 use crate::log_file::LogReader;
 use crate::transport::{Me, Transport};
-use crate::wire;
 
 /// A stopping server waits for its successor and its last answers so long.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
@@ -30,6 +31,7 @@ pub(super) struct Member {
     pub(super) id: NodeId,
     pub(super) driver: Driver,
     pub(super) transport: Transport,
+    pub(super) lbs: LbLinks,
     pub(super) log: LogWriter,
     pub(super) checkpoints: Checkpoints,
     reader: LogReader,
@@ -71,6 +73,7 @@ impl Member {
             id,
             driver,
             transport,
+            lbs: LbLinks::default(),
             log,
             checkpoints,
             reader,
@@ -144,24 +147,24 @@ impl Member {
         loop {
             self.driver.flush(now, &mut self.actions);
             self.send(now);
-            if self.log.is_busy() {
+            if !self.log.is_busy()
+                && let Some(persist) = self.actions.persist.take()
+            {
+                let commit = self.driver.node().commit();
+                if self.log.prefers_thread(self.driver.is_leader()) {
+                    self.log.write_in_thread(persist, commit);
+                } else {
+                    let mark = self.log.write_inline(&persist, commit)?;
+                    synced_inline = true;
+                    now = self.shell.now();
+                    self.driver.synced(now, mark);
+                    continue;
+                }
+            }
+            self.driver.apply(now);
+            if !self.driver.wants_flush(&self.actions) {
                 break;
             }
-            let Some(persist) = self.actions.persist.take() else { break };
-            let commit = self.driver.node().commit();
-            if self.log.prefers_thread(self.driver.is_leader()) {
-                self.log.write_in_thread(persist, commit);
-                break;
-            }
-            let mark = self.log.write_inline(&persist, commit)?;
-            synced_inline = true;
-            now = self.shell.now();
-            self.driver.synced(now, mark);
-        }
-        self.driver.apply(now);
-        if self.driver.wants_flush() {
-            self.driver.flush(now, &mut self.actions);
-            self.send(now);
         }
         if std::mem::take(&mut self.actions.changed) {
             self.transport.set_members(&self.driver.members());
@@ -177,15 +180,15 @@ impl Member {
         }
         for forward in self.actions.forward.drain(..) {
             let sent = self.transport.request(forward.to, |out| {
-                wire::encode_forward(forward.number, &forward.requests, out);
+                forward::encode_requests_head(forward.number, &WriteIds::default(), out);
+                out.extend_from_slice(&forward.requests);
             });
             if !sent {
                 self.driver.forward_failed(now, forward.to, forward.number);
             }
         }
-        for refused in self.actions.refuse.drain(..) {
-            // A lost link tells the peer as much.
-            self.transport.request(refused.from, |out| wire::encode_refusal(refused.number, out));
+        for refused in std::mem::take(&mut self.actions.refuse) {
+            self.tell_not_leader(refused);
         }
         for task in self.actions.snapshots.drain(..) {
             // No log is compacted yet, so no peer can need one.
