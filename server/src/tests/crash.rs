@@ -97,6 +97,10 @@ fn check(history: &History, promise: &Promise, image: &Image, dir: &Path) -> Res
         Outcome::Amnesia(why) | Outcome::Refused(why) => return Err(why),
     };
     let state = check_started(history, promise, &first)?;
+    let last_index = first.log.last_index();
+    if last_index != first.last().index {
+        return Err(format!("the log ends at {last_index}, the start says {:?}", first.last()));
+    }
     // What was recovered stays, and the next entry goes behind it.
     let last = first.entries.last().map_or(first.checkpoint.0, |entry| entry.index);
     let term = first.entries.last().map_or(first.checkpoint.1, |entry| entry.term);
@@ -109,7 +113,13 @@ fn check(history: &History, promise: &Promise, image: &Image, dir: &Path) -> Res
     drop(first);
     let second = match start(dir) {
         Outcome::Member(started) => started,
-        other => return Err(format!("the second start comes to {other:?}")),
+        other => {
+            return Err(format!(
+                "the second start comes to {other:?}; the first: checkpoint {checkpoint:?}, \
+                 {hard_state:?}, {:?}",
+                expected.iter().map(|entry| (entry.index, entry.term)).collect::<Vec<_>>()
+            ));
+        }
     };
     if second.entries != expected
         || second.hard_state != hard_state
