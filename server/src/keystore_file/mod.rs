@@ -30,6 +30,7 @@
 //!
 //! `id` is random for each checkpoint. The items come in no particular order.
 
+mod check;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -40,9 +41,10 @@ use std::path::{Path, PathBuf};
 
 use crate::log_file::REJOIN;
 
+pub use check::{verified_prefix, verify};
 pub use raft::SnapshotMeta as CheckpointMeta;
 pub use read::{load, read, read_from};
-pub use write::{Written, write, write_to};
+pub use write::{Written, place, write, write_to};
 
 #[cfg(doc)]
 use crate::keystore::Frozen;

@@ -54,7 +54,7 @@ pub fn read_from<R: Read>(
     file: R,
     size: u64,
 ) -> Result<(Keystore, CheckpointMeta), KeystoreFileError> {
-    let mut blocks = Blocks { path, file, size, at: 0, crc: 0, blocks: 0, buffer: Vec::new() };
+    let mut blocks = Blocks::new(path, file, size);
     blocks.header()?;
 
     let (kind, _) = blocks.next()?;
@@ -88,7 +88,7 @@ pub fn read_from<R: Read>(
     Ok((keystore, meta))
 }
 
-fn take_position(mut body: Bytes) -> Option<(Position, CheckpointMeta)> {
+pub(super) fn take_position(mut body: Bytes) -> Option<(Position, CheckpointMeta)> {
     let mut number = || body.try_get_u64_le().ok();
     let (index, term) = (number()?, number()?);
     let position = Position {
@@ -103,7 +103,7 @@ fn take_position(mut body: Bytes) -> Option<(Position, CheckpointMeta)> {
     body.is_empty().then_some((position, CheckpointMeta { index, term, membership }))
 }
 
-fn take_footer(mut body: &[u8]) -> Option<(u64, u64, u32)> {
+pub(super) fn take_footer(mut body: &[u8]) -> Option<(u64, u64, u32)> {
     let footer =
         (body.try_get_u64_le().ok()?, body.try_get_u64_le().ok()?, body.try_get_u32_le().ok()?);
     body.is_empty().then_some(footer)
@@ -129,21 +129,25 @@ fn restore(keystore: &mut Keystore, mut body: &[u8]) -> Result<(), &'static str>
 }
 
 /// The blocks of a file, each checked before it is looked into.
-struct Blocks<'a, R> {
+pub(super) struct Blocks<'a, R> {
     path: &'a Path,
     file: R,
     size: u64,
     /// Bytes read.
-    at: u64,
+    pub(super) at: u64,
     /// Of everything read.
     crc: u32,
-    blocks: u64,
+    pub(super) blocks: u64,
     /// The body of the block.
-    buffer: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
 }
 
-impl<R: Read> Blocks<'_, R> {
-    fn header(&mut self) -> Result<(), KeystoreFileError> {
+impl<'a, R: Read> Blocks<'a, R> {
+    pub(super) fn new(path: &'a Path, file: R, size: u64) -> Self {
+        Blocks { path, file, size, at: 0, crc: 0, blocks: 0, buffer: Vec::new() }
+    }
+
+    pub(super) fn header(&mut self) -> Result<(), KeystoreFileError> {
         let mut header = [0; HEADER_BYTES];
         self.read(&mut header)?;
         if &header[..8] != MAGIC {
@@ -164,7 +168,7 @@ impl<R: Read> Blocks<'_, R> {
 
     /// Reads the next block; gives its kind and the checksum of everything
     /// before it.
-    fn next(&mut self) -> Result<(u32, u32), KeystoreFileError> {
+    pub(super) fn next(&mut self) -> Result<(u32, u32), KeystoreFileError> {
         let (begin, crc_before) = (self.at, self.crc);
         let mut header = [0; BLOCK_HEADER_BYTES];
         self.read(&mut header)?;
@@ -203,7 +207,7 @@ impl<R: Read> Blocks<'_, R> {
     }
 
     /// Something is wrong in the block that was read last.
-    fn damaged(&self, what: &'static str) -> KeystoreFileError {
+    pub(super) fn damaged(&self, what: &'static str) -> KeystoreFileError {
         let begin = self.at - (self.buffer.len() + BLOCK_HEADER_BYTES) as u64;
         KeystoreFileError::damaged(self.path, begin, what)
     }

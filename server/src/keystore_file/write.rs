@@ -36,9 +36,7 @@ pub fn write(path: &Path, frozen: &Frozen, meta: &CheckpointMeta) -> io::Result<
     let result = File::create(&side).and_then(|file| {
         let (file, written) = write_to(file, frozen, meta)?;
         file.sync_all()?;
-        fs::rename(&side, path)?;
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-        sync_dir(dir.unwrap_or(Path::new(".")))?;
+        place(&side, path)?;
         Ok(written)
     });
     if result.is_err() {
@@ -47,6 +45,17 @@ pub fn write(path: &Path, frozen: &Frozen, meta: &CheckpointMeta) -> io::Result<
         let _ = fs::remove_file(&side);
     }
     result
+}
+
+/// Puts the checkpoint that lies at `side`, synced, in the place of the one at
+/// `path`, durably.
+///
+/// # Errors
+/// Those of the file system.
+pub fn place(side: &Path, path: &Path) -> io::Result<()> {
+    fs::rename(side, path)?;
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    sync_dir(dir.unwrap_or(Path::new(".")))
 }
 
 /// Writes `frozen` in the format of the keystore-file to `file`, whatever that

@@ -39,7 +39,7 @@ async fn frames_keep_their_order_within_a_lane() {
         }
     }
     let mut next = [0; 5];
-    for _ in 0..COUNT * 4 {
+    for _ in 0..COUNT * 5 {
         let (lane, frame) = events.frame().await;
         let number = &mut next[lane as usize];
         assert_eq!(frame[..4], u32::to_le_bytes(*number));
