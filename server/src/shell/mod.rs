@@ -11,9 +11,11 @@ mod checkpoint;
 mod fresh;
 pub(crate) mod inbox;
 mod inputs;
+mod install;
 mod log_writer;
 mod member;
 mod restore;
+pub(crate) mod snapshots;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
