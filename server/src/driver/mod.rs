@@ -35,6 +35,7 @@
 
 mod apply;
 mod job;
+mod memory;
 mod route;
 mod snapshot;
 mod stats;

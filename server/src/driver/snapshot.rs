@@ -62,6 +62,7 @@ impl Driver {
                 }
             }
             self.committed.retain(|entry| entry.index > meta.index);
+            state.set_limits(self.keystore.limits());
             std::mem::swap(&mut self.keystore, &mut state);
             self.clock_ms = self.clock_ms.max(self.keystore.clock_ms());
         }

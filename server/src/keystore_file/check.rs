@@ -1,37 +1,38 @@
 //! Checking a checkpoint without loading it: before it is sent to a peer, and
 //! when one that was being received is to be gone on with.
 
-use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 use std::path::Path;
 
-use super::read::{Blocks, take_footer, take_position};
-use super::{CheckpointMeta, FOOTER, ITEMS, KeystoreFileError, POSITION};
+use super::blocks::Blocks;
+use super::{CheckpointMeta, ITEMS, KeystoreFileError};
+use crate::files::File;
 
-/// Reads all of the checkpoint in `file` and gives what it stands for and its
-/// size; `path` is only its name, for errors.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Reads all of a checkpoint of `size` bytes and gives what it stands for;
+/// `path` is only its name, for errors.
 ///
 /// # Errors
 /// [`KeystoreFileError`], when a single bit is not as it was written.
-pub fn verify(path: &Path, file: &File) -> Result<(CheckpointMeta, u64), KeystoreFileError> {
-    let size = file.metadata().map_err(|error| KeystoreFileError::io(path, error))?.len();
-    let mut blocks = Blocks::new(path, BufReader::with_capacity(1 << 16, file), size);
-    let meta = begin(&mut blocks)?;
+pub fn verify<R: Read>(
+    path: &Path,
+    file: R,
+    size: u64,
+) -> Result<CheckpointMeta, KeystoreFileError> {
+    let mut blocks = Blocks::new(path, BufReader::with_capacity(READ_BYTES, file), size);
+    let start = blocks.start()?;
+    let mut buffer = Vec::new();
     loop {
-        let (kind, crc_before) = blocks.next()?;
-        match kind {
-            ITEMS => {}
-            FOOTER => {
-                let footer = take_footer(&blocks.buffer);
-                let matches = footer.is_some_and(|(count, _, crc)| {
-                    (count, crc) == (blocks.blocks - 1, crc_before) && blocks.at == size
-                });
-                if !matches {
-                    return Err(blocks.damaged("the footer does not match what is before it"));
-                }
-                return Ok((meta, size));
-            }
-            _ => return Err(blocks.damaged("a block of unknown kind")),
+        let (count, digest) = (blocks.number, blocks.digest);
+        let block = blocks.next(buffer)?;
+        if block.kind == ITEMS {
+            blocks.check(&block)?;
+            buffer = block.body;
+        } else if blocks.beside_items(block, count, digest)?.is_some() {
+            return Ok(start.meta);
+        } else {
+            buffer = Vec::new();
         }
     }
 }
@@ -41,24 +42,17 @@ pub fn verify(path: &Path, file: &File) -> Result<(CheckpointMeta, u64), Keystor
 /// can be used.
 pub fn verified_prefix(path: &Path) -> Option<(CheckpointMeta, u64)> {
     let file = File::open(path).ok()?;
-    let size = file.metadata().ok()?.len();
-    let mut blocks = Blocks::new(path, BufReader::with_capacity(1 << 16, &file), size);
-    let meta = begin(&mut blocks).ok()?;
+    let size = file.len().ok()?;
+    let mut blocks = Blocks::new(path, BufReader::with_capacity(READ_BYTES, file), size);
+    let start = blocks.start().ok()?;
     let mut whole = blocks.at;
-    while let Ok((ITEMS, _)) = blocks.next() {
+    let mut buffer = Vec::new();
+    while let Ok(block) = blocks.next(buffer)
+        && block.kind == ITEMS
+        && block.is_whole()
+    {
         whole = blocks.at;
+        buffer = block.body;
     }
-    Some((meta, whole))
-}
-
-fn begin<R: std::io::Read>(
-    blocks: &mut Blocks<'_, R>,
-) -> Result<CheckpointMeta, KeystoreFileError> {
-    blocks.header()?;
-    let (kind, _) = blocks.next()?;
-    let position = (kind == POSITION).then(|| take_position(blocks.buffer.clone().into()));
-    match position.flatten() {
-        Some((_, meta)) => Ok(meta),
-        None => Err(blocks.damaged("it does not begin with its position")),
-    }
+    Some((start.meta, whole))
 }

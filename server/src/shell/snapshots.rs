@@ -170,7 +170,8 @@ fn read_chunk(path: &Path, open: Option<Outgoing>, index: Index, offset: u64) ->
             // All of it is read once before any of it is sent: a damaged
             // checkpoint is no snapshot.
             let file = File::open(path).map_err(failed)?;
-            let (meta, size) = keystore_file::verify(path, &file)?;
+            let size = file.metadata().map_err(failed)?.len();
+            let meta = keystore_file::verify(path, &file, size)?;
             Outgoing { file: Arc::new(file), meta, size }
         }
     };

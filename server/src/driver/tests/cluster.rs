@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use common::control::MemberInfo;
 use common::front_end::{Batch, Finish, Finished};
 use common::ids::{ClusterId, FolderId};
+use common::limits::MAX_FRAME_BYTES;
 use common::memcached::decode_requests;
 use raft::{Config, DurableMark, HardState, Membership, Message, NodeId, Restored, SnapshotMeta};
 
@@ -302,6 +303,7 @@ impl Cluster {
     }
 
     fn send(&mut self, from: u64, to: u64, kind: Kind, bytes: Bytes) {
+        assert!(bytes.len() <= MAX_FRAME_BYTES, "a frame that no link carries");
         self.sent.push((from, kind));
         if !self.cut.contains(&(from, to)) {
             self.frames.push_back(Frame { from, to, kind, bytes });

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use common::front_end::Batch;
+use common::limits::MAX_FORWARDED_REPLY_BYTES;
 use raft::NodeId;
 
 use super::*;
@@ -182,4 +183,19 @@ fn a_refusal_by_a_deposed_leader_gives_the_whole_time_back() {
     cluster.set_no_link(3, false);
     cluster.advance_ms(50);
     answer.expect("STORED\r\n");
+}
+
+#[test]
+fn the_replies_of_a_forwarded_batch_fit_into_a_frame() {
+    let mut cluster = Cluster::led(3);
+    let value = "x".repeat(DEFAULT_MAX_VALUE_BYTES);
+    cluster.play(1, &set("k", &value)).expect("STORED\r\n");
+    let copies = MAX_FORWARDED_REPLY_BYTES / DEFAULT_MAX_VALUE_BYTES;
+    let get = |copies| ["get", &" k".repeat(copies), "\r\n"].concat();
+    let refusal = "SERVER_ERROR out of memory writing get response\r\n";
+    let too_many = cluster.play(3, &[&set("j", "1"), &get(copies + 1), "get j\r\n"].concat());
+    too_many.expect(&["STORED\r\n", refusal, &hit("j", "1")].concat());
+    let most = cluster.play(3, &[get(copies - 1), set("j", "2")].concat()).text().unwrap();
+    assert!(most.len() > (copies - 1) * DEFAULT_MAX_VALUE_BYTES);
+    assert!(most.ends_with("\r\nEND\r\nSTORED\r\n"));
 }
