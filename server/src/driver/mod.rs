@@ -362,6 +362,10 @@ impl Driver {
                     actions.changed = true;
                 }
                 raft::Event::Truncated { from } => tracing::info!(from, "log suffix replaced"),
+                raft::Event::FloorReached { last } => {
+                    tracing::info!(index = last.index, term = last.term, "lost entries are back");
+                    actions.changed = true;
+                }
                 raft::Event::Rejected { from, why } => {
                     tracing::warn!(from = from.0, why, "message of a peer refused");
                 }

@@ -345,6 +345,7 @@ impl Server {
             runs: Vec::new(),
             memberships: Vec::new(),
             entries: Vec::new(),
+            floor: None,
             commit: 0,
         };
         let facts = Facts {
