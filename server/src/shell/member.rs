@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use common::control::Role;
+use common::forward::{self, WriteIds};
 use common::ids::{ClusterId, ServerId};
 use common::limits::REPORT_INTERVAL;
 use raft::{Fetch, NodeId};
@@ -12,6 +13,7 @@ use super::checkpoint::Checkpoints;
 use super::inbox::Input;
 use super::install::Install;
 use super::log_writer::LogWriter;
+use super::routed::LbLinks;
 use super::snapshots::Snapshots;
 use super::{Shell, restore};
 use crate::config::Progress;
@@ -19,7 +21,6 @@ use crate::driver::{Actions, Driver, Facts, Now};
 use crate::keystore::KeystoreLimits;
 use crate::log_file::LogReader;
 use crate::transport::{Me, Transport};
-use crate::wire;
 
 /// A stopping server waits for its successor and its last answers so long.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
@@ -33,6 +34,7 @@ pub(super) struct Member {
     pub(super) id: NodeId,
     pub(super) driver: Driver,
     pub(super) transport: Transport,
+    pub(super) lbs: LbLinks,
     pub(super) log: LogWriter,
     pub(super) checkpoints: Checkpoints,
     pub(super) snapshots: Snapshots,
@@ -81,6 +83,7 @@ impl Member {
             id,
             driver,
             transport,
+            lbs: LbLinks::default(),
             log,
             checkpoints,
             snapshots,
@@ -190,15 +193,15 @@ impl Member {
         }
         for forward in self.actions.forward.drain(..) {
             let sent = self.transport.request(forward.to, |out| {
-                wire::encode_forward(forward.number, &forward.requests, out);
+                forward::encode_requests_head(forward.number, &WriteIds::default(), out);
+                out.extend_from_slice(&forward.requests);
             });
             if !sent {
                 self.driver.forward_failed(now, forward.to, forward.number);
             }
         }
-        for refused in self.actions.refuse.drain(..) {
-            // A lost link tells the peer as much.
-            self.transport.request(refused.from, |out| wire::encode_refusal(refused.number, out));
+        for refused in std::mem::take(&mut self.actions.refuse) {
+            self.tell_not_leader(refused);
         }
         for task in std::mem::take(&mut self.actions.snapshots) {
             self.snapshot_task(now, task);
