@@ -36,12 +36,13 @@ impl Driver {
 
     /// Proposes every write that is left in the batch.
     fn propose(&mut self, now: Now, mut job: Job) {
+        self.refuse_without_room(&mut job);
         let mut growth = 0;
         if self.keystore.limits().memory_bytes.is_some() {
             growth = self.refuse_beyond_memory(&mut job);
-            if job.need() != Need::Log {
-                return self.route(now, job);
-            }
+        }
+        if job.need() != Need::Log {
+            return self.route(now, job);
         }
         self.clock_ms = self.clock_ms.max(now.wall_ms);
         let mut range = None;

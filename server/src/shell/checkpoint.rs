@@ -61,6 +61,11 @@ impl Checkpoints {
         });
     }
 
+    /// Whether the last one could not be written.
+    pub(super) fn failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
     /// Whether one is being written.
     pub(super) fn is_writing(&self) -> bool {
         self.writing

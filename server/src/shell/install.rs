@@ -79,6 +79,7 @@ impl Member {
     /// It is in place.
     pub(super) fn placed(&mut self, now: Now) {
         self.log.placed();
+        self.room_found();
         let Some(Arrived { meta, next_offset, keystore }) = self.install.placing.take() else {
             return;
         };
@@ -95,6 +96,7 @@ impl Member {
     pub(super) fn checkpointed(&mut self, result: Result<Index, String>) {
         let oldest = self.snapshots.oldest();
         self.checkpoints.done(result, oldest, &self.log, &mut self.driver);
+        self.note_trouble();
         self.snapshots.remove_leftover();
     }
 }

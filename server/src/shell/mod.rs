@@ -8,6 +8,7 @@
 //! and plays one turn of the driver.
 
 mod checkpoint;
+mod disk_trouble;
 mod fresh;
 pub(crate) mod inbox;
 mod inputs;
@@ -34,6 +35,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::{Progress, ServerConfig, Sockets};
 use crate::driver::Now;
 use crate::identity::{Folder, Identity};
+pub use disk_trouble::DiskFailed;
 use inbox::{Inbox, Input};
 
 /// Where the steps of a start are told.
