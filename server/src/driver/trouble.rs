@@ -20,10 +20,14 @@ impl Driver {
         self.trouble.or_else(repairs)
     }
 
+    pub(super) fn is_out_of_room(&self) -> bool {
+        self.trouble == Some(Trouble::DiskFull)
+    }
+
     /// Puts a refusal in the place of every write while the disk has no room
     /// for them: what is proposed now might wait there until its deadline.
     pub(super) fn refuse_without_room(&self, job: &mut Job) {
-        if self.trouble != Some(Trouble::DiskFull) {
+        if !self.is_out_of_room() {
             return;
         }
         for request in &mut job.batch.requests[job.cursor..] {

@@ -18,6 +18,8 @@ mod member;
 mod restore;
 mod routed;
 pub(crate) mod snapshots;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
