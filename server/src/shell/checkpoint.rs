@@ -98,6 +98,7 @@ impl Checkpoints {
                 driver.checkpointed(index);
                 let kept = log.first_of_last(self.after_bytes).min(needed.unwrap_or(index) + 1);
                 driver.compact(kept);
+                log.compact(driver.node().status().first_index);
                 tracing::info!(index, log_from = kept.min(index + 1), "checkpoint written");
             }
             Err(error) => {

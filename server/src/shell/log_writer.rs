@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use raft::{DurableMark, Index, Persist};
+use raft::{DurableMark, Index, Persist, Position};
 
 use super::checkpoint::Tail;
 use super::inbox::{Inbox, Input};
@@ -38,9 +38,11 @@ const AVERAGE_OF: u32 = 8;
 enum Work {
     /// A batch.
     Write(Persist<Payload>, Index),
+    /// Drop what stands before this entry.
+    Compact(Index),
     /// Put a snapshot that arrived in the place of the keystore-file, and begin
     /// the log anew behind it.
-    Place { side: PathBuf, path: PathBuf, index: Index },
+    Place { side: PathBuf, path: PathBuf, end: Position },
 }
 
 pub(crate) struct LogWriter {
@@ -123,16 +125,21 @@ impl LogWriter {
         let _ = self.work.send(Work::Write(persist, commit));
     }
 
-    /// Puts the snapshot up to `index`, which is whole and durable under the
+    /// Puts the snapshot up to `end`, which is whole and durable under the
     /// name `side`, in the place of the keystore-file at `path`;
     /// [`Input::Placed`] tells when it is done.
-    pub(crate) fn place(&mut self, side: PathBuf, path: PathBuf, index: Index) {
+    pub(crate) fn place(&mut self, side: PathBuf, path: PathBuf, end: Position) {
         debug_assert!(!self.busy);
         self.busy = true;
-        self.last = index;
-        self.tail.restart(index);
-        self.noted_commit = self.noted_commit.max(index);
-        let _ = self.work.send(Work::Place { side, path, index });
+        self.last = end.index;
+        self.tail.restart(end.index);
+        self.noted_commit = self.noted_commit.max(end.index);
+        let _ = self.work.send(Work::Place { side, path, end });
+    }
+
+    /// Drops what stands before `first`, beside everything else.
+    pub(crate) fn compact(&self, first: Index) {
+        let _ = self.work.send(Work::Compact(first));
     }
 
     /// The snapshot is in its place.
@@ -198,6 +205,10 @@ impl Drop for LogWriter {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = log.finish() {
+            tracing::debug!(%error, "the log ends without its mark");
+        }
     }
 }
 
@@ -222,8 +233,12 @@ fn run(log: &Mutex<LogFile>, queue: &mpsc::Receiver<Work>, inbox: &Inbox) {
                 until_there_is_room(queue, inbox, || write(log, &persist, commit))
                     .map(|()| Input::Synced { mark: persist.mark, took: started.elapsed() })
             }
-            Work::Place { side, path, index } => place(&side, &path).and_then(|()| {
-                until_there_is_room(queue, inbox, || restart(log, index)).map(|()| Input::Placed)
+            Work::Compact(first) => match compact(log, first) {
+                Ok(()) => continue,
+                Err(error) => Err(error),
+            },
+            Work::Place { side, path, end } => place(&side, &path).and_then(|()| {
+                until_there_is_room(queue, inbox, || restart(log, end)).map(|()| Input::Placed)
             }),
         };
         match done {
@@ -257,6 +272,19 @@ fn until_there_is_room(
     }
 }
 
+/// Without room for the note about it the segments stay until the next time.
+fn compact(log: &Mutex<LogFile>, first: Index) -> Result<(), LogError> {
+    let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+    match log.compact(first) {
+        Ok(first) => {
+            tracing::debug!(first, "the log begins here");
+            log.sync()
+        }
+        Err(LogError::NoRoom { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 fn place(side: &Path, path: &Path) -> Result<(), LogError> {
     keystore_file::place(side, path).map_err(|source| LogError::Io {
         what: "cannot put a snapshot in the place of",
@@ -267,8 +295,8 @@ fn place(side: &Path, path: &Path) -> Result<(), LogError> {
 
 /// A crash before this leaves a log that does not connect to the checkpoint; a
 /// start recognises that and begins the log anew.
-fn restart(log: &Mutex<LogFile>, index: Index) -> Result<(), LogError> {
+fn restart(log: &Mutex<LogFile>, end: Position) -> Result<(), LogError> {
     let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-    log.reset(index)?;
+    log.reset(end)?;
     log.sync()
 }

@@ -74,7 +74,7 @@ where
             }
             token.cancel();
         });
-        Ok(body(shutdown).await)
+        Ok::<_, Failure>(body(shutdown).await)
     })?;
     // Ends its threads: nothing of this process may touch the disk any more.
     drop(runtime);
