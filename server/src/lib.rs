@@ -39,4 +39,4 @@ mod tests;
 mod transport;
 pub mod wire;
 
-pub use shell::{ProgressFn, run};
+pub use shell::{DiskFailed, ProgressFn, run};
