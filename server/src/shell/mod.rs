@@ -8,13 +8,18 @@
 //! and plays one turn of the driver.
 
 mod checkpoint;
+mod disk_trouble;
 mod fresh;
 pub(crate) mod inbox;
 mod inputs;
+mod install;
 mod log_writer;
 mod member;
 mod restore;
 mod routed;
+pub(crate) mod snapshots;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,6 +37,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::{Progress, ServerConfig, Sockets};
 use crate::driver::Now;
 use crate::identity::{Folder, Identity};
+pub use disk_trouble::DiskFailed;
 use inbox::{Inbox, Input};
 
 /// Where the steps of a start are told.

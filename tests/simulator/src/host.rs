@@ -311,7 +311,7 @@ impl Process {
             }
             Input::Installed { next_offset, meta, state } => {
                 self.checkpointed = meta.index;
-                self.driver.installed(now, next_offset, meta, *state);
+                drop(self.driver.installed(now, next_offset, meta, *state));
             }
             Input::LinkLost(peer) => self.driver.link_lost(peer),
             Input::Campaign => self.driver.campaign(now),
