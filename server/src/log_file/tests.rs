@@ -3,6 +3,7 @@
 mod compact;
 mod crash;
 mod damage;
+mod random;
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
