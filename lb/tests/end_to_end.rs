@@ -13,7 +13,7 @@ use common::control::{
 use common::ids::{ClusterId, FolderId, ServerId};
 use common::udp::{ClusterKey, Endpoint, Lane, Link, Receive};
 use store_lb as lb;
-use store_lb::config::{LbConfig, Sockets};
+use store_lb::config::{LbConfig, Policy, Sockets};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -44,7 +44,9 @@ fn config(dir: &Path) -> LbConfig {
         dir: dir.to_owned(),
         key_file: dir.join("cluster.key"),
         expect: 2,
+        policy: Policy::Leader,
         max_connections: 16,
+        max_value_bytes: 1024,
     }
 }
 
@@ -155,24 +157,7 @@ impl Server {
             peer: socket.local_addr().unwrap(),
             client: ([127, 0, 0, 1], 7000 + number).into(),
         };
-        let report = Report {
-            info,
-            member: None,
-            role: Role::Fresh,
-            term: 0,
-            leader: None,
-            last_index: 0,
-            commit_index: 0,
-            applied_index: 0,
-            members: Vec::new(),
-            keys: 0,
-            memory_bytes: 0,
-            uptime_secs: 0,
-            reads: 0,
-            writes: 0,
-            connections: 0,
-            pid: 1000 + u32::from(number),
-        };
+        let report = Report::fresh(info, 1000 + u32::from(number));
         let report = Arc::new(Mutex::new(report));
         let hello = Hello { version: PROTOCOL_VERSION, from: Party::Fresh { folder } };
         let endpoint = Endpoint::new(socket, key, hello).unwrap();

@@ -11,8 +11,8 @@
 //! | [`keystore`] | the state machine, in memory |
 //! | [`keystore_file`] | its checkpoint on disk |
 //! | [`log_file`] | the write-ahead log |
+//! | `files` | the way to the file system, for all of the above; faults for tests |
 //! | [`recovery`] | what a server starts from, by what its disk still says; pure |
-//! | `files` | the way to the file system, for all of the above; faults for tests
 //! | [`identity`] | who this folder belongs to |
 //! | [`wire`] | frames between servers |
 //! | `transport` | links to the other servers |
@@ -34,7 +34,9 @@ pub mod print;
 pub mod recovery;
 mod registration;
 mod shell;
+#[cfg(test)]
+mod tests;
 mod transport;
 pub mod wire;
 
-pub use shell::{ProgressFn, run};
+pub use shell::{DiskFailed, ProgressFn, run};

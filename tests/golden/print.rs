@@ -168,6 +168,9 @@ pub(crate) fn status(status: &Status) -> String {
         " log {}..{} durable {} commit {} applied {}",
         status.first_index, status.last_index, status.durable, status.commit, status.applied
     );
+    if let Some(floor) = status.floor {
+        line += &format!(" floor {}@{}", floor.index, floor.term);
+    }
     if status.checkpoint > 0 {
         line += &format!(" checkpoint {}", status.checkpoint);
     }

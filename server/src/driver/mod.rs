@@ -10,7 +10,8 @@
 //!    send at once, a batch for the log-file, forwarded requests;
 //! 3. the shell sends and hands the batch to the log-file, so that the disk
 //!    and the network work while
-//! 4. [`Driver::apply`] applies what is committed and answers those who wait.
+//! 4. [`Driver::apply`] applies what is committed and answers those who wait;
+//! 5. all over from 2 while [`Driver::wants_flush`] says so.
 //!
 //! # What becomes of a batch of requests
 //!
@@ -34,15 +35,20 @@
 
 mod apply;
 mod job;
+mod memory;
 mod route;
 mod snapshot;
 mod stats;
+#[cfg(test)]
+mod tests;
+mod trouble;
 mod waiting;
 
 use std::collections::VecDeque;
 
 use bytes::BytesMut;
 use common::control::MemberInfo;
+use common::forward::ForwardReply;
 use common::front_end::Batch;
 use common::limits;
 use raft::{Envelope, Fetch, NodeId, Output, Persist, RoleKind, SnapshotTask, Time};
@@ -101,22 +107,22 @@ pub struct Forward {
     pub requests: BytesMut,
 }
 
-/// Names a batch that a peer forwarded to this server.
+/// Who forwards batches to this server.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct ForwardId {
-    /// The peer.
-    pub from: NodeId,
-    /// The peer's number.
-    pub number: u64,
+pub enum Forwarder {
+    /// Another server.
+    Peer(NodeId),
+    /// A load balancer, by the shell's number of its link.
+    LoadBalancer(u64),
 }
 
-/// What came back for a forwarded batch.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum ForwardReply {
-    /// Executed: the reply bytes.
-    Done(bytes::Bytes),
-    /// Certainly not executed: the peer does not lead.
-    NotLeader,
+/// Names a batch that was forwarded to this server.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ForwardId {
+    /// Who sent it.
+    pub from: Forwarder,
+    /// The sender's number.
+    pub number: u64,
 }
 
 /// See the module's page.
@@ -145,6 +151,7 @@ pub struct Driver {
     refuse: Vec<ForwardId>,
     forward: Vec<Forward>,
     stopping: bool,
+    trouble: Option<common::control::Trouble>,
 }
 
 impl Driver {
@@ -173,6 +180,7 @@ impl Driver {
             refuse: Vec::new(),
             forward: Vec::new(),
             stopping: false,
+            trouble: None,
         }
     }
 
@@ -183,7 +191,7 @@ impl Driver {
     }
 
     /// Requests that a peer forwards, because it takes this server for the
-    /// leader.
+    /// leader, or that a load balancer brings.
     pub fn forwarded(&mut self, now: Now, from: ForwardId, batch: Batch) {
         let deadline = now.mono_us + limits::REQUEST_DEADLINE.as_micros() as Time;
         self.route(now, Job::new(batch, deadline, Some(from)));
@@ -214,7 +222,7 @@ impl Driver {
             }
             // Not at once: the peer has no leader to name either, and would
             // be asked again and again.
-            ForwardReply::NotLeader => self.park(now, job),
+            ForwardReply::NotLeader | ForwardReply::SessionUnknown => self.park(now, job),
         }
     }
 
@@ -269,7 +277,7 @@ impl Driver {
     pub fn is_idle(&self) -> bool {
         let hands_over = self.node.is_leader() && self.node.membership().voters().count() > 1;
         !hands_over
-            && self.proposed.is_empty()
+            && self.proposed.iter().all(|proposed| proposed.job.is_none())
             && self.read_groups.is_empty()
             && self.forwards.is_empty()
     }
@@ -327,9 +335,14 @@ impl Driver {
         actions.forward.append(&mut self.forward);
     }
 
-    /// Whether applying has led to something that is to be sent.
-    pub fn wants_flush(&self) -> bool {
-        self.unpark || !self.refuse.is_empty() || !self.forward.is_empty() || self.node.has_output()
+    /// Whether another flush into `actions` would bring anything. What waits
+    /// for the disk to take the batch there does not count.
+    pub fn wants_flush(&self, actions: &Actions) -> bool {
+        let core = match actions.persist {
+            Some(_) => self.node.has_output_beside_batch(),
+            None => self.node.has_output(),
+        };
+        self.unpark || !self.refuse.is_empty() || !self.forward.is_empty() || core
     }
 
     fn note_events(&mut self, now: Now, actions: &mut Actions) {

@@ -4,6 +4,7 @@ mod compact;
 mod crash;
 mod damage;
 mod random;
+mod settle;
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;

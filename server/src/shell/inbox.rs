@@ -10,7 +10,15 @@ use common::front_end::{Batch, Service};
 use common::udp::{Lane, Link};
 use raft::{DurableMark, Entry, Index, NodeId};
 
+use super::snapshots::{Arrived, ChunkRead};
 use crate::command::Payload;
+
+/// A link to a load balancer, with the number that it has for this process.
+#[derive(Clone)]
+pub(crate) struct LbLink {
+    pub(crate) number: u64,
+    pub(crate) link: Link,
+}
 
 /// One thing that happened.
 pub(crate) enum Input {
@@ -22,16 +30,31 @@ pub(crate) enum Input {
     Link { link: Link, hello: Hello },
     /// A peer's link is gone.
     LinkClosed { from: NodeId, link: u64, reason: String },
+    /// A load balancer routes requests of its clients here.
+    Routed { link: LbLink, frame: Bytes },
+    /// A link to a load balancer is gone.
+    LbLost(u64),
     /// A load balancer says something.
     FromLb { lb: SocketAddr, message: ToServer },
     /// The log thread is done with a batch.
     Synced { mark: DurableMark, took: Duration },
+    /// The disk has no room for what is to be written; it is tried again.
+    DiskFull(String),
     /// The log-file cannot be written any more.
     LogFailed(String),
     /// Entries for a slow peer were read.
     Fetched { peer: NodeId, entries: Vec<Entry<Payload>> },
     /// A checkpoint was written, or could not be.
     Checkpointed(Result<Index, String>),
+    /// A chunk of a snapshot was read for a peer.
+    ChunkRead { peer: NodeId, result: Box<ChunkRead> },
+    /// A chunk of a snapshot was written; how long the side file is now.
+    ChunkWritten { index: Index, next_offset: u64 },
+    /// A snapshot has arrived, and is whole.
+    Arrived(Box<Arrived>),
+    /// The snapshot that arrived is the keystore-file, and the log-file begins
+    /// behind it.
+    Placed,
     /// The process is asked to stop.
     Stop,
 }

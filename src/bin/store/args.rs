@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use lb::config::Policy;
 
 use crate::logging::LogFormat;
 use crate::values::{self, TimeoutRange};
@@ -84,6 +85,9 @@ pub(crate) struct UpArgs {
     /// The load balancer's port for servers (UDP) [default: 5001]
     #[arg(long)]
     pub(crate) sport: Option<u16>,
+    /// Memory for items in MiB on each server, beyond which stores are refused; 0: no limit
+    #[arg(short, long)]
+    pub(crate) memory_limit: Option<u32>,
     /// How the nodes write their logs
     #[arg(long, value_enum, default_value_t)]
     pub(crate) log_format: LogFormat,
@@ -110,7 +114,8 @@ pub(crate) struct NodeArgs {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  \
     store addlb\n  \
-    store addlb --cip 192.168.1.10 --sip 192.168.1.10 --expect 3\n\n\
+    store addlb --cip 192.168.1.10 --sip 192.168.1.10 --expect 3\n  \
+    store addlb --policy round-robin   reads on all servers, linearizable as ever\n\n\
     Run again on the folder of a stopped load balancer, it starts where it was.")]
 pub(crate) struct AddLbArgs {
     /// Address for clients [default: 127.0.0.1]
@@ -128,6 +133,12 @@ pub(crate) struct AddLbArgs {
     /// Fresh servers that make a new cluster [default: 2]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) expect: Option<u16>,
+    /// Who answers reads: leader, round-robin or least-loaded [default: leader]
+    #[arg(long)]
+    pub(crate) policy: Option<Policy>,
+    /// Largest value that is routed, e.g. 512k or 2m: that of the servers [default: 1m]
+    #[arg(short = 'I', long, value_parser = values::item_size)]
+    pub(crate) max_item_size: Option<usize>,
     /// Its name and its folder's
     #[arg(long, default_value = "lb-1", value_parser = values::node_name)]
     pub(crate) name: String,
@@ -178,6 +189,12 @@ pub(crate) struct AddSrvArgs {
     /// Largest value, e.g. 512k or 2m [default: 1m]
     #[arg(short = 'I', long, value_parser = values::item_size)]
     pub(crate) max_item_size: Option<usize>,
+    /// Growth of the log-file after which a checkpoint is written, if the data is not larger [default: 64m]
+    #[arg(long, value_name = "SIZE", value_parser = values::checkpoint_after)]
+    pub(crate) checkpoint_after: Option<u64>,
+    /// Memory for items in MiB, beyond which stores are refused; 0: no limit [default: 0]
+    #[arg(short, long)]
+    pub(crate) memory_limit: Option<u32>,
     /// What every node has.
     #[command(flatten)]
     pub(crate) node: NodeArgs,
@@ -217,6 +234,12 @@ pub(crate) struct RunArgs {
     /// Largest value, e.g. 512k or 2m
     #[arg(short = 'I', long, default_value = "1m", value_parser = values::item_size)]
     pub(crate) max_item_size: usize,
+    /// Growth of the log-file after which a checkpoint is written, if the data is not larger [default: 64m]
+    #[arg(long, value_name = "SIZE", value_parser = values::checkpoint_after)]
+    pub(crate) checkpoint_after: Option<u64>,
+    /// Memory for items in MiB, beyond which stores are refused; 0: no limit [default: 0]
+    #[arg(short, long)]
+    pub(crate) memory_limit: Option<u32>,
     /// How the log is written
     #[arg(long, value_enum, default_value_t)]
     pub(crate) log_format: LogFormat,
@@ -325,6 +348,8 @@ impl AddLbArgs {
         line.option("--sip", text(self.sip));
         line.option("--sport", text(self.sport));
         line.option("--expect", text(self.expect));
+        line.option("--policy", text(self.policy));
+        line.option("--max-item-size", text(self.max_item_size));
         line.0
     }
 }
@@ -348,6 +373,8 @@ impl AddSrvArgs {
             self.election_timeout.map(|range| format!("{}ms..{}ms", range.low_ms, range.high_ms)),
         );
         line.option("--max-item-size", text(self.max_item_size));
+        line.option("--checkpoint-after", text(self.checkpoint_after));
+        line.option("--memory-limit", text(self.memory_limit));
         line.0
     }
 }
@@ -365,7 +392,7 @@ mod tests {
     #[test]
     fn a_background_line_says_the_same_as_the_one_typed() {
         let typed = "store addsrv --cport 0 --sip ::1 --lb 127.0.0.1:1,127.0.0.1:2 --heartbeat 5ms \
-                     --election-timeout 20ms..40ms -I 2k --dir x --name srv-9";
+                     --election-timeout 20ms..40ms -I 2k -m 64 --checkpoint-after 1m --dir x --name srv-9";
         let Command::Addsrv(args) = Cli::parse_from(typed.split_whitespace()).command else {
             panic!("not addsrv");
         };
@@ -378,6 +405,8 @@ mod tests {
         assert_eq!(again.heartbeat, args.heartbeat);
         assert_eq!(again.election_timeout, args.election_timeout);
         assert_eq!(again.max_item_size, args.max_item_size);
+        assert_eq!(again.checkpoint_after, args.checkpoint_after);
+        assert_eq!((again.memory_limit, args.memory_limit), (Some(64), Some(64)));
         assert_eq!(again.name, args.name);
         assert!(again.node.foreground && again.node.announce);
     }

@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use common::folder;
+use common::limits::DEFAULT_MAX_VALUE_BYTES;
+use lb::config::Policy;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Outcome};
@@ -62,6 +64,16 @@ pub(crate) struct LbSettings {
     pub(crate) server: SocketAddr,
     /// Fresh servers that make a cluster.
     pub(crate) expect: u16,
+    /// Which servers answer reads.
+    #[serde(default)]
+    pub(crate) policy: Policy,
+    /// Largest value.
+    #[serde(default = "default_item_bytes")]
+    pub(crate) max_item_bytes: usize,
+}
+
+fn default_item_bytes() -> usize {
+    DEFAULT_MAX_VALUE_BYTES
 }
 
 /// How a server was started last.
@@ -79,6 +91,11 @@ pub(crate) struct ServerSettings {
     pub(crate) election_timeout: TimeoutRange,
     /// Largest value.
     pub(crate) max_item_bytes: usize,
+    /// Growth of the log after which a checkpoint is due.
+    pub(crate) checkpoint_after_bytes: u64,
+    /// Memory for items; 0: no limit.
+    #[serde(default)]
+    pub(crate) memory_limit_mib: u32,
     /// Whether a load balancer has ever accepted it. A folder that was never
     /// registered is free for the next new server.
     pub(crate) registered: bool,
@@ -298,6 +315,8 @@ mod tests {
             heartbeat_ms: 50,
             election_timeout: TimeoutRange { low_ms: 200, high_ms: 400 },
             max_item_bytes: 1 << 20,
+            checkpoint_after_bytes: 64 << 20,
+            memory_limit_mib: 0,
             registered,
         })
     }

@@ -6,13 +6,14 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
+use common::forward::{self, ForwardFrame, WriteIds};
 use common::front_end::{Batch, Finish, Finished};
 use common::memcached::{self, Request};
 use raft::{Entry, Fetch, Index, NodeId, SnapshotMeta, SnapshotTask};
 use server::command::Payload;
-use server::driver::{Actions, Chunk, Driver, ForwardId, Now};
+use server::driver::{Actions, Chunk, Driver, ForwardId, Forwarder, Now};
 use server::keystore::Keystore;
-use server::wire::{self, ForwardFrame};
+use server::wire;
 
 use crate::clock::Clock;
 use crate::disk::Disk;
@@ -62,6 +63,8 @@ pub(crate) struct Process {
     writing: bool,
     /// A checkpoint is being written.
     pub(crate) checkpointing: bool,
+    /// One is needed now: something on the disk cannot be read any more.
+    pub(crate) wants_checkpoint: bool,
     pub(crate) checkpointed: Index,
     /// When the timer rings next, and the earliest event that is queued for it.
     pub(crate) timer_at: Micros,
@@ -74,17 +77,48 @@ pub(crate) struct Process {
 
 /// Something that happened to a process.
 pub(crate) enum Input {
-    Frame { from: NodeId, lane: Lane, frame: Bytes },
-    Client { number: u64, requests: Vec<Request> },
-    Fetched { peer: NodeId, entries: Vec<Entry<Payload>> },
-    Checkpointed { index: Index, first_kept: Index },
-    Chunk { peer: NodeId, chunk: Chunk },
-    Written { index: Index, next_offset: u64 },
-    Installed { next_offset: u64, meta: SnapshotMeta, state: Box<Keystore> },
+    /// The last of `chain` messages in a row.
+    Frame {
+        from: NodeId,
+        lane: Lane,
+        frame: Bytes,
+        chain: u32,
+    },
+    Client {
+        number: u64,
+        requests: Vec<Request>,
+    },
+    Fetched {
+        peer: NodeId,
+        entries: Vec<Entry<Payload>>,
+    },
+    Checkpointed {
+        index: Index,
+        first_kept: Index,
+    },
+    Chunk {
+        peer: NodeId,
+        chunk: Chunk,
+    },
+    Written {
+        index: Index,
+        next_offset: u64,
+    },
+    Installed {
+        next_offset: u64,
+        meta: SnapshotMeta,
+        state: Box<Keystore>,
+    },
     LinkLost(NodeId),
     Campaign,
     Transfer,
     Change(raft::Change),
+}
+
+impl Input {
+    fn chain(&self) -> u32 {
+        if let Input::Frame { chain, .. } = self { *chain } else { 0 }
+    }
 }
 
 /// Where a batch came from.
@@ -92,6 +126,14 @@ pub(crate) enum Input {
 pub(crate) enum Origin {
     Client(u64),
     Peer(ForwardId),
+}
+
+/// Only servers forward here.
+fn peer(id: ForwardId) -> NodeId {
+    match id.from {
+        Forwarder::Peer(peer) => peer,
+        Forwarder::LoadBalancer(link) => unreachable!("no load balancer with link {link}"),
+    }
 }
 
 struct Slip {
@@ -108,7 +150,7 @@ impl Finish for Slip {
 
 /// What a turn asks of the world.
 pub(crate) struct Outgoing {
-    pub(crate) frames: Vec<(NodeId, Lane, Bytes)>,
+    pub(crate) frames: Vec<(NodeId, Lane, Bytes, u32)>,
     pub(crate) fetches: Vec<Fetch>,
     pub(crate) snapshots: Vec<SnapshotTask>,
     /// Answers for clients; `None`: the connection was closed instead.
@@ -128,6 +170,12 @@ pub(crate) struct Ways {
     pub(crate) thread: bool,
     /// Planted: the disk is believed before it is done.
     pub(crate) ack_before_sync: bool,
+}
+
+impl Outgoing {
+    fn say(&mut self, to: NodeId, lane: Lane, frame: BytesMut) {
+        self.frames.push((to, lane, frame.freeze(), self.watch.silence.next()));
+    }
 }
 
 impl Host {
@@ -173,15 +221,16 @@ impl Host {
         let now = self.clock.now(at);
         let Some(process) = &mut self.process else { return };
         let inputs = std::mem::take(&mut process.inbox);
-        let any = !inputs.is_empty();
-        for input in inputs {
-            process.input(now, input);
-        }
-        if any {
+        if !inputs.is_empty() {
+            out.watch.silence.begin(inputs.iter().map(Input::chain).max().unwrap_or(0));
+            for input in inputs {
+                process.input(now, input);
+            }
             process.work(now, &mut self.disk, out);
         }
         let rings = at >= process.timer_at && !process.inline;
         if rings {
+            out.watch.silence.begin(0);
             process.driver.tick(now);
             process.work(now, &mut self.disk, out);
         }
@@ -195,6 +244,7 @@ impl Host {
         let Some(process) = &mut self.process else { return };
         process.writing = false;
         process.inline = false;
+        out.watch.silence.begin(0);
         if !out.ways.ack_before_sync {
             out.watch.synced(process.id, &mark);
             process.driver.synced(now, mark);
@@ -225,6 +275,7 @@ impl Process {
             inline: false,
             writing: false,
             checkpointing: false,
+            wants_checkpoint: false,
             checkpointed,
             timer_at: 0,
             queued_at: Micros::MAX,
@@ -236,7 +287,7 @@ impl Process {
 
     fn input(&mut self, now: Now, input: Input) {
         match input {
-            Input::Frame { from, lane: Lane::Request, frame } => {
+            Input::Frame { from, lane: Lane::Request, frame, .. } => {
                 self.request_frame(now, from, &frame);
             }
             Input::Frame { frame, .. } => {
@@ -260,7 +311,7 @@ impl Process {
             }
             Input::Installed { next_offset, meta, state } => {
                 self.checkpointed = meta.index;
-                self.driver.installed(now, next_offset, meta, *state);
+                drop(self.driver.installed(now, next_offset, meta, *state));
             }
             Input::LinkLost(peer) => self.driver.link_lost(peer),
             Input::Campaign => self.driver.campaign(now),
@@ -276,16 +327,17 @@ impl Process {
     }
 
     fn request_frame(&mut self, now: Now, from: NodeId, frame: &Bytes) {
-        match wire::decode_forward(frame).expect("a peer's own encoding") {
-            ForwardFrame::Requests { number, requests } => {
+        match forward::decode_forward(frame).expect("a peer's own encoding") {
+            ForwardFrame::Requests { number, requests, .. } => {
                 let requests = memcached::decode_requests(requests).expect("a peer's own encoding");
-                let id = ForwardId { from, number };
+                let id = ForwardId { from: Forwarder::Peer(from), number };
                 let batch = self.batch(Origin::Peer(id), requests);
                 self.driver.forwarded(now, id, batch);
             }
             ForwardFrame::Reply { number, reply } => {
                 self.driver.forward_reply(now, from, number, &reply);
             }
+            ForwardFrame::OpenSession { .. } => unreachable!("servers open no sessions"),
         }
     }
 
@@ -297,25 +349,27 @@ impl Process {
 
     /// What the shell does after the inputs.
     fn work(&mut self, now: Now, disk: &mut Disk, out: &mut Outgoing) {
-        self.flush(now, out);
-        if !self.writing
-            && let Some(persist) = self.actions.persist.take()
-        {
-            let (mark, commit) = (persist.mark, self.driver.node().commit());
-            disk.write(persist, commit);
-            self.writing = true;
-            out.wrote = true;
-            if out.ways.ack_before_sync {
-                self.driver.synced(now, mark);
-                self.flush(now, out);
-            } else if !out.ways.thread && !self.driver.is_leader() {
-                self.inline = true;
+        loop {
+            self.flush(now, out);
+            if !self.writing
+                && let Some(persist) = self.actions.persist.take()
+            {
+                let (mark, commit) = (persist.mark, self.driver.node().commit());
+                disk.write(persist, commit);
+                self.writing = true;
+                out.wrote = true;
+                if out.ways.ack_before_sync {
+                    self.driver.synced(now, mark);
+                    self.flush(now, out);
+                } else if !out.ways.thread && !self.driver.is_leader() {
+                    self.inline = true;
+                    return;
+                }
+            }
+            self.driver.apply(now);
+            if !self.driver.wants_flush(&self.actions) {
                 return;
             }
-        }
-        self.driver.apply(now);
-        if self.driver.wants_flush() {
-            self.flush(now, out);
         }
     }
 
@@ -341,20 +395,21 @@ impl Process {
                 common::udp::Lane::Bulk => Lane::Bulk,
                 _ => Lane::Urgent,
             };
-            out.frames.push((envelope.to, lane, frame.freeze()));
+            out.say(envelope.to, lane, frame);
             if out.watch.trace.is_on() {
                 out.watch.trace.message(&envelope);
             }
         }
         for forward in self.actions.forward.drain(..) {
             let mut frame = BytesMut::new();
-            wire::encode_forward(forward.number, &forward.requests, &mut frame);
-            out.frames.push((forward.to, Lane::Request, frame.freeze()));
+            forward::encode_requests_head(forward.number, &WriteIds::default(), &mut frame);
+            frame.extend_from_slice(&forward.requests);
+            out.say(forward.to, Lane::Request, frame);
         }
         for refused in self.actions.refuse.drain(..) {
             let mut frame = BytesMut::new();
-            wire::encode_refusal(refused.number, &mut frame);
-            out.frames.push((refused.from, Lane::Request, frame.freeze()));
+            forward::encode_not_leader(refused.number, &mut frame);
+            out.say(peer(refused), Lane::Request, frame);
         }
         out.fetches.append(&mut self.actions.fetch);
         out.snapshots.append(&mut self.actions.snapshots);
@@ -371,8 +426,8 @@ impl Process {
                 Origin::Peer(_) if !finished.complete => {}
                 Origin::Peer(id) => {
                     let mut frame = BytesMut::new();
-                    wire::encode_forward_reply(id.number, &finished.out, &mut frame);
-                    out.frames.push((id.from, Lane::Request, frame.freeze()));
+                    forward::encode_done(id.number, &finished.out, &mut frame);
+                    out.say(peer(id), Lane::Request, frame);
                 }
             }
         }

@@ -8,8 +8,9 @@
 //!
 //! # What is real
 //!
-//! The Raft core, the driver, the command and wire codecs, the keystore and
-//! the format of the keystore-file are the server's own. A host here plays the
+//! The Raft core, the driver, the command and wire codecs, the keystore, the
+//! format of the keystore-file and the decision what a server with a damaged
+//! disk starts from are the server's own. A host here plays the
 //! part of the server's shell: it drives the driver in the shell's order
 //! (inputs, then timers; appends leave before the disk is asked; followers
 //! wait for their disk in the turn or beside it). What is simulated is below
@@ -20,6 +21,7 @@
 //! | `queue`, `clock` | virtual time; clocks that drift and jump |
 //! | `network` | links: latency, loss, doubling, delay, order, cuts |
 //! | `disk` | the log-file and keystore-file as recovery finds them: what was synced survives a crash, of the rest a torn part may |
+//! | `rot` | what of that cannot be read any more: records of entries and votes, the log's end, bits of a checkpoint |
 //! | `host`, `life`, `storage` | one server process and its machine |
 //! | `clients`, `traffic` | memcached clients with pipelines, cas tokens, noreply |
 //! | `admin` | the load balancer, as a model that knows only what hosts report, and the operator's orders to it: form, admit, remove, replace |
@@ -30,6 +32,8 @@
 //!
 //! - After every turn of every core: the invariants of Raft
 //!   (`raft::invariants`), and that all replicas apply the same entries.
+//! - How much is said (see `silence`): messages lead to something, or end;
+//!   nothing is repeated at the speed of the network.
 //! - At the end: within 30 virtual seconds of healing all replicas have
 //!   applied the same and every server writes and reads; then nothing deposes
 //!   the leader for two seconds.
@@ -68,7 +72,9 @@ mod oracle;
 mod plan;
 mod queue;
 mod rng;
+mod rot;
 mod run;
+mod silence;
 mod storage;
 mod trace;
 mod traffic;

@@ -1,11 +1,13 @@
 //! Whole clusters in memory: one test for each rule that made the algorithm
 //! famous, and many short lives under faults.
 
+mod damage;
 mod elections;
 mod faults;
 mod garbage;
 mod membership;
 mod reads;
 mod replication;
+mod silence;
 mod snapshots;
 mod support;
