@@ -4,12 +4,11 @@ use std::path::Path;
 
 use raft::{Body, Entry, HardState, Index, NodeId, Position, SnapshotMeta, Term};
 
-use super::workload::OPTIONS;
 use crate::command::{Command, Payload};
 use crate::identity::{Folder, Identity};
 use crate::keystore::{Keystore, KeystoreLimits};
 use crate::keystore_file::{self, KeystoreFileError};
-use crate::log_file::LogFile;
+use crate::log_file::{LogFile, LogOptions};
 use crate::recovery::{Damage, Decision, Found, FoundCheckpoint, FoundLog, decide};
 
 /// What a start came to.
@@ -54,11 +53,11 @@ impl Started {
 }
 
 /// Opens the folder `dir`.
-pub(super) fn start(dir: &Path) -> Outcome {
-    open(dir).unwrap_or_else(Outcome::Refused)
+pub(super) fn start(dir: &Path, options: LogOptions) -> Outcome {
+    open(dir, options).unwrap_or_else(Outcome::Refused)
 }
 
-fn open(dir: &Path) -> Result<Outcome, String> {
+fn open(dir: &Path, options: LogOptions) -> Result<Outcome, String> {
     let folder = Folder::open(dir).map_err(|error| error.to_string())?;
     let Some(identity) = folder.identity().filter(|identity| identity.cluster.is_some()) else {
         return Ok(Outcome::Fresh);
@@ -83,7 +82,7 @@ fn open(dir: &Path) -> Result<Outcome, String> {
     };
     let mut restored = recovery.restored;
     let log = opener
-        .repair(OPTIONS, recovery.repair, &mut restored)
+        .repair(options, recovery.repair, &mut restored)
         .map_err(|error| error.to_string())?;
     let SnapshotMeta { index, term, .. } = restored.snapshot;
     Ok(Outcome::Member(Box::new(Started {

@@ -365,7 +365,9 @@ impl Workload<'_> {
             self.log().finish().unwrap();
         }
         drop(self.log.take());
-        let Outcome::Member(started) = start(self.dir) else { panic!("it does not start") };
+        let Outcome::Member(started) = start(self.dir, OPTIONS) else {
+            panic!("it does not start")
+        };
         self.log = Some(started.log);
         self.settle();
         self.promise.durable = self.promise.begun;
