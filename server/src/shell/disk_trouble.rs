@@ -16,15 +16,32 @@ use crate::driver::Now;
 /// Between two attempts to hand leadership over.
 const HAND_OVER_EVERY: Duration = Duration::from_secs(1);
 
-/// The log-file cannot be written any more. [`run`](crate::run) ends with
-/// this; whoever called it may call it again, and the server recovers from
-/// what is on its disk and from the others.
+/// The server cannot go on with what it has in memory. [`run`](crate::run)
+/// ends with this; whoever called it may call it again, and the server begins
+/// anew with what its disk and the other servers say.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "{0}; what a failed write left behind cannot be known, so nothing more is built on it: \
-     check the disk; a start recovers from what it holds, and from the other servers"
-)]
-pub struct DiskFailed(pub(super) String);
+#[error("{0}")]
+pub struct BeginAgain(String);
+
+impl BeginAgain {
+    /// The log-file cannot be written any more.
+    pub(super) fn disk_failed(error: impl std::fmt::Display) -> Self {
+        BeginAgain(format!(
+            "{error}; what a failed write left behind cannot be known, so nothing more is built on \
+             it: check the disk; a start recovers from what it holds, and from the other servers"
+        ))
+    }
+
+    /// What is in memory is not what was applied.
+    pub(super) fn memory_failed(error: impl std::fmt::Display) -> Self {
+        BeginAgain(format!("{error}; a start reads everything from the disk again"))
+    }
+
+    /// The data are not those of the other servers.
+    pub(super) fn data_differ(why: impl std::fmt::Display) -> Self {
+        BeginAgain(format!("{why}: a start fetches everything from the other servers"))
+    }
+}
 
 #[derive(Default)]
 pub(super) struct DiskTrouble {
@@ -82,8 +99,8 @@ impl Member {
 
     /// Tells those who read the log-file how far it is committed. Only a hint:
     /// without room for it it is left out.
-    pub(super) fn note_commit(&mut self) -> Result<(), DiskFailed> {
+    pub(super) fn note_commit(&mut self) -> Result<(), BeginAgain> {
         let commit = self.driver.node().commit();
-        self.log.note_commit(commit).map_err(|error| DiskFailed(error.to_string()))
+        self.log.note_commit(commit).map_err(BeginAgain::disk_failed)
     }
 }
