@@ -248,6 +248,9 @@ pub fn decide<P>(found: Found<P>) -> Decision<P> {
         LogRepair::Keep
     };
     notes.extend(describe(repair, floor, last, checkpoint_lost));
+    if checkpoint_lost && log.memberships.is_empty() {
+        notes.push("who is in the cluster is not known here until a leader tells".to_owned());
+    }
     if let (Some(floor), Some(membership)) = (floor, latest)
         && !membership.voters().any(|voter| voter != found.id)
     {

@@ -65,11 +65,6 @@ pub const BUGS: [(&str, Bug, &str); 16] = [
         "no pre-vote and no stickiness: a removed server deposes leader after leader",
     ),
     (
-        "append-storm",
-        Bug::Core(PlantedBug::AnswerRepeated),
-        "a leader answers an acknowledgement that says nothing new with another append",
-    ),
-    (
         "damage-for-tear",
         Bug::DamageForTear,
         "damage in the log is cut off like a torn write, and the server goes on as if whole",
@@ -88,6 +83,11 @@ pub const BUGS: [(&str, Bug, &str); 16] = [
         "loss-unnoticed",
         Bug::Core(PlantedBug::LossUnnoticed),
         "a leader never sends again what a peer has acknowledged and lost",
+    ),
+    (
+        "append-storm",
+        Bug::Core(PlantedBug::AnswerRepeated),
+        "a leader answers an acknowledgement that says nothing new with another append",
     ),
 ];
 

@@ -152,11 +152,17 @@ fn live(seed: u64) {
     for node in (1..=voters).map(NodeId).filter(|node| !world.is_up(*node)).collect::<Vec<_>>() {
         world.restart(node);
     }
-    assert!(world.run_until(10_000_000, |world| world.leader().is_some()), "nobody leads");
+    if !world.run_until(10_000_000, |world| world.leader().is_some()) {
+        world.dump();
+        panic!("nobody leads");
+    }
     world.run_for(1_000_000);
     let leader = world.leader().expect("a leader stays");
     world.propose(leader, 9).expect("the leader accepts");
-    assert!(world.run_until(5_000_000, World::has_converged), "no convergence");
+    if !world.run_until(5_000_000, World::has_converged) {
+        world.dump();
+        panic!("no convergence");
+    }
     assert!((1..=voters).all(|node| world.node(node).floor().is_none()));
 }
 

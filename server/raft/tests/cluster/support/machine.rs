@@ -92,10 +92,11 @@ impl Disk {
     }
 
     /// The last `count` entries cannot be read any more, and with `all` the
-    /// checkpoint neither. Where the log ended is still known.
+    /// checkpoint neither. Where the log ended is still known. (The checkpoint
+    /// of an empty log is all that a cluster knows of its first members.)
     pub(crate) fn damage(&mut self, count: u64, all: bool) {
         let floor = self.last().furthest(self.floor.unwrap_or_default());
-        if all {
+        if all && floor.index > 0 {
             self.checkpoint = SnapshotMeta::default();
             self.checkpoint_digest = 0;
             self.restart_log();
