@@ -115,6 +115,7 @@ impl Member {
             ForwardFrame::Reply { number, reply } => {
                 self.driver.forward_reply(now, from, number, &reply);
             }
+            ForwardFrame::Digest(report) => self.driver.digest_reported(now, from, report),
         }
         Ok(())
     }

@@ -197,6 +197,9 @@ impl Member {
             // A lost link tells the peer as much.
             self.transport.request(refused.from, |out| wire::encode_refusal(refused.number, out));
         }
+        for (leader, report) in self.actions.digests.drain(..) {
+            self.transport.request(leader, |out| wire::encode_digest(report, out));
+        }
         for task in std::mem::take(&mut self.actions.snapshots) {
             self.snapshot_task(now, task);
         }
