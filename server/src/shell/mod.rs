@@ -15,6 +15,7 @@ mod install;
 mod log_writer;
 mod member;
 mod restore;
+mod routed;
 pub(crate) mod snapshots;
 
 use std::net::SocketAddr;

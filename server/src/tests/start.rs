@@ -52,6 +52,7 @@ pub(super) fn start(dir: &Path) -> Result<Option<Started>, String> {
         runs: found.runs,
         memberships: found.memberships,
         entries: found.entries,
+        floor: None,
         commit: found.commit,
     };
     if restored.discard_unconnected() {
