@@ -150,6 +150,7 @@ impl Member {
         self.driver.tick(now);
         self.note_commit()?;
         self.hand_over_if_full(now);
+        self.end_if_data_differ();
         if self.reported.elapsed() >= REPORT_INTERVAL - Duration::from_millis(25) {
             self.report(false);
         }
@@ -214,6 +215,14 @@ impl Member {
         }
         for refused in std::mem::take(&mut self.actions.refuse) {
             self.tell_not_leader(refused);
+        }
+        for (leader, report) in self.actions.digests.drain(..) {
+            self.transport.request(leader, |out| {
+                forward::encode_digest(report.index, report.digest, out);
+            });
+        }
+        if let Some(failure) = self.actions.integrity_failure.take() {
+            self.data_differ(failure);
         }
         for task in std::mem::take(&mut self.actions.snapshots) {
             self.snapshot_task(now, task);
