@@ -10,8 +10,9 @@ use raft::Index;
 
 use super::inbox::{Inbox, Input};
 use super::log_writer::LogWriter;
+use super::restore::write_members;
 use crate::driver::Driver;
-use crate::keystore_file::{self, CheckpointMeta};
+use crate::keystore_file::{self, CHECKPOINT_BYTES_PER_SECOND, CheckpointMeta, WriteError};
 
 /// A checkpoint that could not be written is tried again after so long.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
@@ -46,6 +47,9 @@ impl Checkpoints {
         if self.writing || paused || !(due || self.renew || self.failed.is_some()) {
             return;
         }
+        if keystore.applied() == 0 {
+            return;
+        }
         let Some(meta) = meta(driver) else { return };
         self.writing = true;
         self.renew = false;
@@ -54,10 +58,10 @@ impl Checkpoints {
         let path = self.path.clone();
         let inbox = Arc::clone(inbox);
         tokio::task::spawn_blocking(move || {
-            let result = keystore_file::write(&path, &frozen, &meta);
-            inbox.push(Input::Checkpointed(
-                result.map(|_| meta.index).map_err(|error| error.to_string()),
-            ));
+            let mut pace = keystore_file::at_rate(CHECKPOINT_BYTES_PER_SECOND);
+            let result = keystore_file::write_paced(&path, frozen, &meta, &mut pace)
+                .and_then(|_| write_members(&path, &meta.membership));
+            inbox.push(Input::Checkpointed(result.map(|()| meta.index)));
         });
     }
 
@@ -85,7 +89,7 @@ impl Checkpoints {
     /// and for servers that lag little.
     pub(super) fn done(
         &mut self,
-        result: Result<Index, String>,
+        result: Result<Index, WriteError>,
         needed: Option<Index>,
         log: &LogWriter,
         driver: &mut Driver,
@@ -105,7 +109,7 @@ impl Checkpoints {
                 // Said once, not every time.
                 if self.failed.is_none() {
                     tracing::error!(
-                        error,
+                        %error,
                         "no checkpoint was written: the log-file keeps everything, and it is \
                          tried again every {} seconds",
                         RETRY_AFTER.as_secs()
@@ -181,6 +185,8 @@ fn meta(driver: &Driver) -> Option<CheckpointMeta> {
         return None;
     }
     let snapshot = driver.node().snapshot_meta(index)?;
+    // A server that lost its checkpoint may not know the members yet.
+    snapshot.membership.voters().next()?;
     Some(CheckpointMeta { index, term: snapshot.term, membership: snapshot.membership })
 }
 

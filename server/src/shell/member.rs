@@ -9,17 +9,17 @@ use common::limits::REPORT_INTERVAL;
 use raft::{Fetch, NodeId};
 use tokio::time::Instant as TokioInstant;
 
+use super::Shell;
 use super::checkpoint::Checkpoints;
-use super::disk_trouble::{DiskFailed, DiskTrouble};
+use super::disk_trouble::{BeginAgain, DiskTrouble};
 use super::inbox::Input;
 use super::install::Install;
 use super::log_writer::LogWriter;
+use super::restore::Disk;
 use super::routed::LbLinks;
 use super::snapshots::Snapshots;
-use super::{Shell, restore};
 use crate::config::Progress;
 use crate::driver::{Actions, Driver, Facts, Now};
-use crate::keystore::KeystoreLimits;
 use crate::log_file::LogReader;
 use crate::transport::{Me, Transport};
 
@@ -50,8 +50,12 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub(super) fn restore(shell: Shell, cluster: ClusterId, id: ServerId) -> anyhow::Result<Self> {
-        let disk = restore::open(&shell, id)?;
+    pub(super) fn start(
+        shell: Shell,
+        cluster: ClusterId,
+        id: ServerId,
+        disk: Disk,
+    ) -> anyhow::Result<Self> {
         let facts = Facts {
             info: shell.info.clone(),
             cluster,
@@ -59,9 +63,7 @@ impl Member {
             counters: std::sync::Arc::clone(&shell.counters),
             started_ms: shell.started_ms,
         };
-        let mut keystore = disk.keystore;
-        keystore.set_limits(KeystoreLimits { memory_bytes: shell.config.memory_bytes });
-        let driver = Driver::new(disk.node, keystore, facts);
+        let driver = Driver::new(disk.node, disk.keystore, facts);
         let id = NodeId(id.0);
         let mut transport = Transport::new(
             Me { cluster, id },
@@ -78,8 +80,11 @@ impl Member {
         let log = LogWriter::start(disk.log, std::sync::Arc::clone(&shell.inbox))?;
         let path = shell.config.keystore_file.clone();
         let snapshots = Snapshots::new(path.clone(), std::sync::Arc::clone(&shell.inbox));
-        let checkpoints =
+        let mut checkpoints =
             Checkpoints::new(path, disk.checkpoint, shell.config.checkpoint_after_bytes);
+        if disk.checkpoint_lost {
+            checkpoints.renew();
+        }
         Ok(Member {
             cluster,
             id,
@@ -145,6 +150,7 @@ impl Member {
         self.driver.tick(now);
         self.note_commit()?;
         self.hand_over_if_full(now);
+        self.end_if_data_differ();
         if self.reported.elapsed() >= REPORT_INTERVAL - Duration::from_millis(25) {
             self.report(false);
         }
@@ -171,7 +177,7 @@ impl Member {
                     self.log.write_in_thread(persist, commit);
                 } else {
                     let written = self.log.write_inline(persist, commit);
-                    let mark = written.map_err(|error| DiskFailed(error.to_string()))?;
+                    let mark = written.map_err(BeginAgain::disk_failed)?;
                     synced_inline = true;
                     if let Some(mark) = mark {
                         now = self.shell.now();
@@ -209,6 +215,14 @@ impl Member {
         }
         for refused in std::mem::take(&mut self.actions.refuse) {
             self.tell_not_leader(refused);
+        }
+        for (leader, report) in self.actions.digests.drain(..) {
+            self.transport.request(leader, |out| {
+                forward::encode_digest(report.index, report.digest, out);
+            });
+        }
+        if let Some(failure) = self.actions.integrity_failure.take() {
+            self.data_differ(failure);
         }
         for task in std::mem::take(&mut self.actions.snapshots) {
             self.snapshot_task(now, task);

@@ -11,7 +11,7 @@ use common::front_end::{Batch, Finish, Finished};
 use common::memcached::{self, Request};
 use raft::{Entry, Fetch, Index, NodeId, SnapshotMeta, SnapshotTask};
 use server::command::Payload;
-use server::driver::{Actions, Chunk, Driver, ForwardId, Forwarder, Now};
+use server::driver::{Actions, Chunk, DigestReport, Driver, ForwardId, Forwarder, Now};
 use server::keystore::Keystore;
 use server::wire;
 
@@ -63,6 +63,8 @@ pub(crate) struct Process {
     writing: bool,
     /// A checkpoint is being written.
     pub(crate) checkpointing: bool,
+    /// One is needed now: something on the disk cannot be read any more.
+    pub(crate) wants_checkpoint: bool,
     pub(crate) checkpointed: Index,
     /// When the timer rings next, and the earliest event that is queued for it.
     pub(crate) timer_at: Micros,
@@ -273,6 +275,7 @@ impl Process {
             inline: false,
             writing: false,
             checkpointing: false,
+            wants_checkpoint: false,
             checkpointed,
             timer_at: 0,
             queued_at: Micros::MAX,
@@ -335,6 +338,9 @@ impl Process {
                 self.driver.forward_reply(now, from, number, &reply);
             }
             ForwardFrame::OpenSession { .. } => unreachable!("servers open no sessions"),
+            ForwardFrame::Digest { index, digest } => {
+                self.driver.digest_reported(now, from, DigestReport { index, digest });
+            }
         }
     }
 
@@ -407,6 +413,11 @@ impl Process {
             let mut frame = BytesMut::new();
             forward::encode_not_leader(refused.number, &mut frame);
             out.say(peer(refused), Lane::Request, frame);
+        }
+        for (leader, report) in self.actions.digests.drain(..) {
+            let mut frame = BytesMut::new();
+            forward::encode_digest(report.index, report.digest, &mut frame);
+            out.say(leader, Lane::Request, frame);
         }
         out.fetches.append(&mut self.actions.fetch);
         out.snapshots.append(&mut self.actions.snapshots);

@@ -2,6 +2,7 @@
 //! whose disks can be made full, slow or broken.
 
 mod disk_trouble;
+mod repair;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
