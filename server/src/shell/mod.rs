@@ -16,7 +16,7 @@ mod install;
 mod log_writer;
 mod member;
 mod refetch;
-mod restore;
+pub(crate) mod restore;
 mod routed;
 mod set_aside;
 pub(crate) mod snapshots;

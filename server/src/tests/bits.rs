@@ -12,18 +12,19 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use common::ids::{ClusterId, ServerId};
 use common::memcached::StoreVerb;
-use raft::{Body, Entry, HardState, Index, Membership, NodeId, Position};
+use raft::{Body, Entry, HardState, Index, NodeId, Position};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use super::crash::scratch;
 use super::start::{Outcome, Started, replay, same, start};
-use super::workload::key;
+use super::workload::{key, membership};
 use crate::command::{Command, Operation, Payload};
 use crate::identity::{Folder, Identity};
 use crate::keystore::Keystore;
 use crate::keystore_file::{self, CheckpointMeta};
 use crate::log_file::{LogError, LogFile, LogOptions};
+use crate::shell::restore::write_members;
 
 const OPTIONS: LogOptions = LogOptions { segment_bytes: 400, keep: false };
 
@@ -102,13 +103,14 @@ fn write(stopped: bool) -> Truth {
     drop(log);
 
     let keystore = replay(entries[..CHECKPOINT as usize].iter());
-    let members = [1, 2, 3].map(|id| (NodeId(id), b"here".as_slice().into()));
     let meta = CheckpointMeta {
         index: CHECKPOINT,
         term: entry(CHECKPOINT).term,
-        membership: Membership::of_voters(members),
+        membership: membership(),
     };
-    keystore_file::write(&dir.join("keystore-file"), &keystore.freeze(), &meta).unwrap();
+    let path = dir.join("keystore-file");
+    keystore_file::write(&path, &keystore.freeze(), &meta).unwrap();
+    write_members(&path, &meta.membership).unwrap();
     Truth { files: files_in(dir), identity, hard_state, entries, keystore }
 }
 
