@@ -77,7 +77,8 @@ impl Member {
             replayed: disk.replayed,
         });
         let reader = disk.log.reader();
-        let log = LogWriter::start(disk.log, std::sync::Arc::clone(&shell.inbox))?;
+        let log =
+            LogWriter::start(disk.log, disk.replayed_bytes, std::sync::Arc::clone(&shell.inbox))?;
         let path = shell.config.keystore_file.clone();
         let snapshots = Snapshots::new(path.clone(), std::sync::Arc::clone(&shell.inbox));
         let mut checkpoints = Checkpoints::new(
