@@ -42,6 +42,11 @@ fn is_whole(trio: &Trio, id: u64, values: usize) {
     assert_eq!(trio.stat(id, "curr_items"), values.to_string());
 }
 
+fn said(trio: &Trio, what: &str) {
+    let repairs = trio.repairs();
+    assert!(repairs.iter().any(|repair| repair.contains(what)), "{repairs:?}");
+}
+
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for item in fs::read_dir(from).unwrap().flatten() {
@@ -83,6 +88,7 @@ fn lost_entries_are_fetched_from_the_others() {
     flip(&segments(&trio, id)[0], 200 * 1024);
     trio.run(id);
     is_whole(&trio, id, 100);
+    said(&trio, "are to be fetched from the others");
 }
 
 #[test]
@@ -94,21 +100,25 @@ fn a_damaged_checkpoint_is_made_anew_from_the_log() {
     flip(&checkpoint, size as usize / 2);
     trio.run(id);
     is_whole(&trio, id, 20);
+    said(&trio, "keystore-file is lost");
     assert!(trio.home(id).join("keystore-file.damaged").exists());
     eventually("there is a new one", || checkpoint.exists());
 }
 
 #[test]
 fn a_lost_checkpoint_is_sent_again_when_the_log_is_too_short() {
-    let (mut trio, id) = filled(SMALL, 300);
+    let (mut trio, id) = filled(SMALL, 1000);
     trio.stop(id);
+    let first = segments(&trio, id)[0].clone();
+    assert!(!first.ends_with("0000000001.segment"), "the log is compacted: {first:?}");
     fs::remove_file(trio.home(id).join("keystore-file")).unwrap();
     trio.run(id);
-    is_whole(&trio, id, 300);
+    is_whole(&trio, id, 1000);
+    said(&trio, "are to be fetched from the others");
     // It is a whole member again, over another start too.
     trio.stop(id);
     trio.run(id);
-    is_whole(&trio, id, 300);
+    is_whole(&trio, id, 1000);
 }
 
 #[test]
@@ -128,12 +138,39 @@ fn a_checkpoint_that_turns_out_damaged_is_not_sent() {
 }
 
 #[test]
+fn a_damaged_old_entry_is_replaced_by_a_snapshot() {
+    let (mut trio, id) = filled(1 << 40, 5);
+    let leader = trio.leader();
+    trio.stop(id);
+    write(&trio, leader, 5..200);
+    // So that nothing of it is in memory any more.
+    trio.stop(leader);
+    trio.run(leader);
+    trio.leader();
+    let other = 6 - leader - id;
+    eventually("the one that was up all the time leads not", || {
+        let leads = trio.leader();
+        leads == leader || {
+            trio.stop(other);
+            trio.run(other);
+            false
+        }
+    });
+    let first = &segments(&trio, leader)[0];
+    flip(first, 400 * 1024);
+    trio.run(id);
+    is_whole(&trio, id, 200);
+    assert!(trio.home(leader).join("keystore-file").exists());
+}
+
+#[test]
 fn data_that_differ_are_fetched_anew() {
     let (mut trio, id) = filled(SMALL, 200);
     trio.stop(id);
     super::super::refetch::want(&trio.home(id), "a test").unwrap();
     trio.run(id);
     is_whole(&trio, id, 200);
+    said(&trio, "a test: everything is fetched anew");
     assert!(!trio.home(id).join("refetch").exists());
 }
 
