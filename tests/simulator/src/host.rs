@@ -11,7 +11,7 @@ use common::front_end::{Batch, Finish, Finished};
 use common::memcached::{self, Request};
 use raft::{Entry, Fetch, Index, NodeId, SnapshotMeta, SnapshotTask};
 use server::command::Payload;
-use server::driver::{Actions, Chunk, Driver, ForwardId, Forwarder, Now};
+use server::driver::{Actions, Chunk, DigestReport, Driver, ForwardId, Forwarder, Now};
 use server::keystore::Keystore;
 use server::wire;
 
@@ -338,6 +338,9 @@ impl Process {
                 self.driver.forward_reply(now, from, number, &reply);
             }
             ForwardFrame::OpenSession { .. } => unreachable!("servers open no sessions"),
+            ForwardFrame::Digest { index, digest } => {
+                self.driver.digest_reported(now, from, DigestReport { index, digest });
+            }
         }
     }
 
@@ -411,6 +414,11 @@ impl Process {
             let mut frame = BytesMut::new();
             forward::encode_not_leader(refused.number, &mut frame);
             out.say(peer(refused), Lane::Request, frame);
+        }
+        for (leader, report) in self.actions.digests.drain(..) {
+            let mut frame = BytesMut::new();
+            forward::encode_digest(report.index, report.digest, &mut frame);
+            out.say(leader, Lane::Request, frame);
         }
         out.fetches.append(&mut self.actions.fetch);
         out.snapshots.append(&mut self.actions.snapshots);
