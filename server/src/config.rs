@@ -34,6 +34,9 @@ pub struct ServerConfig {
     /// size of the data if that is more; as much of the log stays for servers
     /// that lag.
     pub checkpoint_after_bytes: u64,
+    /// Bytes that items may take before a leader refuses stores; `None`: no
+    /// limit.
+    pub memory_bytes: Option<u64>,
     /// Client connections accepted at a time.
     pub max_connections: usize,
 }

@@ -62,6 +62,11 @@ impl Checkpoints {
         });
     }
 
+    /// Whether the last one could not be written.
+    pub(super) fn failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
     /// Whether one is being written.
     pub(super) fn is_writing(&self) -> bool {
         self.writing
@@ -94,6 +99,7 @@ impl Checkpoints {
                 driver.checkpointed(index);
                 let kept = log.first_of_last(self.after_bytes).min(needed.unwrap_or(index) + 1);
                 driver.compact(kept);
+                log.compact(driver.node().status().first_index);
                 tracing::info!(index, log_from = kept.min(index + 1), "checkpoint written");
             }
             Err(error) => {

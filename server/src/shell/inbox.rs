@@ -38,6 +38,8 @@ pub(crate) enum Input {
     FromLb { lb: SocketAddr, message: ToServer },
     /// The log thread is done with a batch.
     Synced { mark: DurableMark, took: Duration },
+    /// The disk has no room for what is to be written; it is tried again.
+    DiskFull(String),
     /// The log-file cannot be written any more.
     LogFailed(String),
     /// Entries for a slow peer were read.

@@ -6,6 +6,7 @@ use common::ids::ServerId;
 use common::udp::Lane;
 use raft::NodeId;
 
+use super::disk_trouble::DiskFailed;
 use super::inbox::Input;
 use super::member::Member;
 use super::restore::info_bytes;
@@ -24,14 +25,11 @@ impl Member {
             }
             Input::Synced { mark, took } => {
                 self.log.done(took);
+                self.room_found();
                 self.driver.synced(now, mark);
             }
-            Input::LogFailed(error) => {
-                self.failed = Some(anyhow::anyhow!(
-                    "{error}; the process ends, because what a failed write left behind cannot be \
-                     known: check the disk and start the server again, it resyncs from the others"
-                ));
-            }
+            Input::DiskFull(error) => self.disk_full(&error),
+            Input::LogFailed(error) => self.failed = Some(DiskFailed(error).into()),
             Input::Link { link, hello } => {
                 if let Some(peer) = self.transport.accept(&link, &hello) {
                     self.driver.link_up(peer);

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use raft::{Index, NodeId, SnapshotMeta, SnapshotTask};
+use raft::{Index, NodeId, Position, SnapshotMeta, SnapshotTask};
 
 use super::member::Member;
 use super::snapshots::{Arrived, ChunkRead, side_path};
@@ -71,7 +71,8 @@ impl Member {
         }
         if let Some(arrived) = self.install.arrived.take() {
             let path = self.shell.config.keystore_file.clone();
-            self.log.place(side_path(&path), path, arrived.meta.index);
+            let end = Position { index: arrived.meta.index, term: arrived.meta.term };
+            self.log.place(side_path(&path), path, end);
             self.install.placing = Some(arrived);
         }
     }
@@ -79,6 +80,7 @@ impl Member {
     /// It is in place.
     pub(super) fn placed(&mut self, now: Now) {
         self.log.placed();
+        self.room_found();
         let Some(Arrived { meta, next_offset, keystore }) = self.install.placing.take() else {
             return;
         };
@@ -95,6 +97,7 @@ impl Member {
     pub(super) fn checkpointed(&mut self, result: Result<Index, String>) {
         let oldest = self.snapshots.oldest();
         self.checkpoints.done(result, oldest, &self.log, &mut self.driver);
+        self.note_trouble();
         self.snapshots.remove_leftover();
     }
 }

@@ -10,6 +10,7 @@ use raft::{Fetch, NodeId};
 use tokio::time::Instant as TokioInstant;
 
 use super::checkpoint::Checkpoints;
+use super::disk_trouble::{DiskFailed, DiskTrouble};
 use super::inbox::Input;
 use super::install::Install;
 use super::log_writer::LogWriter;
@@ -18,6 +19,7 @@ use super::snapshots::Snapshots;
 use super::{Shell, restore};
 use crate::config::Progress;
 use crate::driver::{Actions, Driver, Facts, Now};
+use crate::keystore::KeystoreLimits;
 use crate::log_file::LogReader;
 use crate::transport::{Me, Transport};
 
@@ -38,6 +40,7 @@ pub(super) struct Member {
     pub(super) checkpoints: Checkpoints,
     pub(super) snapshots: Snapshots,
     pub(super) install: Install,
+    pub(super) disk: DiskTrouble,
     reader: LogReader,
     pub(super) actions: Actions,
     reported: Instant,
@@ -56,7 +59,9 @@ impl Member {
             counters: std::sync::Arc::clone(&shell.counters),
             started_ms: shell.started_ms,
         };
-        let driver = Driver::new(disk.node, disk.keystore, facts);
+        let mut keystore = disk.keystore;
+        keystore.set_limits(KeystoreLimits { memory_bytes: shell.config.memory_bytes });
+        let driver = Driver::new(disk.node, keystore, facts);
         let id = NodeId(id.0);
         let mut transport = Transport::new(
             Me { cluster, id },
@@ -85,6 +90,7 @@ impl Member {
             checkpoints,
             snapshots,
             install: Install::default(),
+            disk: DiskTrouble::default(),
             reader,
             actions: Actions::default(),
             reported: shell.started,
@@ -137,7 +143,8 @@ impl Member {
 
     fn timer(&mut self, now: Now) -> anyhow::Result<()> {
         self.driver.tick(now);
-        self.log.note_commit(self.driver.node().commit())?;
+        self.note_commit()?;
+        self.hand_over_if_full(now);
         if self.reported.elapsed() >= REPORT_INTERVAL - Duration::from_millis(25) {
             self.report(false);
         }
@@ -163,11 +170,14 @@ impl Member {
                 if self.log.prefers_thread(self.driver.is_leader()) {
                     self.log.write_in_thread(persist, commit);
                 } else {
-                    let mark = self.log.write_inline(&persist, commit)?;
+                    let written = self.log.write_inline(persist, commit);
+                    let mark = written.map_err(|error| DiskFailed(error.to_string()))?;
                     synced_inline = true;
-                    now = self.shell.now();
-                    self.driver.synced(now, mark);
-                    continue;
+                    if let Some(mark) = mark {
+                        now = self.shell.now();
+                        self.driver.synced(now, mark);
+                        continue;
+                    }
                 }
             }
             self.driver.apply(now);

@@ -20,6 +20,7 @@ use crate::home::{FixedSettings, Node, Settings};
 use crate::logging;
 use crate::serve;
 use crate::sockets::{self, Port};
+use crate::values;
 
 /// The command.
 pub(crate) fn run(args: &RunArgs) -> Outcome {
@@ -57,6 +58,7 @@ pub(crate) fn run(args: &RunArgs) -> Outcome {
         election_timeout,
         max_value_bytes: args.max_item_size,
         checkpoint_after_bytes: args.checkpoint_after.unwrap_or(DEFAULT_CHECKPOINT_AFTER),
+        memory_bytes: values::memory_bytes(args.memory_limit),
         max_connections: DEFAULT_MAX_CONNECTIONS,
     };
     let progress = Arc::new(move |progress: Progress| match progress {
