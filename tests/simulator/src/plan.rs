@@ -37,6 +37,8 @@ pub(crate) struct Plan {
     pub(crate) network: NetworkPlan,
     pub(crate) disk: DiskPlan,
     pub(crate) work: WorkPlan,
+    /// Between two comparisons of the replicas.
+    pub(crate) check_interval: Micros,
 }
 
 #[derive(Clone, Debug)]
@@ -108,6 +110,7 @@ impl Plan {
             network: draw_network(rng),
             disk: DiskPlan { sync: rng.between(50, 4000), inline: rng.chance(600) },
             work: draw_work(rng),
+            check_interval: rng.between(300, 3_000) * MS,
         }
     }
 
