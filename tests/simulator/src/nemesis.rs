@@ -80,7 +80,7 @@ impl World {
                 self.hosts[host].clock.jump_wall(by);
             }
             Fault::Pause => self.pause(host, length),
-            Fault::PauseLeader if rng.chance(500) => self.pause(leader.unwrap_or(host), length),
+            Fault::PauseLeader if rng.chance(300) => self.pause(leader.unwrap_or(host), length),
             Fault::PauseLeader => {
                 let length = length + 2 * self.plan.election_max;
                 self.pause_on_send = Some((leader.unwrap_or(host), length));

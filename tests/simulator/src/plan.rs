@@ -103,7 +103,7 @@ impl Plan {
             heartbeat,
             election_min,
             election_max: election_min + heartbeat * rng.between(2, 6),
-            lease_reads: rng.chance(250),
+            lease_reads: rng.chance(350),
             tight: rng.chance(400),
             promote_lag: *rng.pick(&[0, 5, 50]),
             checkpoint_every: *rng.pick(&[0, 20, 20, 100, 400]),
