@@ -32,6 +32,8 @@ pub(crate) enum Input {
     Fetched { peer: NodeId, entries: Vec<Entry<Payload>> },
     /// A checkpoint was written, or could not be.
     Checkpointed(Result<Index, String>),
+    /// An operator wants something.
+    Operator(super::operator::Step),
     /// The process is asked to stop.
     Stop,
 }

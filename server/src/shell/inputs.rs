@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use common::control::{MemberInfo, ToLb, ToServer};
+use common::control::{MemberInfo, Party, ToLb, ToServer};
 use common::front_end::{Batch, Finish, Finished};
 use common::ids::ServerId;
 use common::memcached;
@@ -12,6 +12,7 @@ use raft::NodeId;
 
 use super::inbox::Input;
 use super::member::Member;
+use super::operator;
 use super::restore::info_bytes;
 use crate::config::Progress;
 use crate::driver::{ForwardId, Now};
@@ -56,6 +57,9 @@ impl Member {
                      known: check the disk and start the server again, it resyncs from the others"
                 ));
             }
+            Input::Link { link, hello } if matches!(hello.from, Party::Operator { .. }) => {
+                operator::listen(&link, &self.shell.inbox);
+            }
             Input::Link { link, hello } => {
                 if let Some(peer) = self.transport.accept(&link, &hello) {
                     self.driver.link_up(peer);
@@ -70,6 +74,7 @@ impl Member {
             Input::Fetched { peer, entries } => self.driver.fetched(now, peer, entries),
             Input::FromLb { lb, message } => self.lb_message(now, lb, message),
             Input::Checkpointed(result) => self.checkpoints.done(result, &mut self.driver),
+            Input::Operator(step) => self.operator(now, step),
             Input::Stop => self.begin_stop(now),
         }
     }

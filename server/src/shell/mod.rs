@@ -13,6 +13,7 @@ pub(crate) mod inbox;
 mod inputs;
 mod log_writer;
 mod member;
+pub(crate) mod operator;
 mod restore;
 
 use std::net::SocketAddr;
