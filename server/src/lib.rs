@@ -35,8 +35,8 @@ pub mod log_file;
 
 pub mod offline;
 pub mod print;
-pub mod restore;
 mod registration;
+pub mod restore;
 mod shell;
 mod transport;
 pub mod verify;

@@ -19,8 +19,17 @@ use raft::{Body, Entry, HardState, Index, Member, Membership, NodeId, Suffrage, 
 use crate::command::Command;
 use crate::identity::{Folder, Identity};
 use crate::keystore_file::{self, CheckpointMeta};
-use crate::log_file::{LogFile, LogOptions, Recovered, sync_dir};
-use crate::offline::State;
+use crate::log_file::{LogFile, LogOptions, Recovered, look, sync_dir};
+use crate::offline::{OfflineError, State, command, each};
+
+/// Where a replay stops.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Until {
+    /// Behind this entry.
+    Index(Index),
+    /// Before the first entry whose clock is later, in unix milliseconds.
+    ClockMs(u64),
+}
 
 /// The only server of a new cluster.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -77,6 +86,79 @@ fn fill(dir: &Path, founder: &Founder, state: &State) -> anyhow::Result<ClusterI
     let server = Some(ServerId(id.0));
     folder.save(Identity { cluster: Some(cluster), server, ..identity })?;
     Ok(cluster)
+}
+
+/// Applies the entries of the log in `log_file` that follow on `state`, up to
+/// `until` or to the last that is committed; gives their number.
+///
+/// # Errors
+/// The log does not connect to the state, does not reach that far, or is
+/// damaged.
+pub fn replay(state: &mut State, log_file: &Path, until: Option<Until>) -> anyhow::Result<u64> {
+    let (reader, commit) = look(log_file)?;
+    let (first, _) = reader.range();
+    let begin = state.meta.index;
+    ensure!(
+        first <= begin + 1,
+        "{} begins at entry {first}, but the backup ends at entry {begin}: the entries between are \
+         not there; use a later backup, or a log that was kept with --keep-log",
+        log_file.display()
+    );
+    let to = match until {
+        Some(Until::Index(index)) => {
+            ensure!(
+                index >= begin,
+                "the backup already holds everything up to entry {begin}: use an earlier one to go \
+                 back to entry {index}"
+            );
+            ensure!(
+                index <= commit,
+                "{} knows entries up to {commit} to be committed, not {index} (write @{index} if \
+                 this was meant as a time)",
+                log_file.display()
+            );
+            index
+        }
+        Some(Until::ClockMs(clock_ms)) => {
+            let held = state.keystore.clock_ms();
+            ensure!(
+                clock_ms >= held,
+                "the backup already holds everything up to {held} ms since 1970: use an earlier one \
+                 to go back to {clock_ms} ms"
+            );
+            commit
+        }
+        None => commit,
+    };
+    let latest = match until {
+        Some(Until::ClockMs(clock_ms)) => clock_ms,
+        _ => u64::MAX,
+    };
+    let result = each(&reader, begin + 1, to, |entry| {
+        match &entry.body {
+            Body::Command(payload) if command(entry.index, payload)?.clock_ms > latest => {
+                return Err(Stop::Reached);
+            }
+            _ => state.apply(entry)?,
+        }
+        Ok(())
+    });
+    match result {
+        Ok(()) | Err(Stop::Reached) => Ok(state.meta.index - begin),
+        Err(Stop::Failed(error)) => Err(error.into()),
+    }
+}
+
+/// Why a replay ends.
+enum Stop {
+    Reached,
+    Failed(OfflineError),
+}
+
+impl<E: Into<OfflineError>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Stop::Failed(error.into())
+    }
 }
 
 fn info_of(identity: &Identity) -> std::sync::Arc<[u8]> {

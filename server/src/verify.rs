@@ -120,7 +120,9 @@ fn log(path: &Path) -> (Vec<Finding>, Option<Range>) {
         Ok(()) => Finding::new(
             path,
             Health::Well,
-            format!("entries {first} to {last}, {commands} of them commands, committed to {commit}"),
+            format!(
+                "entries {first} to {last}, {commands} of them commands, committed to {commit}"
+            ),
         ),
         Err(offline::OfflineError::Log(error)) => log_finding(path, &error),
         Err(offline::OfflineError::Command { index, source }) => Finding {
@@ -156,7 +158,8 @@ fn checkpoint(path: &Path, range: Option<Range>) -> Finding {
             match range {
                 Some(range) if range.first > meta.index + 1 => {
                     let gap = (meta.index + 1, range.first - 1);
-                    let what = format!("{what}; entries {} to {} are in neither file", gap.0, gap.1);
+                    let what =
+                        format!("{what}; entries {} to {} are in neither file", gap.0, gap.1);
                     Finding { entries: Some(gap), ..Finding::new(path, Health::Damaged, what) }
                 }
                 Some(range) if range.commit.max(range.last) < meta.index => {

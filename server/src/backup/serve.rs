@@ -33,8 +33,10 @@ pub(crate) struct Asked {
 /// Listens to an operator's link; `asked` is called with its wish.
 pub(crate) fn listen(link: &Link, asked: impl Fn(Asked) + Send + Sync + 'static) {
     let (room, began) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicBool::new(false)));
-    let receiver =
-        OperatorReceiver { asked: Asked { link: link.clone(), room, began }, tell: Box::new(asked) };
+    let receiver = OperatorReceiver {
+        asked: Asked { link: link.clone(), room, began },
+        tell: Box::new(asked),
+    };
     link.start(Arc::new(receiver));
 }
 
@@ -57,7 +59,8 @@ impl OperatorReceiver {
             return Err(format!("room for {bytes} bytes more than may be under way"));
         }
         room.add_permits(bytes as usize);
-        if matches!(message, ToMember::Backup { .. }) && !self.asked.began.swap(true, Ordering::Relaxed)
+        if matches!(message, ToMember::Backup { .. })
+            && !self.asked.began.swap(true, Ordering::Relaxed)
         {
             (self.tell)(self.asked.clone());
         }

@@ -69,8 +69,11 @@ impl Member {
         let Some(meta) = self.driver.node().snapshot_meta(frozen.applied()) else {
             return asked.refuse("it has just taken over a snapshot", true);
         };
-        let meta =
-            CheckpointMeta { index: frozen.applied(), term: meta.term, membership: meta.membership };
+        let meta = CheckpointMeta {
+            index: frozen.applied(),
+            term: meta.term,
+            membership: meta.membership,
+        };
         let MemberInfo { name, .. } = &self.shell.info;
         let about = About {
             cluster: Some(self.cluster),

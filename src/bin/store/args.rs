@@ -1,5 +1,7 @@
 //! What can be typed.
 
+mod operations;
+
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -9,6 +11,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::logging::LogFormat;
 use crate::values::{self, TimeoutRange};
+pub(crate) use operations::{
+    BackupArgs, ClusterArgs, KeystoreArgs, LogArgs, RecoverArgs, RestoreArgs, VerifyArgs,
+};
 
 /// Where a load balancer listens for clients, unless told otherwise.
 pub(crate) const LB_CLIENT_PORT: u16 = 5002;
@@ -63,6 +68,14 @@ pub(crate) enum Command {
     Log(LogArgs),
     /// Print a server's keystore: `<key> <value>`
     Keystore(KeystoreArgs),
+    /// Check every checksum of servers' files and backups
+    Verify(VerifyArgs),
+    /// Write everything that the cluster holds at one instant to a file
+    Backup(BackupArgs),
+    /// Make the first server of a new cluster from a backup
+    Restore(RestoreArgs),
+    /// Go on with one surviving server when the majority is lost for ever
+    Recover(RecoverArgs),
 }
 
 /// `store up`.
@@ -227,15 +240,9 @@ pub(crate) struct RunArgs {
 #[command(after_help = "Examples:\n  store status\n  store status --watch\n  \
     store status --json --lbip 192.168.1.10 --lbport 5002")]
 pub(crate) struct StatusArgs {
-    /// Folder whose load balancer is asked
-    #[arg(long, default_value = DEFAULT_DIR)]
-    pub(crate) dir: PathBuf,
-    /// The load balancer's address for clients [default: from the folder, or 127.0.0.1]
-    #[arg(long)]
-    pub(crate) lbip: Option<String>,
-    /// The load balancer's port for clients [default: from the folder, or 5002]
-    #[arg(long)]
-    pub(crate) lbport: Option<u16>,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
     /// Again each second, with rates, until Ctrl-C
     #[arg(long)]
     pub(crate) watch: bool,
@@ -260,32 +267,6 @@ pub(crate) struct StopArgs {
 pub(crate) struct DownArgs {
     /// Folder that holds the nodes' folders
     #[arg(long, default_value = DEFAULT_DIR)]
-    pub(crate) dir: PathBuf,
-}
-
-/// `store log`.
-#[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  store log store-data/srv-1\n  \
-    store log store-data/srv-1 --from 10 --to 20 --all")]
-pub(crate) struct LogArgs {
-    /// The server's folder, e.g. store-data/srv-1 (of `store run`: LOG-FILE.server)
-    pub(crate) dir: PathBuf,
-    /// Also entries that store nothing, with their terms
-    #[arg(long)]
-    pub(crate) all: bool,
-    /// First index
-    #[arg(long)]
-    pub(crate) from: Option<u64>,
-    /// Last index
-    #[arg(long)]
-    pub(crate) to: Option<u64>,
-}
-
-/// `store keystore`.
-#[derive(Args, Debug)]
-#[command(after_help = "Example:\n  store keystore store-data/srv-1")]
-pub(crate) struct KeystoreArgs {
-    /// The server's folder, e.g. store-data/srv-1 (of `store run`: LOG-FILE.server)
     pub(crate) dir: PathBuf,
 }
 
