@@ -6,10 +6,8 @@
 //! majority is lost into the same, with everything that its log holds: the
 //! other members belong to another cluster from then on and are refused.
 
-use std::fs;
-use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use common::control::MemberInfo;
@@ -19,7 +17,7 @@ use raft::{Body, Entry, HardState, Index, Member, Membership, NodeId, Suffrage, 
 use crate::command::Command;
 use crate::identity::{Folder, Identity};
 use crate::keystore_file::{self, CheckpointMeta};
-use crate::log_file::{LogFile, LogOptions, Recovered, look, sync_dir};
+use crate::log_file::{LogFile, LogOptions, Recovered, look};
 use crate::offline::{OfflineError, State, command, each};
 
 /// Where a replay stops.
@@ -43,28 +41,14 @@ pub struct Founder {
 }
 
 /// Makes the folder `dir`, which must not exist, of the first server of a new
-/// cluster that holds `state`. It is complete or not there at all.
+/// cluster that holds `state`. Its identity comes last: without it, a folder
+/// that was not finished is never taken for a server's.
 ///
 /// # Errors
 /// The folder exists, or the disk refuses.
 pub fn found(dir: &Path, founder: &Founder, state: &State) -> anyhow::Result<ClusterId> {
     ensure!(!dir.exists(), "{} exists already: choose another folder", dir.display());
-    let mut beside = dir.as_os_str().to_owned();
-    beside.push(".restoring");
-    let beside = PathBuf::from(beside);
-    match fs::remove_dir_all(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("cannot remove {}", beside.display()));
-        }
-        _ => {}
-    }
-    let cluster = fill(&beside, founder, state)
-        .inspect_err(|_| drop(fs::remove_dir_all(&beside)))
-        .with_context(|| format!("cannot make the folder {}", dir.display()))?;
-    fs::rename(&beside, dir)
-        .and_then(|()| dir.parent().map_or(Ok(()), sync_dir))
-        .with_context(|| format!("cannot rename {} to {}", beside.display(), dir.display()))?;
-    Ok(cluster)
+    fill(dir, founder, state).with_context(|| format!("cannot make the folder {}", dir.display()))
 }
 
 fn fill(dir: &Path, founder: &Founder, state: &State) -> anyhow::Result<ClusterId> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::backup::{self, BackupError};
-use crate::identity::{Folder, FolderError};
+use crate::identity::{Folder, FolderError, Identity};
 use crate::keystore_file::{self, KeystoreFileError};
 use crate::log_file::{self, LogError};
 use crate::offline;
@@ -56,7 +56,7 @@ impl Finding {
 
 /// Looks at a server's identity, log-file and keystore-file.
 pub fn server(dir: &Path, log_file: &Path, keystore_file: &Path) -> Vec<Finding> {
-    let mut findings = vec![identity(dir)];
+    let mut findings = identities(dir);
     // The log first: a checkpoint that is made meanwhile is only further on.
     let (found, range) = log(log_file);
     findings.extend(found);
@@ -64,9 +64,22 @@ pub fn server(dir: &Path, log_file: &Path, keystore_file: &Path) -> Vec<Finding>
     findings
 }
 
-fn identity(dir: &Path) -> Finding {
-    let file = dir.join("identity");
-    match Folder::look(dir) {
+fn identities(dir: &Path) -> Vec<Finding> {
+    let copies = Folder::look_at_copies(dir);
+    let known = copies.iter().find_map(|(_, found)| found.as_ref().ok()?.clone());
+    copies.into_iter().map(|(file, found)| identity(&file, found, known.as_ref())).collect()
+}
+
+fn identity(
+    file: &Path,
+    found: Result<Option<Identity>, FolderError>,
+    first: Option<&Identity>,
+) -> Finding {
+    let error = match found {
+        Ok(Some(identity)) if first != Some(&identity) => {
+            let what = "it differs from the first copy, which counts; the next start repairs it";
+            return Finding::new(file, Health::Damaged, what);
+        }
         Ok(Some(identity)) => {
             let what = match (identity.cluster, identity.server) {
                 (Some(cluster), Some(id)) => {
@@ -74,18 +87,27 @@ fn identity(dir: &Path) -> Finding {
                 }
                 _ => format!("{}, in no cluster yet", identity.name),
             };
-            Finding::new(&file, Health::Well, what)
+            return Finding::new(file, Health::Well, what);
         }
-        Ok(None) => Finding::new(&file, Health::Missing, "it is not there"),
-        Err(error) => {
-            let health = match &error {
-                FolderError::Damaged { .. } => Health::Damaged,
-                FolderError::NewerVersion { .. } => Health::Newer,
-                FolderError::Lock(_) | FolderError::Io { .. } => Health::Unreadable,
+        Ok(None) => {
+            let what = match first {
+                Some(_) => "it is not there; the other copy is, the next start repairs it",
+                None => "it is not there",
             };
-            Finding::new(&file, health, error.to_string())
+            return Finding::new(file, Health::Missing, what);
         }
-    }
+        Err(error) => error,
+    };
+    let health = match &error {
+        FolderError::Damaged { .. } => Health::Damaged,
+        FolderError::NewerVersion { .. } => Health::Newer,
+        FolderError::Lock(_) | FolderError::Io { .. } => Health::Unreadable,
+    };
+    let repair = match (health, first) {
+        (Health::Damaged, Some(_)) => "; the other copy is well, the next start repairs this one",
+        _ => "",
+    };
+    Finding::new(file, health, format!("{error}{repair}"))
 }
 
 /// First and last index of a log, and the highest that is committed.
@@ -181,6 +203,7 @@ fn keystore_finding(path: &Path, error: &KeystoreFileError) -> Finding {
             (Health::Damaged, Some(*offset))
         }
         KeystoreFileError::Foreign { .. } => (Health::Foreign, None),
+        KeystoreFileError::NewerBlock { offset, .. } => (Health::Newer, Some(*offset)),
         KeystoreFileError::NewerVersion { .. } => (Health::Newer, None),
     };
     Finding { offset, ..Finding::new(path, health, error.to_string()) }
@@ -205,6 +228,7 @@ pub fn backup_file(path: &Path) -> Finding {
                     (Health::Damaged, Some(*offset))
                 }
                 BackupError::Foreign { .. } => (Health::Foreign, None),
+                BackupError::NewerBlock { offset, .. } => (Health::Newer, Some(*offset)),
                 BackupError::NewerVersion { .. } => (Health::Newer, None),
             };
             Finding { offset, ..Finding::new(path, health, error.to_string()) }

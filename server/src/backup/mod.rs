@@ -28,7 +28,6 @@ pub(crate) mod serve;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -36,8 +35,9 @@ use bytes::{Buf, BufMut};
 use common::ids::{ClusterId, ServerId};
 use serde::{Deserialize, Serialize};
 
+use crate::files::File;
 use crate::keystore::{Frozen, Keystore};
-use crate::keystore_file::{self, CheckpointMeta, KeystoreFileError};
+use crate::keystore_file::{self, CheckpointMeta, KeystoreFileError, WriteError};
 
 pub use fetch::{FetchError, Fetched, fetch};
 
@@ -136,6 +136,19 @@ pub enum BackupError {
         /// The file.
         file: PathBuf,
     },
+    /// A later version of this program wrote a part of it.
+    #[error(
+        "the backup {file} has a part of kind {kind} at byte {offset}, which this program does not \
+         know: use the newer program", file = file.display()
+    )]
+    NewerBlock {
+        /// The file.
+        file: PathBuf,
+        /// Where the part begins.
+        offset: u64,
+        /// Its kind.
+        kind: u32,
+    },
     /// A later version of this program wrote it.
     #[error(
         "the backup {file} has format version {version}, this program reads up to {known}: \
@@ -165,13 +178,13 @@ pub struct Backup {
 /// Writes a backup of `frozen` to `out` and gives `out` back.
 ///
 /// # Errors
-/// Those of `out`.
+/// [`WriteError`].
 pub fn write_to<W: Write>(
     mut out: W,
     frozen: &Frozen,
     meta: &CheckpointMeta,
     about: &About,
-) -> io::Result<W> {
+) -> Result<W, WriteError> {
     out.write_all(&head(about)?)?;
     keystore_file::write_to(out, frozen, meta).map(|(out, _)| out)
 }
@@ -235,7 +248,7 @@ impl Opened {
             BackupError::Damaged { file, offset: 0, what }
         };
         let file = File::open(path).map_err(io)?;
-        let size = file.metadata().map_err(io)?.len();
+        let size = file.len().map_err(io)?;
         let mut file = BufReader::with_capacity(256 * 1024, file);
         let mut take = |bytes: &mut Vec<u8>, count: usize| {
             let begin = bytes.len();
@@ -287,6 +300,9 @@ pub(crate) fn shifted(error: KeystoreFileError, by: u64) -> BackupError {
         KeystoreFileError::Foreign { file } => {
             let what = "no keystore-file begins here".to_owned();
             BackupError::Damaged { file, offset: by, what }
+        }
+        KeystoreFileError::NewerBlock { file, offset, kind } => {
+            BackupError::NewerBlock { file, offset: offset + by, kind }
         }
         KeystoreFileError::NewerVersion { file, version, known } => {
             BackupError::NewerVersion { file, version, known }

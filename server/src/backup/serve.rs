@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::About;
 use super::link::{CHUNK_BYTES, DATA, MESSAGE, ToMember, ToOperator, WINDOW_BYTES};
 use crate::keystore::Frozen;
-use crate::keystore_file::CheckpointMeta;
+use crate::keystore_file::{CheckpointMeta, WriteError};
 
 /// An operator that takes nothing for so long is given up: the frozen keystore
 /// costs memory as long as it is held.
@@ -107,7 +107,7 @@ impl Asked {
         let (sender, mut chunks) = mpsc::channel::<Bytes>(CHUNKS_AHEAD);
         let encoding = tokio::task::spawn_blocking(move || {
             let out = Chunks { sender, buffer: BytesMut::with_capacity(CHUNK_BYTES) };
-            super::write_to(out, &frozen, &meta, &about)?.flush()
+            Ok::<_, WriteError>(super::write_to(out, &frozen, &meta, &about)?.flush()?)
         });
         let (mut bytes, mut crc32c) = (0u64, 0);
         while let Some(chunk) = chunks.recv().await {

@@ -1,6 +1,7 @@
 //! `store restore` and `store recover`: new clusters from a backup, and from
 //! what is left of one.
 
+use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -36,8 +37,15 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
         .map_err(|error| Failure::refused(error.to_string()))?;
     let founder = Founder { name: args.name.clone(), peer, client };
     let node = home.node(&args.name);
-    let cluster = restore::found(&node.dir, &founder, &state)?;
-    node.record(&Settings::Server(ServerSettings {
+    // Beside, then renamed: a server's folder is complete or not there.
+    let beside = home.node(&format!("{}.restoring", args.name));
+    let failed = |error: io::Error| {
+        Failure::refused(format!("cannot make the folder {}: {error}", node.dir.display()))
+    };
+    remove(&beside.dir).map_err(failed)?;
+    let cluster =
+        restore::found(&beside.dir, &founder, &state).inspect_err(|_| drop(remove(&beside.dir)))?;
+    beside.record(&Settings::Server(ServerSettings {
         client,
         peer,
         lbs: Vec::new(),
@@ -46,6 +54,9 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
         max_item_bytes: common::limits::DEFAULT_MAX_VALUE_BYTES,
         registered: true,
     }))?;
+    fs::rename(&beside.dir, &node.dir)
+        .and_then(|()| File::open(home.dir())?.sync_all())
+        .map_err(failed)?;
     // A load balancer that knows nothing might make a cluster of fresh servers
     // before this one has read its files.
     remember(&home, LB_NAME, cluster)?;
@@ -72,9 +83,16 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
     Ok(())
 }
 
+fn remove(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// A folder that holds anything is somebody's.
 fn refuse_used(home: &Home) -> Outcome {
-    let entries = match std::fs::read_dir(home.dir()) {
+    let entries = match fs::read_dir(home.dir()) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => {
@@ -142,7 +160,7 @@ fn addresses(args: &RestoreArgs) -> Outcome<(SocketAddr, SocketAddr)> {
 /// The load balancer `name` of the folder belongs to `cluster` from now on.
 fn remember(home: &Home, name: &str, cluster: ClusterId) -> Outcome {
     let dir = home.node(name).dir;
-    std::fs::create_dir_all(&dir)
+    fs::create_dir_all(&dir)
         .map_err(|error| Failure::refused(format!("cannot make {}: {error}", dir.display())))?;
     Ok(memory::save(&dir, &Memory { cluster: Some(cluster), voters: Vec::new() })?)
 }
