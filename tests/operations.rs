@@ -32,6 +32,13 @@ fn client(home: &Background, port: u16, line: &str) -> support::process::Finishe
     run(CLIENT, home.cwd(), &args)
 }
 
+/// Where servers find the load balancer.
+fn lb_port(home: &Background) -> u64 {
+    let settings = fs::read_to_string(home.home().join("lb-1/settings.json")).unwrap();
+    let settings: Value = serde_json::from_str(&settings).unwrap();
+    settings["server"].as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap()
+}
+
 fn cluster_id(home: &Background) -> String {
     let status: Value = serde_json::from_str(&home.store("status --json").expect(0).out).unwrap();
     status["lb"]["cluster"].as_str().unwrap().to_owned()
@@ -197,8 +204,63 @@ fn a_backup_becomes_a_new_cluster() {
     assert_ne!(cluster_id(&home), old);
     // A server of the old cluster is refused by the new one.
     fs::rename(home.cwd().join("old/srv-1"), home.home().join("srv-7")).unwrap();
-    home.store("addsrv --name srv-7").expect(1).complains("belongs to cluster");
+    let port = lb_port(&home);
+    home.store(&format!("addsrv --name srv-7 --lbport {port}"))
+        .expect(1)
+        .complains("belongs to cluster");
     home.store("down").expect(0);
+}
+
+#[test]
+fn a_restore_goes_back_to_an_index_or_a_time() {
+    let home = Background::new();
+    let port = up(&home, 1);
+    client(&home, port, "set a 1").expect(0);
+    home.store("backup early.backup").expect(0);
+    for value in 2..=4 {
+        client(&home, port, &format!("set a {value}")).expect(0);
+        client(&home, port, &format!("set only-{value} x")).expect(0);
+    }
+    home.store("down").expect(0);
+    let log = home.store("log store-data/srv-1 --json").expect(0).out;
+    let entries: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let find = |key: &str, value: &str| {
+        let entry = entries.iter().find(|e| e["key"] == key && e["value"] == value).unwrap();
+        (entry["index"].as_u64().unwrap(), entry["clock_ms"].as_u64().unwrap())
+    };
+    let (third, third_ms) = find("a", "3");
+    let fraction = third_ms % 1000;
+    let cases = [
+        (format!("--until {third}"), "a 3\nonly-2 x\n"),
+        (format!("--until {}", third - 1), "a 2\nonly-2 x\n"),
+        (format!("--until @{}.{fraction:03}", third_ms / 1000), "a 3\nonly-2 x\n"),
+        (String::new(), "a 4\nonly-2 x\nonly-3 x\nonly-4 x\n"),
+    ];
+    for (position, (until, expected)) in cases.iter().enumerate() {
+        for file in ["early.backup", ""] {
+            let dir = format!("new-{position}{file}");
+            home.store(&format!("restore {file} --dir {dir} --log store-data/srv-1 {until}"))
+                .expect(0);
+            let items = home.store(&format!("keystore {dir}/srv-1")).expect(0).out;
+            let items: String = items
+                .lines()
+                .filter(|l| !l.starts_with("store-up"))
+                .map(|l| format!("{l}\n"))
+                .collect();
+            assert_eq!(items, *expected, "{until} {file}");
+            home.store(&format!("verify {dir}")).expect(0);
+        }
+    }
+    let before = find("a", "1").0 - 1;
+    let line = format!("restore early.backup --dir no --log store-data/srv-1 --until {before}");
+    home.store(&line).expect(1).complains("already holds");
+    let line = "restore early.backup --dir no --log store-data/srv-1 --until 999999";
+    home.store(line).expect(1).complains("999999").complains("@");
+    let line = "restore early.backup --dir no --log store-data/srv-1 --until 2001-01-01T00:00:00Z";
+    home.store(line).expect(1).complains("already holds");
+    home.store("restore early.backup --dir no --log nowhere").expect(2).complains("nowhere");
+    home.store("restore --dir no --until 5").expect(2).complains("--log");
+    assert!(!home.cwd().join("no").exists());
 }
 
 /// Whatever is wrong with a backup, nothing is made of it.

@@ -1,6 +1,7 @@
 //! `store restore` and `store recover`: new clusters from a backup, and from
 //! what is left of one.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
@@ -99,18 +100,19 @@ fn refuse_used(home: &Home) -> Outcome {
             return Err(Failure::usage(format!("cannot read {}: {error}", home.dir().display())));
         }
     };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
+    let foreign = |name: &OsString| {
         let own = ["cluster.key", "commands.lock"].iter().any(|known| name == *known);
-        let left = name.to_string_lossy().ends_with(".restoring");
-        if !own && !left {
-            return Err(Failure::refused(format!(
-                "{} is not empty, it holds {}: a restore makes a new cluster and touches no other; \
-                 choose another folder with --dir",
-                home.dir().display(),
-                name.display()
-            )));
-        }
+        !own && !name.to_string_lossy().ends_with(".restoring")
+    };
+    let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
+    names.retain(foreign);
+    if let Some(name) = names.iter().min() {
+        return Err(Failure::refused(format!(
+            "{} is not empty, it holds {}: a restore makes a new cluster and touches no other; \
+             choose another folder with --dir",
+            home.dir().display(),
+            name.display()
+        )));
     }
     Ok(())
 }
