@@ -9,16 +9,22 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use common::control::MemberInfo;
 use common::ids::{ClusterId, ServerId};
-use raft::{Body, Entry, HardState, Index, Member, Membership, NodeId, Suffrage, Term};
+use raft::{
+    Body, Entry, HardState, Index, Member, Membership, NodeId, Position, Restored, Suffrage,
+};
 
-use crate::command::Command;
+use crate::command::{Command, Payload};
 use crate::identity::{Folder, Identity};
-use crate::keystore_file::{self, CheckpointMeta};
-use crate::log_file::{LogFile, LogOptions, Recovered, look};
-use crate::offline::{OfflineError, State, command, each};
+use crate::keystore::{Keystore, KeystoreLimits};
+use crate::keystore_file::{self, CheckpointMeta, KeystoreFileError};
+use crate::log_file::{LogArchive, LogFile, LogOpener, LogOptions};
+use crate::offline::{State, command};
+use crate::recovery::{
+    self, Damage, Decision, Found, FoundCheckpoint, FoundLog, LogRepair, Recovery,
+};
 
 /// Where a replay stops.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,7 +70,7 @@ fn fill(dir: &Path, founder: &Founder, state: &State) -> anyhow::Result<ClusterI
     let (mut log, _) = LogFile::open(&dir.join("log-file"), LogOptions::default(), 0)?;
     if index > 0 {
         log.append(Some(HardState { term, vote: None }), &[], 0)?;
-        log.reset(index)?;
+        log.reset(Position { index, term })?;
     }
     log.sync()?;
     let server = Some(ServerId(id.0));
@@ -79,8 +85,8 @@ fn fill(dir: &Path, founder: &Founder, state: &State) -> anyhow::Result<ClusterI
 /// The log does not connect to the state, does not reach that far, or is
 /// damaged.
 pub fn replay(state: &mut State, log_file: &Path, until: Option<Until>) -> anyhow::Result<u64> {
-    let (reader, commit) = look(log_file)?;
-    let (first, _) = reader.range();
+    let archive = LogArchive::open(log_file)?;
+    let (first, commit) = archive.range();
     let begin = state.meta.index;
     ensure!(
         first <= begin + 1,
@@ -118,31 +124,14 @@ pub fn replay(state: &mut State, log_file: &Path, until: Option<Until>) -> anyho
         Some(Until::ClockMs(clock_ms)) => clock_ms,
         _ => u64::MAX,
     };
-    let result = each(&reader, begin + 1, to, |entry| {
+    for entry in archive.entries(begin + 1..=to) {
+        let entry = entry?;
         match &entry.body {
-            Body::Command(payload) if command(entry.index, payload)?.clock_ms > latest => {
-                return Err(Stop::Reached);
-            }
-            _ => state.apply(entry)?,
+            Body::Command(payload) if command(entry.index, payload)?.clock_ms > latest => break,
+            _ => state.apply(&entry)?,
         }
-        Ok(())
-    });
-    match result {
-        Ok(()) | Err(Stop::Reached) => Ok(state.meta.index - begin),
-        Err(Stop::Failed(error)) => Err(error.into()),
     }
-}
-
-/// Why a replay ends.
-enum Stop {
-    Reached,
-    Failed(OfflineError),
-}
-
-impl<E: Into<OfflineError>> From<E> for Stop {
-    fn from(error: E) -> Self {
-        Stop::Failed(error.into())
-    }
+    Ok(state.meta.index - begin)
 }
 
 fn info_of(identity: &Identity) -> std::sync::Arc<[u8]> {
@@ -151,25 +140,23 @@ fn info_of(identity: &Identity) -> std::sync::Arc<[u8]> {
     serde_json::to_vec(&info).unwrap_or_default().into()
 }
 
-/// The folder of a server whose cluster has lost its majority, locked.
+/// The folder of a server whose cluster has lost its majority, locked and read.
 #[derive(Debug)]
 pub struct Survivor {
     folder: Folder,
     identity: Identity,
-    log: LogFile,
-    hard_state: HardState,
-    last: (Index, Term),
-    commit: Index,
+    opener: LogOpener,
+    recovery: Box<Recovery<Payload>>,
     clock_ms: u64,
     items: u64,
-    membership: Membership,
 }
 
 impl Survivor {
-    /// Opens the folder `dir` of a stopped server.
+    /// Opens the folder `dir` of a stopped server and reads its files, without
+    /// changing them. What is damaged is left out: see [`Survivor::losses`].
     ///
     /// # Errors
-    /// It is in use, is not a member's, or is damaged.
+    /// It is in use, is not a member's, or nothing in it can be used.
     pub fn open(dir: &Path) -> anyhow::Result<Survivor> {
         let folder = Folder::open(dir)?;
         let identity = folder.identity().cloned().with_context(|| {
@@ -180,29 +167,43 @@ impl Survivor {
             "{} was in no cluster yet: it holds nothing to recover",
             identity.name
         );
-        let path = dir.join("keystore-file");
-        let (keystore, meta) = keystore_file::read(&path)?
-            .with_context(|| format!("{} is missing: it cannot be recovered", path.display()))?;
+        let (keystore, checkpoint) = checkpoint(&dir.join("keystore-file"))?;
+        let after = match &checkpoint {
+            FoundCheckpoint::Whole(meta) => meta.index,
+            FoundCheckpoint::Missing(_) | FoundCheckpoint::Damaged(_) => 0,
+        };
         let log_file = dir.join("log-file");
-        ensure!(log_file.is_dir(), "{} is missing: it cannot be recovered", log_file.display());
-        let (log, recovered) = LogFile::open(&log_file, LogOptions::default(), meta.index)?;
-        let Recovered { hard_state, entries, memberships, commit, .. } = recovered;
-        let last = entries.last().map_or((meta.index, meta.term), |e| (e.index, e.term));
-        let clock = entries.iter().rev().find_map(|entry| match &entry.body {
+        let (mut scan, opener) = LogFile::scan(&log_file, after)?;
+        ensure!(
+            !opener.is_fresh(),
+            "{} is missing: make a new cluster of a backup with `store restore`",
+            log_file.display()
+        );
+        // What it has voted binds it in the old cluster only, and of that it
+        // will be no part; nor is anybody there to supply what it lost.
+        scan.hard_state_certain = true;
+        let found = Found { id: NodeId(0), checkpoint, log: FoundLog::Read(scan) };
+        let recovery = match recovery::decide(found) {
+            Decision::Start(recovery) => recovery,
+            Decision::Amnesia(why) | Decision::Refuse(why) => bail!("{why}"),
+        };
+        ensure!(
+            !recovery.checkpoint_lost || !matches!(recovery.repair, LogRepair::Restart(_)),
+            "{}: the entries that are left begin too late to be of use; recover another server, or \
+             make a new cluster of a backup with `store restore`",
+            recovery.notes.join("; ")
+        );
+        let clock = recovery.restored.entries.iter().rev().find_map(|entry| match &entry.body {
             Body::Command(payload) => Command::decode(&payload.0).ok().map(|c| c.clock_ms),
             _ => None,
         });
-        let membership = memberships.into_iter().next_back().map_or(meta.membership, |(_, m)| m);
         Ok(Survivor {
-            folder,
-            identity,
-            log,
-            hard_state,
-            last,
-            commit: commit.max(meta.index),
             clock_ms: clock.unwrap_or(0).max(keystore.clock_ms()),
             items: keystore.len(),
-            membership,
+            folder,
+            identity,
+            opener,
+            recovery,
         })
     }
 
@@ -211,14 +212,17 @@ impl Survivor {
         &self.identity
     }
 
-    /// Index and term of the last entry in its log.
-    pub fn last(&self) -> (Index, Term) {
-        self.last
+    /// Its last entry.
+    pub fn last(&self) -> Position {
+        let Restored { snapshot, entries, .. } = &self.recovery.restored;
+        let behind = Position { index: snapshot.index, term: snapshot.term };
+        entries.last().map_or(behind, |entry| Position { index: entry.index, term: entry.term })
     }
 
     /// The highest index that it knows to be committed.
     pub fn commit(&self) -> Index {
-        self.commit
+        let Restored { snapshot, commit, .. } = &self.recovery.restored;
+        snapshot.index.max(*commit)
     }
 
     /// When its last command was proposed, unix milliseconds; 0: never.
@@ -231,10 +235,26 @@ impl Survivor {
         self.items
     }
 
+    /// What of its files is damaged, and what becomes of it.
+    pub fn losses(&self) -> Vec<String> {
+        let Recovery { restored, notes, .. } = &*self.recovery;
+        let mut losses = notes.clone();
+        if restored.floor.is_some() {
+            // The last note speaks of others that have what is lost.
+            losses.pop();
+        }
+        if let Some(floor) = restored.floor {
+            let (from, to) = (self.last().index + 1, floor.index);
+            losses
+                .push(format!("entries {from} to {to}, or some of them, were there and are lost"));
+        }
+        losses
+    }
+
     /// Names of the other members, as far as they can be read.
     pub fn others(&self) -> Vec<String> {
         let own = self.identity.server.map(|id| NodeId(id.0));
-        let others = self.membership.members.iter().filter(|(id, _)| Some(**id) != own);
+        let others = self.membership().members.iter().filter(|(id, _)| Some(**id) != own);
         others
             .map(|(id, member)| match serde_json::from_slice::<MemberInfo>(&member.info) {
                 Ok(info) => info.name,
@@ -243,26 +263,61 @@ impl Survivor {
             .collect()
     }
 
+    fn membership(&self) -> &Membership {
+        let Restored { memberships, snapshot, .. } = &self.recovery.restored;
+        memberships.last().map_or(&snapshot.membership, |(_, membership)| membership)
+    }
+
     /// Makes it the only voter of a new cluster. Everything in its log counts
     /// from then on, committed or not: what is there may have been
     /// acknowledged.
     ///
     /// # Errors
     /// Those of the disk; it may be called again.
-    pub fn recover(mut self) -> anyhow::Result<ClusterId> {
+    pub fn recover(self) -> anyhow::Result<ClusterId> {
         let cluster = ClusterId(rand::random());
         let server = self.identity.server.context("the server has no id")?;
         let id = NodeId(server.0);
+        let (last, commit) = (self.last(), self.commit());
+        let member = Member { suffrage: Suffrage::Voter, info: info_of(&self.identity) };
+        let next_id = self.membership().next_id.max(id.0 + 1);
+        let membership = Membership { members: [(id, member)].into(), next_id };
+        let Survivor { mut folder, identity, opener, recovery, .. } = self;
+        let Recovery { mut restored, checkpoint_lost, repair, .. } = *recovery;
         // The identity first: with the membership alone it could go on without
         // the others inside the old cluster, beside them.
-        self.folder.save(Identity { cluster: Some(cluster), ..self.identity.clone() })?;
-        let term = self.hard_state.term.max(self.last.1) + 1;
-        let member = Member { suffrage: Suffrage::Voter, info: info_of(&self.identity) };
-        let next_id = self.membership.next_id.max(id.0 + 1);
-        let membership = Membership { members: [(id, member)].into(), next_id };
-        let entry = Entry { index: self.last.0 + 1, term, body: Body::Membership(membership) };
-        self.log.append(Some(HardState { term, vote: Some(id) }), &[entry], self.commit)?;
-        self.log.sync()?;
+        folder.save(Identity { cluster: Some(cluster), ..identity })?;
+        if checkpoint_lost {
+            let empty = State::empty();
+            let meta = CheckpointMeta { membership: membership.clone(), ..empty.meta };
+            let path = folder.dir().join("keystore-file");
+            keystore_file::write(&path, &empty.keystore.freeze(), &meta)?;
+        }
+        // A later term than any ends every floor, too.
+        let terms = [restored.hard_state.term, last.term, restored.floor.map_or(0, |f| f.term)];
+        let term = terms.into_iter().max().unwrap_or(0) + 1;
+        let mut log = opener.repair(LogOptions::default(), repair, &mut restored)?;
+        let entry = Entry { index: last.index + 1, term, body: Body::Membership(membership) };
+        log.append(Some(HardState { term, vote: Some(id) }), &[entry], commit)?;
+        log.sync()?;
         Ok(cluster)
+    }
+}
+
+/// The checkpoint at `path`; an empty keystore if it is lost.
+fn checkpoint(path: &Path) -> anyhow::Result<(Keystore, FoundCheckpoint)> {
+    let empty = || Keystore::new(KeystoreLimits::default());
+    let damaged = |file, offset, what: &str| {
+        let damage = Damage { file, offset, bytes: 0, what: what.to_owned() };
+        Ok((empty(), FoundCheckpoint::Damaged(damage)))
+    };
+    match keystore_file::read(path) {
+        Ok(Some((keystore, meta))) => Ok((keystore, FoundCheckpoint::Whole(meta))),
+        Ok(None) => Ok((empty(), FoundCheckpoint::Missing(path.to_owned()))),
+        Err(KeystoreFileError::Damaged { file, offset, what, .. }) => damaged(file, offset, what),
+        Err(KeystoreFileError::Truncated { file, offset, .. }) => {
+            damaged(file, offset, "it ends before its footer")
+        }
+        Err(error) => Err(error.into()),
     }
 }

@@ -10,8 +10,9 @@ use serde::Serialize;
 use crate::backup::{self, BackupError};
 use crate::identity::{Folder, FolderError, Identity};
 use crate::keystore_file::{self, KeystoreFileError};
-use crate::log_file::{self, LogError};
-use crate::offline;
+use crate::log_file::{self, LogArchive, LogError};
+use crate::offline::{self, OfflineError};
+use crate::recovery::Damage;
 
 /// How a file is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -54,11 +55,12 @@ impl Finding {
     }
 }
 
-/// Looks at a server's identity, log-file and keystore-file.
-pub fn server(dir: &Path, log_file: &Path, keystore_file: &Path) -> Vec<Finding> {
+/// Looks at a server's identity, log-file and keystore-file; `running`: its
+/// process may be writing them.
+pub fn server(dir: &Path, log_file: &Path, keystore_file: &Path, running: bool) -> Vec<Finding> {
     let mut findings = identities(dir);
     // The log first: a checkpoint that is made meanwhile is only further on.
-    let (found, range) = log(log_file);
+    let (found, range) = log(log_file, running);
     findings.extend(found);
     findings.push(checkpoint(keystore_file, range));
     findings
@@ -110,50 +112,131 @@ fn identity(
     Finding::new(file, health, format!("{error}{repair}"))
 }
 
-/// First and last index of a log, and the highest that is committed.
+/// First and last index of a log.
 struct Range {
     first: u64,
     last: u64,
-    commit: u64,
 }
 
-fn log(path: &Path) -> (Vec<Finding>, Option<Range>) {
+/// Looks twice if `running`: a file is not read in one instant, and its owner
+/// may have gone on meanwhile. Real damage stays where it is.
+fn log(path: &Path, running: bool) -> (Vec<Finding>, Option<Range>) {
     if !path.exists() {
         return (vec![Finding::new(path, Health::Missing, "it is not there")], None);
     }
-    let (reader, commit) = match log_file::look(path) {
+    let (mut findings, range) = log_once(path);
+    if running && findings.iter().any(|finding| finding.health != Health::Well) {
+        let (again, range) = log_once(path);
+        findings.retain(|finding| again.contains(finding));
+        if findings.is_empty() {
+            let what = "it was written while it was read";
+            findings.push(Finding::new(path, Health::Well, what));
+        }
+        return (findings, range);
+    }
+    (findings, range)
+}
+
+fn log_once(path: &Path) -> (Vec<Finding>, Option<Range>) {
+    let (scan, torn) = match log_file::verify(path) {
         Ok(found) => found,
         Err(error) => return (vec![log_finding(path, &error)], None),
     };
-    let (first, last) = reader.range();
-    let range = Range { first, last, commit };
+    let mut findings: Vec<_> = scan.damage.iter().map(damage_finding).collect();
+    let pairs = scan.stretches.iter().zip(scan.stretches.iter().skip(1));
+    let gaps = pairs.filter(|(before, behind)| behind.first > before.last + 1);
+    let gaps: Vec<_> = gaps.map(|(before, behind)| (before.last + 1, behind.first - 1)).collect();
+    let hidden = scan.end.index.saturating_sub(scan.stretches.last().map_or(0, |s| s.last));
+    if let ([finding], [gap]) = (findings.as_mut_slice(), gaps.as_slice()) {
+        finding.entries = Some(*gap);
+    } else if let (Some(finding), true) = (findings.last_mut(), hidden > 0) {
+        finding.entries = Some((scan.end.index - hidden + 1, scan.end.index));
+    }
+    let Some(first) = scan.stretches.first().map(|stretch| stretch.first) else {
+        if findings.is_empty() {
+            findings.push(Finding::new(path, Health::Well, "it holds no entry"));
+        }
+        return (findings, None);
+    };
+    let last = scan.stretches.last().map_or(0, |stretch| stretch.last);
+    let commit = scan.stretches.iter().map(|stretch| stretch.commit).max().unwrap_or(0);
+    if findings.is_empty() {
+        findings.push(readable(path, first, last, commit, torn.is_some()));
+        findings.extend(archive(path));
+    } else if !gaps.is_empty() || hidden > 0 {
+        let mut what = format!("entries {first} to {last} are there");
+        for (from, to) in &gaps {
+            what.push_str(&format!(", but for {from} to {to}"));
+        }
+        if hidden > 0 {
+            what.push_str(&format!("; there may have been more, up to {}", scan.end.index));
+        }
+        findings.push(Finding::new(path, Health::Damaged, what));
+    }
+    (findings, Some(Range { first, last }))
+}
+
+/// A log whose checksums all hold: whether it also says something.
+fn readable(path: &Path, first: u64, last: u64, commit: u64, torn: bool) -> Finding {
+    if first > last {
+        return Finding::new(path, Health::Well, format!("no entries behind {last}"));
+    }
     let mut commands = 0u64;
-    let read = offline::each(&reader, first, last, |entry| -> Result<(), offline::OfflineError> {
-        if let raft::Body::Command(payload) = &entry.body {
-            offline::command(entry.index, payload)?;
-            commands += 1;
-        }
-        Ok(())
+    let read = log_file::look(path).map_err(OfflineError::from).and_then(|(reader, _)| {
+        let (first, last) = reader.range();
+        offline::each(&reader, first, last, |entry| -> Result<(), OfflineError> {
+            if let raft::Body::Command(payload) = &entry.body {
+                offline::command(entry.index, payload)?;
+                commands += 1;
+            }
+            Ok(())
+        })
     });
-    let finding = match read {
-        Ok(()) if first > last => {
-            Finding::new(path, Health::Well, format!("no entries behind {last}"))
+    match read {
+        Ok(()) => {
+            let torn = if torn { "; behind them a write that never finished" } else { "" };
+            let what = format!(
+                "entries {first} to {last} ({commands} commands), committed up to {commit}{torn}"
+            );
+            Finding::new(path, Health::Well, what)
         }
-        Ok(()) => Finding::new(
-            path,
-            Health::Well,
-            format!(
-                "entries {first} to {last}, {commands} of them commands, committed to {commit}"
-            ),
-        ),
-        Err(offline::OfflineError::Log(error)) => log_finding(path, &error),
-        Err(offline::OfflineError::Command { index, source }) => Finding {
+        Err(OfflineError::Log(error)) => log_finding(path, &error),
+        Err(OfflineError::Command { index, source }) => Finding {
             entries: Some((index, index)),
             ..Finding::new(path, Health::Damaged, format!("entry {index}: {source}"))
         },
         Err(error) => Finding::new(path, Health::Damaged, error.to_string()),
+    }
+}
+
+/// Segments that were kept, if there are any.
+fn archive(log_file: &Path) -> Vec<Finding> {
+    let path = log_file.join("archive");
+    if !path.exists() {
+        return Vec::new();
+    }
+    let archive = match LogArchive::open(log_file) {
+        Ok(archive) => archive,
+        Err(error) => return vec![log_finding(&path, &error)],
     };
-    (vec![finding], Some(range))
+    let mut findings: Vec<_> = archive.damage().iter().map(damage_finding).collect();
+    let (first, last) = archive.range();
+    let error = archive.entries(first..=last).find_map(Result::err);
+    findings.extend(error.map(|error| log_finding(&path, &error)));
+    if findings.is_empty() {
+        let what = format!("together with the log, entries {first} to {last}");
+        findings.push(Finding::new(&path, Health::Well, what));
+    }
+    findings
+}
+
+fn damage_finding(damage: &Damage) -> Finding {
+    let what = match damage.bytes {
+        0 => damage.what.clone(),
+        bytes => format!("{} ({bytes} bytes)", damage.what),
+    };
+    let finding = Finding::new(&damage.file, Health::Damaged, what);
+    Finding { offset: Some(damage.offset), ..finding }
 }
 
 fn log_finding(path: &Path, error: &LogError) -> Finding {
@@ -184,7 +267,7 @@ fn checkpoint(path: &Path, range: Option<Range>) -> Finding {
                         format!("{what}; entries {} to {} are in neither file", gap.0, gap.1);
                     Finding { entries: Some(gap), ..Finding::new(path, Health::Damaged, what) }
                 }
-                Some(range) if range.commit.max(range.last) < meta.index => {
+                Some(range) if range.last < meta.index => {
                     let what = format!("{what}; the log ends before, at {}", range.last);
                     Finding::new(path, Health::Well, what)
                 }

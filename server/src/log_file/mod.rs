@@ -72,38 +72,52 @@
 //! records: a segment is only begun once the one before is sealed and synced.
 //! Otherwise it is a torn tail, which nobody was promised, and it is cut.
 
+mod archive;
 mod error;
+mod frame;
+mod index;
+mod open;
 mod reader;
 mod record;
-mod recovery;
+mod replay;
+mod scan;
 mod segment;
 mod spare;
 #[cfg(test)]
 mod tests;
+mod walk;
 mod writer;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 
 use raft::Index;
 
+pub use archive::LogArchive;
 pub use error::LogError;
 pub(crate) use error::REJOIN;
+pub use open::{LogOpener, Recovered};
 pub use reader::LogReader;
 pub(crate) use record::{put_membership, take_membership};
-pub use recovery::{Recovered, TornTail};
+pub use scan::TornTail;
 pub use writer::LogFile;
+
+use crate::command::Payload;
+use crate::recovery::LogScan;
+use scan::Depth;
 
 /// Settings of a log-file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LogOptions {
     /// Size of a segment, in bytes.
     pub segment_bytes: usize,
+    /// Segments that are not needed any more are archived, in the folder
+    /// `archive` below that of the log, not recycled. See [`LogArchive`].
+    pub keep: bool,
 }
 
 impl Default for LogOptions {
     fn default() -> Self {
-        LogOptions { segment_bytes: 16 * 1024 * 1024 }
+        LogOptions { segment_bytes: 16 * 1024 * 1024, keep: false }
     }
 }
 
@@ -119,13 +133,32 @@ impl Default for LogOptions {
 pub fn look(dir: &Path) -> Result<(LogReader, Index), LogError> {
     let mut seen = String::new();
     loop {
-        match recovery::scan(dir, None, false) {
-            Ok(scan) => {
-                let reader = LogReader::new(Arc::new(Mutex::new(scan.index)));
-                return Ok((reader, scan.recovered.commit));
-            }
-            Err(error) if error.to_string() == seen => return Err(error),
-            Err(error) => seen = error.to_string(),
+        let looked =
+            scan::scan(dir, Index::MAX, Depth::Needed).and_then(|(found, scan)| {
+                match found.damage.first() {
+                    Some(damage) => {
+                        Err(LogError::damaged(&damage.file, damage.offset, damage.what.as_str()))
+                    }
+                    None if scan.fresh => {
+                        segment::list(dir)?;
+                        Ok((LogReader::new(scan.index), 0))
+                    }
+                    None => Ok((LogReader::new(scan.index), scan.commit)),
+                }
+            });
+        match looked {
+            Err(error) if error.to_string() != seen => seen = error.to_string(),
+            looked => return looked,
         }
     }
+}
+
+/// Reads every byte of the log in `dir`, checks all of it, and changes
+/// nothing. For a log that nobody is writing.
+///
+/// # Errors
+/// As [`LogFile::scan`].
+pub fn verify(dir: &Path) -> Result<(LogScan<Payload>, Option<TornTail>), LogError> {
+    let (found, scan) = scan::scan(dir, Index::MAX, Depth::Everything)?;
+    Ok((found, scan.torn))
 }

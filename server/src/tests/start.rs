@@ -56,7 +56,8 @@ pub(super) fn start(dir: &Path) -> Result<Option<Started>, String> {
         commit: found.commit,
     };
     if restored.discard_unconnected() {
-        log.reset(checkpoint.0).map_err(|error| error.to_string())?;
+        log.reset(raft::Position { index: checkpoint.0, term: 0 })
+            .map_err(|error| error.to_string())?;
         log.sync().map_err(|error| error.to_string())?;
     }
     Ok(Some(Started {

@@ -18,7 +18,7 @@ use crate::keystore_file::{self, CheckpointMeta};
 use crate::log_file::{LogFile, LogOptions};
 
 /// Small, so that a few entries fill a segment.
-pub(super) const OPTIONS: LogOptions = LogOptions { segment_bytes: 4096 };
+pub(super) const OPTIONS: LogOptions = LogOptions { segment_bytes: 4096, keep: false };
 
 /// What changes the log, one record at a time.
 #[derive(Clone, Debug)]
@@ -324,7 +324,7 @@ impl Workload<'_> {
         self.promise.checkpoints.push((index, term));
         self.begin("install", &[Step::Reset(index, term)]);
         self.write_checkpoint(index, term);
-        self.log().reset(index).unwrap();
+        self.log().reset(raft::Position { index, term: 0 }).unwrap();
         self.settle();
         self.log().sync().unwrap();
         self.commit = index;

@@ -221,13 +221,13 @@ pub(crate) fn recover(args: &RecoverArgs) -> Outcome {
 
 fn describe(survivor: &Survivor) {
     let identity = survivor.identity();
-    let (index, term) = survivor.last();
+    let last = survivor.last();
     let cluster = identity.cluster.map_or("-".to_owned(), |id| id.to_string());
     let others = survivor.others();
     let others = if others.is_empty() { "none".to_owned() } else { others.join(", ") };
     let rows = [
         ("server", format!("{} of cluster {cluster}", identity.name)),
-        ("last entry", format!("{index} of term {term}")),
+        ("last entry", format!("{} of term {}", last.index, last.term)),
         ("last change", time::shown(survivor.clock_ms())),
         ("known to be committed", format!("up to entry {}", survivor.commit())),
         ("items in its checkpoint", survivor.items().to_string()),
@@ -235,6 +235,9 @@ fn describe(survivor: &Survivor) {
     ];
     for (what, value) in rows {
         say!("{what:>24}  {value}");
+    }
+    for loss in survivor.losses() {
+        say!("{:>24}  {loss}", "damaged");
     }
     say!(
         "\nThis makes a new cluster of what this server holds. Do it only if the majority of the \

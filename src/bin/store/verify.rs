@@ -78,7 +78,7 @@ fn look(path: &Path, reports: &mut Vec<Report>) -> Outcome {
 fn of_server(files: &Files) -> Report {
     let node = &files.node;
     let running = node.running();
-    let mut findings = verify::server(&node.dir, &files.log, &files.keystore);
+    let mut findings = verify::server(&node.dir, &files.log, &files.keystore, running.is_some());
     let path = node.dir.join("settings.json");
     let settings = match node.settings() {
         Ok(None) => None,
