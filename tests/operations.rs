@@ -137,9 +137,9 @@ fn verify_says_what_is_well_and_what_is_not() {
         bad.says("\"damaged\"").says(&file.display().to_string()).complains("1 file is not well");
         flip(file, offset);
     }
-    flip(&segment, 0);
-    cluster.store(&format!("verify {name}")).expect(1).says("FOREIGN").says("log-file/");
-    flip(&segment, 0);
+    fs::write(dir.join("log-file/notes.txt"), "mine").unwrap();
+    cluster.store(&format!("verify {name}")).expect(1).says("FOREIGN").says("notes.txt");
+    fs::remove_file(dir.join("log-file/notes.txt")).unwrap();
     // Behind the header and the first record, in front of many others.
     flip(&segment, 300);
     let bad = cluster.store(&format!("verify {name} --json")).expect(1);

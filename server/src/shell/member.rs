@@ -243,7 +243,11 @@ impl Member {
 
     /// The last checkpoint, then goodbye.
     pub(super) async fn end(self) -> anyhow::Result<()> {
-        let Member { shell, driver, log, checkpoints, .. } = self;
+        let Member { shell, driver, mut log, checkpoints, .. } = self;
+        // So that whoever reads the files sees all that was acknowledged.
+        if let Err(error) = log.note_commit(driver.node().commit()) {
+            tracing::warn!(%error, "the log-file does not say how far it is committed");
+        }
         drop(log);
         if let Err(error) = checkpoints.finish(&driver) {
             tracing::warn!(%error, "no checkpoint at the end; the next start replays the log");

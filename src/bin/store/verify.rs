@@ -125,6 +125,14 @@ impl Report {
             Health::Newer => "NEWER",
             Health::Unreadable => "UNREADABLE",
         };
-        vec![format!("  {}", name.display()), state.to_owned(), finding.what.clone()]
+        let mut what = finding.what.clone();
+        let says_where = what.contains("at byte");
+        if let Some(offset) = finding.offset.filter(|_| !says_where) {
+            what = format!("at byte {offset}: {what}");
+        }
+        if let Some((from, to)) = finding.entries.filter(|_| !what.contains("entries")) {
+            what.push_str(&format!(", entries {from} to {to}"));
+        }
+        vec![format!("  {}", name.display()), state.to_owned(), what]
     }
 }
