@@ -37,6 +37,8 @@ pub(crate) fn commands() -> Vec<Vec<u8>> {
     for operation in [Arithmetic::Incr, Arithmetic::Decr] {
         operations.push(Operation::Arithmetic { operation, key: b"key", delta: 9 });
     }
+    operations.push(Operation::Check { algorithm: 1 });
+    operations.push(Operation::Verdict { index: 7, digest: 0x0123_4567_89ab_cdef });
     let encode = |operation| {
         let mut out = Vec::new();
         Command { clock_ms: 1_700_000_000_000, operation }.encode(&mut out);
@@ -129,10 +131,12 @@ pub(crate) fn batches() -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn forwards() -> Vec<Bytes> {
-    let mut frames = vec![Vec::new(), Vec::new(), Vec::new()];
+    let mut frames = vec![Vec::new(); 4];
     server::wire::encode_forward(7, &batches()[1], &mut frames[0]);
     server::wire::encode_forward_reply(7, b"STORED\r\n", &mut frames[1]);
     server::wire::encode_refusal(7, &mut frames[2]);
+    let report = server::driver::DigestReport { index: 7, digest: 9 };
+    server::wire::encode_digest(report, &mut frames[3]);
     frames.into_iter().map(Bytes::from).collect()
 }
 

@@ -90,6 +90,7 @@ impl Driver {
         let bytes = match operation {
             Operation::Store { key, value, .. } => key.len() + value.len(),
             Operation::Delete { key } | Operation::Arithmetic { key, .. } => key.len(),
+            Operation::Check { .. } | Operation::Verdict { .. } => 0,
         } + COMMAND_OVERHEAD_BYTES;
         if self.encode.capacity() < bytes {
             self.encode = BytesMut::with_capacity(ENCODE_CHUNK_BYTES.max(bytes));

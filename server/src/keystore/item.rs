@@ -78,6 +78,15 @@ impl Item {
         whole.then(|| Item(ThinArc::from_header_and_slice((), bytes)))
     }
 
+    /// This item with another value, or other flags if its value is empty.
+    #[cfg(any(test, feature = "planted-bugs"))]
+    pub(crate) fn rotten(&self) -> Self {
+        let mut bytes = self.bytes().to_vec();
+        let at = if self.view().value.is_empty() { FLAGS } else { bytes.len() - 1 };
+        bytes[at] ^= 1;
+        Item(ThinArc::from_header_and_slice((), &bytes))
+    }
+
     /// Overwrites everything but the key, if the size stays the same and
     /// nobody else holds this item.
     pub(crate) fn overwrite(&mut self, new: ItemView<'_>) -> bool {

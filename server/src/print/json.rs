@@ -40,6 +40,12 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     delta: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    algorithm: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     members: Option<Vec<Member>>,
 }
 
@@ -89,7 +95,15 @@ pub(super) fn log_line(
             Line { op: Some("membership"), members, ..Line::default() }
         }
         Body::Noop | Body::Membership(_) => return Ok(()),
-        Body::Command(payload) => command_line(command(entry.index, payload)?),
+        Body::Command(payload) => {
+            let command = command(entry.index, payload)?;
+            let inner =
+                matches!(command.operation, Operation::Check { .. } | Operation::Verdict { .. });
+            if inner && !all {
+                return Ok(());
+            }
+            command_line(command)
+        }
     };
     let line = Line { index: Some(entry.index), term: Some(entry.term), ..line };
     Ok(line.put(out)?)
@@ -117,6 +131,13 @@ fn command_line(command: Command<'_>) -> Line<'_> {
                 Arithmetic::Decr => "decr",
             };
             Line { op: Some(op), delta: Some(delta), ..line }.key(key)
+        }
+        Operation::Check { algorithm } => {
+            Line { op: Some("check"), algorithm: Some(algorithm), ..line }
+        }
+        Operation::Verdict { index, digest } => {
+            let digest = Some(format!("{digest:016x}"));
+            Line { op: Some("verdict"), at: Some(index), digest, ..line }
         }
     }
 }

@@ -19,6 +19,8 @@
 //! 12 greeting (delete)
 //! 13 (noop)                     only with `all`
 //! 14 (membership 3 voters, 0 learners)   only with `all`
+//! 15 (integrity check)          only with `all`
+//! 16 (integrity verdict 00c0ffee00c0ffee at 15)   only with `all`
 //! ```
 //! `add`, `replace` and `cas` print the value that they would store; whether
 //! they did is known to [`print_keystore`]: `<key> <value>`, sorted by key, the
@@ -36,8 +38,9 @@
 //!
 //! One object for each line. Of an entry: `index`, `term`, `op` (`set`, `add`,
 //! `replace`, `append`, `prepend`, `cas`, `delete`, `incr`, `decr`, and with
-//! `all` `noop` and `membership`), and what belongs to it: `clock_ms`, `key`,
-//! `value`, `flags`, `deadline_ms`, `cas`, `delta`, `members`. Of an item: `key`,
+//! `all` `noop`, `membership`, `check` and `verdict`), and what belongs to it:
+//! `clock_ms`, `key`, `value`, `flags`, `deadline_ms`, `cas`, `delta`, `members`,
+//! `algorithm`, `at`, `digest`. Of an item: `key`,
 //! `value`, `flags`, `cas`, `deadline_ms`. Bytes that are not UTF-8 are in
 //! `key_hex` and `value_hex` instead.
 
@@ -66,7 +69,7 @@ pub struct PrintOptions {
     pub from: Option<Index>,
     /// Last index; `None`: to the last that is committed.
     pub to: Option<Index>,
-    /// No-ops and memberships too.
+    /// No-ops, memberships and integrity checks too.
     pub all: bool,
     /// As JSON.
     pub json: bool,

@@ -26,7 +26,14 @@ pub(super) fn log_line(
             writeln!(out, "{index} (membership {voters} voters, {learners} learners)")?;
         }
         Body::Noop | Body::Membership(_) => {}
-        Body::Command(payload) => command_line(out, index, command(index, payload)?.operation)?,
+        Body::Command(payload) => match command(index, payload)?.operation {
+            Operation::Check { .. } if all => writeln!(out, "{index} (integrity check)")?,
+            Operation::Verdict { index: check, digest } if all => {
+                writeln!(out, "{index} (integrity verdict {digest:016x} at {check})")?;
+            }
+            Operation::Check { .. } | Operation::Verdict { .. } => {}
+            operation => command_line(out, index, operation)?,
+        },
     }
     Ok(())
 }
@@ -34,7 +41,10 @@ pub(super) fn log_line(
 fn command_line(out: &mut Vec<u8>, index: Index, operation: Operation<'_>) -> io::Result<()> {
     let (Operation::Store { key, .. }
     | Operation::Delete { key }
-    | Operation::Arithmetic { key, .. }) = operation;
+    | Operation::Arithmetic { key, .. }) = operation
+    else {
+        return Ok(());
+    };
     write!(out, "{index} ")?;
     put_key(out, key);
     out.push(b' ');
@@ -53,6 +63,7 @@ fn command_line(out: &mut Vec<u8>, index: Index, operation: Operation<'_>) -> io
         Operation::Arithmetic { operation: Arithmetic::Decr, delta, .. } => {
             write!(out, "(decr {delta})")?;
         }
+        Operation::Check { .. } | Operation::Verdict { .. } => {}
     }
     out.push(b'\n');
     Ok(())

@@ -10,6 +10,7 @@ use common::front_end::{Batch, Service};
 use common::udp::{Lane, Link};
 use raft::{DurableMark, Entry, Index, NodeId};
 
+use super::snapshots::{Arrived, ChunkRead};
 use crate::command::Payload;
 
 /// One thing that happened.
@@ -34,6 +35,15 @@ pub(crate) enum Input {
     Checkpointed(Result<Index, String>),
     /// An operator wants something.
     Operator(super::operator::Step),
+    /// A chunk of a snapshot was read for a peer.
+    ChunkRead { peer: NodeId, result: Box<ChunkRead> },
+    /// A chunk of a snapshot was written; how long the side file is now.
+    ChunkWritten { index: Index, next_offset: u64 },
+    /// A snapshot has arrived, and is whole.
+    Arrived(Box<Arrived>),
+    /// The snapshot that arrived is the keystore-file, and the log-file begins
+    /// behind it.
+    Placed,
     /// The process is asked to stop.
     Stop,
 }

@@ -73,15 +73,21 @@ impl Member {
             }
             Input::Fetched { peer, entries } => self.driver.fetched(now, peer, entries),
             Input::FromLb { lb, message } => self.lb_message(now, lb, message),
-            Input::Checkpointed(result) => self.checkpoints.done(result, &mut self.driver),
             Input::Operator(step) => self.operator(now, step),
+            Input::Checkpointed(result) => self.checkpointed(result),
+            Input::ChunkRead { peer, result } => self.chunk_read(now, peer, *result),
+            Input::ChunkWritten { index, next_offset } => {
+                self.driver.snapshot_written(now, index, next_offset);
+            }
+            Input::Arrived(arrived) => self.install.arrived(*arrived),
+            Input::Placed => self.placed(now),
             Input::Stop => self.begin_stop(now),
         }
     }
 
     fn frame(&mut self, now: Now, from: NodeId, lane: Lane, frame: &Bytes) {
         let refused = match lane {
-            Lane::Urgent | Lane::Bulk => match wire::decode(frame) {
+            Lane::Urgent | Lane::Bulk | Lane::Snapshot => match wire::decode(frame) {
                 Ok(envelope) if envelope.from == from && envelope.to == self.id => {
                     return self.driver.message(now, envelope);
                 }
@@ -114,6 +120,7 @@ impl Member {
             ForwardFrame::Reply { number, reply } => {
                 self.driver.forward_reply(now, from, number, &reply);
             }
+            ForwardFrame::Digest(report) => self.driver.digest_reported(now, from, report),
         }
         Ok(())
     }

@@ -10,13 +10,16 @@
 //! One batch is out at a time; what is proposed meanwhile becomes the next
 //! one. That is the group commit.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use raft::{DurableMark, Index, Persist};
 
+use super::checkpoint::Tail;
 use super::inbox::{Inbox, Input};
 use crate::command::Payload;
+use crate::keystore_file;
 use crate::log_file::{LogError, LogFile};
 
 /// Above this moving average a sync is too slow to wait for inline.
@@ -25,9 +28,12 @@ const SLOW_SYNC: Duration = Duration::from_millis(2);
 /// Weight of the newest sync in the moving average is one in this many.
 const AVERAGE_OF: u32 = 8;
 
-struct Work {
-    persist: Persist<Payload>,
-    commit: Index,
+enum Work {
+    /// A batch.
+    Write(Persist<Payload>, Index),
+    /// Put a snapshot that arrived in the place of the keystore-file, and begin
+    /// the log anew behind it.
+    Place { side: PathBuf, path: PathBuf, index: Index },
 }
 
 pub(crate) struct LogWriter {
@@ -37,6 +43,7 @@ pub(crate) struct LogWriter {
     busy: bool,
     average: Duration,
     bytes: u64,
+    tail: Tail,
     noted_commit: Index,
     /// Last index that is in the log-file.
     last: Index,
@@ -45,6 +52,8 @@ pub(crate) struct LogWriter {
 impl LogWriter {
     pub(crate) fn start(log: LogFile, inbox: Arc<Inbox>) -> std::io::Result<Self> {
         let last = log.last_index();
+        let mut tail = Tail::default();
+        tail.restart(last);
         let log = Arc::new(Mutex::new(log));
         let (work, queue) = mpsc::channel();
         let thread_log = Arc::clone(&log);
@@ -58,6 +67,7 @@ impl LogWriter {
             busy: false,
             average: Duration::ZERO,
             bytes: 0,
+            tail,
             noted_commit: 0,
             last,
         })
@@ -93,7 +103,24 @@ impl LogWriter {
         self.busy = true;
         let commit = self.count(&persist, commit);
         // The thread only ends after the sender does.
-        let _ = self.work.send(Work { persist, commit });
+        let _ = self.work.send(Work::Write(persist, commit));
+    }
+
+    /// Puts the snapshot up to `index`, which is whole and durable under the
+    /// name `side`, in the place of the keystore-file at `path`;
+    /// [`Input::Placed`] tells when it is done.
+    pub(crate) fn place(&mut self, side: PathBuf, path: PathBuf, index: Index) {
+        debug_assert!(!self.busy);
+        self.busy = true;
+        self.last = index;
+        self.tail.restart(index);
+        self.noted_commit = self.noted_commit.max(index);
+        let _ = self.work.send(Work::Place { side, path, index });
+    }
+
+    /// The snapshot is in its place.
+    pub(crate) fn placed(&mut self) {
+        self.busy = false;
     }
 
     /// The thread's batch is back.
@@ -122,13 +149,23 @@ impl LogWriter {
         self.bytes = 0;
     }
 
+    /// The first index of the last `bytes` bytes of the log, about; 0 when it
+    /// has not grown so much since the start.
+    pub(crate) fn first_of_last(&self, bytes: u64) -> Index {
+        self.tail.first_of_last(bytes)
+    }
+
     /// Notes what is about to be written; the commit mark to write with it. A
     /// leader may know more to be committed than its own log-file holds yet,
     /// and a mark must not promise what is not there.
     fn count(&mut self, persist: &Persist<Payload>, commit: Index) -> Index {
-        self.last = persist.mark.index;
+        if !persist.entries.is_empty() {
+            self.last = persist.mark.index;
+        }
         self.noted_commit = self.noted_commit.max(commit.min(self.last));
-        self.bytes += persist.entries.iter().map(entry_bytes).sum::<u64>();
+        let bytes = persist.entries.iter().map(entry_bytes).sum::<u64>();
+        self.bytes += bytes;
+        self.tail.written(self.last, bytes);
         self.noted_commit
     }
 
@@ -161,11 +198,30 @@ fn write(log: &Mutex<LogFile>, persist: &Persist<Payload>, commit: Index) -> Res
 }
 
 fn run(log: &Mutex<LogFile>, queue: &mpsc::Receiver<Work>, inbox: &Inbox) {
-    while let Ok(Work { persist, commit }) = queue.recv() {
+    while let Ok(work) = queue.recv() {
         let started = Instant::now();
-        match write(log, &persist, commit) {
-            Ok(()) => inbox.push(Input::Synced { mark: persist.mark, took: started.elapsed() }),
-            Err(error) => return inbox.push(Input::LogFailed(error.to_string())),
+        let done = match work {
+            Work::Write(persist, commit) => match write(log, &persist, commit) {
+                Ok(()) => Ok(Input::Synced { mark: persist.mark, took: started.elapsed() }),
+                Err(error) => Err(error.to_string()),
+            },
+            Work::Place { side, path, index } => {
+                place(log, &side, &path, index).map(|()| Input::Placed)
+            }
+        };
+        match done {
+            Ok(input) => inbox.push(input),
+            Err(error) => return inbox.push(Input::LogFailed(error)),
         }
     }
+}
+
+/// A crash between the two leaves a log that does not connect to the
+/// checkpoint; a start recognises that and begins the log anew.
+fn place(log: &Mutex<LogFile>, side: &Path, path: &Path, index: Index) -> Result<(), String> {
+    keystore_file::place(side, path).map_err(|error| {
+        format!("cannot put a snapshot in place of {}: {error}", path.display())
+    })?;
+    let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+    log.reset(index).and_then(|()| log.sync()).map_err(|error| error.to_string())
 }

@@ -10,7 +10,9 @@ use tokio::time::Instant as TokioInstant;
 
 use super::checkpoint::Checkpoints;
 use super::inbox::Input;
+use super::install::Install;
 use super::log_writer::LogWriter;
+use super::snapshots::Snapshots;
 use super::{Shell, restore};
 use crate::config::Progress;
 use crate::driver::{Actions, Driver, Facts, Now};
@@ -32,8 +34,10 @@ pub(super) struct Member {
     pub(super) transport: Transport,
     pub(super) log: LogWriter,
     pub(super) checkpoints: Checkpoints,
+    pub(super) snapshots: Snapshots,
+    pub(super) install: Install,
     reader: LogReader,
-    actions: Actions,
+    pub(super) actions: Actions,
     reported: Instant,
     told_member: bool,
     pub(super) stop_by: Option<Instant>,
@@ -65,7 +69,10 @@ impl Member {
         });
         let reader = disk.log.reader();
         let log = LogWriter::start(disk.log, std::sync::Arc::clone(&shell.inbox))?;
-        let checkpoints = Checkpoints::new(shell.config.keystore_file.clone(), disk.checkpoint);
+        let path = shell.config.keystore_file.clone();
+        let snapshots = Snapshots::new(path.clone(), std::sync::Arc::clone(&shell.inbox));
+        let checkpoints =
+            Checkpoints::new(path, disk.checkpoint, shell.config.checkpoint_after_bytes);
         Ok(Member {
             cluster,
             id,
@@ -73,6 +80,8 @@ impl Member {
             transport,
             log,
             checkpoints,
+            snapshots,
+            install: Install::default(),
             reader,
             actions: Actions::default(),
             reported: shell.started,
@@ -129,7 +138,7 @@ impl Member {
         if self.reported.elapsed() >= REPORT_INTERVAL - Duration::from_millis(25) {
             self.report(false);
         }
-        self.checkpoints.consider(&self.driver, &mut self.log, &self.shell.inbox);
+        self.consider_checkpoint();
         Ok(())
     }
 
@@ -163,6 +172,7 @@ impl Member {
                 break;
             }
         }
+        self.consider_install();
         if std::mem::take(&mut self.actions.changed) {
             self.transport.set_members(&self.driver.members());
             self.report(true);
@@ -187,9 +197,11 @@ impl Member {
             // A lost link tells the peer as much.
             self.transport.request(refused.from, |out| wire::encode_refusal(refused.number, out));
         }
-        for task in self.actions.snapshots.drain(..) {
-            // No log is compacted yet, so no peer can need one.
-            tracing::error!(?task, "snapshots are not transferred by this version");
+        for (leader, report) in self.actions.digests.drain(..) {
+            self.transport.request(leader, |out| wire::encode_digest(report, out));
+        }
+        for task in std::mem::take(&mut self.actions.snapshots) {
+            self.snapshot_task(now, task);
         }
         for fetch in std::mem::take(&mut self.actions.fetch) {
             self.fetch(fetch);
@@ -243,13 +255,15 @@ impl Member {
 
     /// The last checkpoint, then goodbye.
     pub(super) async fn end(self) -> anyhow::Result<()> {
-        let Member { shell, driver, mut log, checkpoints, .. } = self;
+        let Member { shell, driver, mut log, checkpoints, install, .. } = self;
         // So that whoever reads the files sees all that was acknowledged.
         if let Err(error) = log.note_commit(driver.node().commit()) {
             tracing::warn!(%error, "the log-file does not say how far it is committed");
         }
         drop(log);
-        if let Err(error) = checkpoints.finish(&driver) {
+        // A snapshot that took the place of the checkpoint is newer.
+        let finished = if install.is_under_way() { Ok(()) } else { checkpoints.finish(&driver) };
+        if let Err(error) = finished {
             tracing::warn!(%error, "no checkpoint at the end; the next start replays the log");
         }
         tracing::info!(applied = driver.keystore().applied(), "stopped");

@@ -11,10 +11,12 @@ mod checkpoint;
 mod fresh;
 pub(crate) mod inbox;
 mod inputs;
+mod install;
 mod log_writer;
 mod member;
 pub(crate) mod operator;
 mod restore;
+pub(crate) mod snapshots;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -4,7 +4,7 @@
 //! ```text
 //! raft      kind:u8 from:u64 to:u64 term:u64, then the fields of the message
 //! entries   count:u32, then for each: term:u64 body:u8 length:u32 bytes
-//! forward   kind:u8 number:u64 requests | reply bytes
+//! forward   kind:u8 number:u64 requests | reply bytes | digest:u64
 //! ```
 //! Integers are little-endian. Indexes of entries follow from `prev_index`.
 
@@ -17,7 +17,8 @@ mod forward;
 #[cfg(test)]
 mod tests;
 pub use forward::{
-    ForwardFrame, decode_forward, encode_forward, encode_forward_reply, encode_refusal,
+    ForwardFrame, decode_forward, encode_digest, encode_forward, encode_forward_reply,
+    encode_refusal,
 };
 
 /// Why a frame is refused.
@@ -36,11 +37,12 @@ pub enum WireError {
 
 type Result<T> = std::result::Result<T, WireError>;
 
-/// Which lane a message takes: appends and snapshots are bulk, so that nothing
-/// urgent waits behind them.
+/// Which lane a message takes: appends are bulk, so that nothing urgent waits
+/// behind them, and nothing at all waits behind a snapshot.
 pub fn lane_of(message: &Message<Payload>) -> common::udp::Lane {
     match message {
-        Message::Append { .. } | Message::SnapshotChunk { .. } => common::udp::Lane::Bulk,
+        Message::Append { .. } => common::udp::Lane::Bulk,
+        Message::SnapshotChunk { .. } => common::udp::Lane::Snapshot,
         _ => common::udp::Lane::Urgent,
     }
 }

@@ -197,6 +197,7 @@ fn servers(
             heartbeat: None,
             election_timeout: None,
             max_item_size: None,
+            checkpoint_after: None,
             node: node_args(args),
         };
         processes.push((addsrv::start(&server, home, name)?, recorded));

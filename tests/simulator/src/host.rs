@@ -299,7 +299,7 @@ impl Process {
             }
             Input::Installed { next_offset, meta, state } => {
                 self.checkpointed = meta.index;
-                self.driver.installed(now, next_offset, meta, *state);
+                drop(self.driver.installed(now, next_offset, meta, *state));
             }
             Input::LinkLost(peer) => self.driver.link_lost(peer),
             Input::Campaign => self.driver.campaign(now),
@@ -325,6 +325,7 @@ impl Process {
             ForwardFrame::Reply { number, reply } => {
                 self.driver.forward_reply(now, from, number, &reply);
             }
+            ForwardFrame::Digest(report) => self.driver.digest_reported(now, from, report),
         }
     }
 
@@ -396,6 +397,11 @@ impl Process {
             let mut frame = BytesMut::new();
             wire::encode_refusal(refused.number, &mut frame);
             out.say(refused.from, Lane::Request, frame);
+        }
+        for (leader, report) in self.actions.digests.drain(..) {
+            let mut frame = BytesMut::new();
+            wire::encode_digest(report, &mut frame);
+            out.say(leader, Lane::Request, frame);
         }
         out.fetches.append(&mut self.actions.fetch);
         out.snapshots.append(&mut self.actions.snapshots);

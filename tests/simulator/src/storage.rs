@@ -71,6 +71,14 @@ impl World {
                 self.give(host, Input::Chunk { peer, chunk });
             }
             SnapshotTask::Write { meta, offset, data, done } => {
+                if (process.side_file.len() as u64) < offset {
+                    // What was confirmed was lost with the process.
+                    self.give(host, Input::Written { index: meta.index, next_offset: 0 });
+                    if more {
+                        self.schedule_snapshot_work(host);
+                    }
+                    return;
+                }
                 process.side_file.truncate(offset as usize);
                 process.side_file.extend_from_slice(&data);
                 let next_offset = process.side_file.len() as u64;

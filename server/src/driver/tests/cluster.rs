@@ -13,7 +13,7 @@ use common::memcached::decode_requests;
 use raft::{Config, DurableMark, HardState, Membership, Message, NodeId, Restored, SnapshotMeta};
 
 use super::{Answer, requests};
-use crate::driver::{Actions, Driver, Facts, ForwardId, Node, Now};
+use crate::driver::{Actions, Driver, Facts, ForwardId, IntegrityFailure, Node, Now};
 use crate::keystore::{Keystore, KeystoreLimits};
 use crate::wire::{self, ForwardFrame};
 
@@ -35,6 +35,7 @@ pub(super) enum Kind {
     Requests,
     Reply,
     Refusal,
+    Digest,
 }
 
 struct Frame {
@@ -61,6 +62,7 @@ struct Server {
     writing: Option<DurableMark>,
     /// Whether forwarded requests are refused by the link.
     no_link: bool,
+    failures: Vec<IntegrityFailure>,
     replies: Arc<Mutex<Vec<(u64, Bytes)>>>,
 }
 
@@ -201,6 +203,11 @@ impl Cluster {
         self.server(id).no_link = no_link;
     }
 
+    /// What a server has found to be wrong with its data since the last time.
+    pub(super) fn take_failures(&mut self, id: u64) -> Vec<IntegrityFailure> {
+        std::mem::take(&mut self.server(id).failures)
+    }
+
     /// What is written from now on is not durable before [`Cluster::sync`].
     pub(super) fn slow_disk(&mut self, id: u64) {
         self.server(id).slow_disk = true;
@@ -276,6 +283,13 @@ impl Cluster {
         let messages = std::mem::take(&mut actions.send);
         let forwards = std::mem::take(&mut actions.forward);
         let refusals = std::mem::take(&mut actions.refuse);
+        let digests = std::mem::take(&mut actions.digests);
+        server.failures.extend(actions.integrity_failure.take());
+        for (leader, report) in digests {
+            let mut frame = BytesMut::new();
+            wire::encode_digest(report, &mut frame);
+            self.send(id, leader.0, Kind::Digest, frame.freeze());
+        }
         for envelope in messages {
             let mut frame = BytesMut::new();
             wire::encode(&envelope, &mut frame);
@@ -314,7 +328,7 @@ impl Cluster {
         let now = self.now;
         let from = NodeId(frame.from);
         let server = self.server(frame.to);
-        if !matches!(frame.kind, Kind::Requests | Kind::Reply | Kind::Refusal) {
+        if !matches!(frame.kind, Kind::Requests | Kind::Reply | Kind::Refusal | Kind::Digest) {
             let envelope = wire::decode(&frame.bytes).expect("a message");
             return server.driver.message(now, envelope);
         }
@@ -331,6 +345,7 @@ impl Cluster {
             ForwardFrame::Reply { number, reply } => {
                 server.driver.forward_reply(now, from, number, &reply);
             }
+            ForwardFrame::Digest(report) => server.driver.digest_reported(now, from, report),
         }
     }
 }
@@ -363,6 +378,7 @@ impl Server {
             slow_disk: false,
             writing: None,
             no_link: false,
+            failures: Vec::new(),
             replies: Arc::default(),
         }
     }

@@ -41,7 +41,7 @@ pub(crate) struct Machine {
     pub(crate) digest: u64,
     pub(crate) applied_terms: BTreeMap<Index, Term>,
     /// The bytes of a snapshot that is being received.
-    side_file: Vec<u8>,
+    pub(crate) side_file: Vec<u8>,
 }
 
 const CHUNK_BYTES: usize = 8;
@@ -288,10 +288,14 @@ impl World {
         if offset == 0 {
             machine.side_file.clear();
         }
-        assert_eq!(machine.side_file.len() as u64, offset, "chunks come in order");
-        machine.side_file.extend_from_slice(data);
         let index = meta.index;
         let core = machine.node.as_mut().unwrap();
+        let length = machine.side_file.len() as u64;
+        if length < offset {
+            return core.snapshot_written(now, index, length, None);
+        }
+        machine.side_file.truncate(offset as usize);
+        machine.side_file.extend_from_slice(data);
         if give_up {
             core.snapshot_written(now, index, 0, None);
         } else if done {
