@@ -223,5 +223,7 @@ fn place(log: &Mutex<LogFile>, side: &Path, path: &Path, index: Index) -> Result
         format!("cannot put a snapshot in place of {}: {error}", path.display())
     })?;
     let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-    log.reset(index).and_then(|()| log.sync()).map_err(|error| error.to_string())
+    log.reset(raft::Position { index, term: 0 })
+        .and_then(|()| log.sync())
+        .map_err(|error| error.to_string())
 }
