@@ -202,6 +202,7 @@ fn a_backup_becomes_a_new_cluster() {
     client(&home, port, "get hello").expect(0).says("world");
     client(&home, port, "set hello again").expect(0);
     assert_ne!(cluster_id(&home), old);
+    joins(&home, "srv-2", "srv-1");
     // A server of the old cluster is refused by the new one.
     fs::rename(home.cwd().join("old/srv-1"), home.home().join("srv-7")).unwrap();
     let port = lb_port(&home);
@@ -261,6 +262,22 @@ fn a_restore_goes_back_to_an_index_or_a_time() {
     home.store("restore early.backup --dir no --log nowhere").expect(2).complains("nowhere");
     home.store("restore --dir no --until 5").expect(2).complains("--log");
     assert!(!home.cwd().join("no").exists());
+}
+
+/// Adds a server, which fetches everything that `from` holds.
+fn joins(home: &Background, name: &str, from: &str) {
+    let ports = format!("--cport {} --sport {}", free_port(), free_port());
+    home.store(&format!("addsrv --name {name} {ports}")).expect(0).says("is registered");
+    eventually("it votes and holds everything", PATIENCE, || {
+        let status = home.store("status --json").out;
+        let status: Value = serde_json::from_str(&status).map_err(|error| error.to_string())?;
+        let items = |name: &str| home.store(&format!("keystore store-data/{name}")).out;
+        let voter = status["servers"][name]["voter"] == 1;
+        match voter && items(name) == items(from) {
+            true => Ok(()),
+            false => Err(status.to_string()),
+        }
+    });
 }
 
 /// Whatever is wrong with a backup, nothing is made of it.
@@ -353,10 +370,45 @@ fn a_survivor_goes_on_alone() {
     client(&home, port, "get hello").expect(0).says("world");
     client(&home, port, "set hello again").expect(0);
     assert_ne!(cluster_id(&home), old);
+    joins(&home, "srv-4", "srv-2");
     // By mistake.
     fs::rename(home.cwd().join("srv-1"), home.home().join("srv-1")).unwrap();
     home.store("addsrv --name srv-1").expect(1).complains("belongs to cluster");
     home.store("down").expect(0);
+}
+
+#[test]
+fn what_is_left_of_a_damaged_survivor_goes_on() {
+    let home = Background::new();
+    let port = up(&home, 1);
+    for number in 1..=20 {
+        client(&home, port, &format!("set key-{number} x")).expect(0);
+    }
+    home.store("down").expect(0);
+    // Without its checkpoint, and with a hole in its log.
+    fs::remove_file(home.home().join("srv-1/keystore-file")).unwrap();
+    let index = home.store("log store-data/srv-1").expect(0).out;
+    let line = index.lines().find(|line| line.ends_with(" key-11 x")).unwrap();
+    let index: u64 = line.split(' ').next().unwrap().parse().unwrap();
+    let segment = home.home().join("srv-1/log-file/0000000001.segment");
+    let bytes = fs::read(&segment).unwrap();
+    let at = bytes.windows(6).position(|bytes| bytes == b"key-11").unwrap();
+    flip(&segment, at as u64);
+    let verify = home.store("verify store-data/srv-1 --json").expect(1);
+    let report: Value = serde_json::from_str(&verify.out).unwrap();
+    let files = report["reports"][0]["files"].as_array().unwrap();
+    let damaged = files.iter().find(|file| file["offset"].is_u64()).unwrap();
+    assert_eq!(damaged["entries"], serde_json::json!([index, index]), "{report}");
+    home.store("recover store-data/srv-1 --i-understand-data-may-be-lost")
+        .expect(0)
+        .says(&format!("{} of term", index - 1))
+        .says("lost");
+    home.store("up --servers 1").expect(0);
+    client(&home, port, "get key-10").expect(0).says("x");
+    client(&home, port, "get key-11").expect(1);
+    client(&home, port, "set key-11 y").expect(0);
+    home.store("down").expect(0);
+    home.store("verify store-data/srv-1").expect(0);
 }
 
 #[test]
