@@ -12,7 +12,7 @@ use super::{Shell, hello_of};
 use crate::command::Payload;
 use crate::keystore::{Keystore, KeystoreLimits};
 use crate::keystore_file::{self, CheckpointMeta};
-use crate::log_file::{LogFile, LogOptions};
+use crate::log_file::LogFile;
 
 /// Writes down that this folder belongs to `cluster` as server `id`.
 ///
@@ -41,7 +41,7 @@ pub(super) fn adopt(
     keystore_file::write(&shell.config.keystore_file, &empty.freeze(), &meta)?;
     // Made now, so that a log-file that is missing later is known to be lost:
     // a server without its log must not vote.
-    LogFile::open(&shell.config.log_file, LogOptions::default(), 0)?;
+    LogFile::open(&shell.config.log_file, shell.config.log_options(), 0)?;
     shell.folder.adopt(cluster, id)?;
     shell.endpoint.set_hello(hello_of(&shell.folder, &shell.info));
     Ok(())
@@ -72,7 +72,7 @@ pub(super) fn open(shell: &Shell, id: ServerId) -> anyhow::Result<Disk> {
         )
     })?;
     let (mut log, recovered) =
-        LogFile::open(&shell.config.log_file, LogOptions::default(), meta.index)?;
+        LogFile::open(&shell.config.log_file, shell.config.log_options(), meta.index)?;
     anyhow::ensure!(
         !recovered.fresh,
         "{} is missing, but the folder belongs to a cluster: bring it back, or remove the folder \

@@ -45,6 +45,7 @@ struct Plan {
     election_timeout: TimeoutRange,
     max_item_bytes: usize,
     checkpoint_after_bytes: u64,
+    keep_log: bool,
     /// A load balancer has accepted this folder before.
     registered: bool,
 }
@@ -96,6 +97,7 @@ fn plan(args: &AddSrvArgs, home: &Home, node: &Node) -> Outcome<Plan> {
             .checkpoint_after
             .or(recorded.map(|server| server.checkpoint_after_bytes))
             .unwrap_or(DEFAULT_CHECKPOINT_AFTER),
+        keep_log: args.keep_log.or(recorded.map(|server| server.keep_log)).unwrap_or(false),
         registered: recorded.is_some(),
     })
 }
@@ -338,6 +340,7 @@ fn foreground(
         election_timeout: plan.election_timeout.durations(),
         max_value_bytes: plan.max_item_bytes,
         checkpoint_after_bytes: plan.checkpoint_after_bytes,
+        keep_log: plan.keep_log,
         max_connections: DEFAULT_MAX_CONNECTIONS,
     };
     let recorder = Mutex::new(Recorder { node: node.clone(), plan, settings: None, lock });
@@ -370,6 +373,7 @@ impl Recorder {
                     election_timeout: self.plan.election_timeout,
                     max_item_bytes: self.plan.max_item_bytes,
                     checkpoint_after_bytes: self.plan.checkpoint_after_bytes,
+                    keep_log: self.plan.keep_log,
                     registered: self.plan.registered,
                 });
             }

@@ -97,6 +97,9 @@ pub(crate) struct UpArgs {
     /// The load balancer's port for servers (UDP) [default: 5001]
     #[arg(long)]
     pub(crate) sport: Option<u16>,
+    /// Keep every segment of the log-file in its archive, for `store restore --until`; `=false`: no longer
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) keep_log: Option<bool>,
     /// How the nodes write their logs
     #[arg(long, value_enum, default_value_t)]
     pub(crate) log_format: LogFormat,
@@ -194,6 +197,9 @@ pub(crate) struct AddSrvArgs {
     /// Growth of the log-file after which a checkpoint is written, if the data is not larger [default: 64m]
     #[arg(long, value_name = "SIZE", value_parser = values::checkpoint_after)]
     pub(crate) checkpoint_after: Option<u64>,
+    /// Keep every segment of the log-file in its archive, for `store restore --until`; `=false`: no longer
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) keep_log: Option<bool>,
     /// What every node has.
     #[command(flatten)]
     pub(crate) node: NodeArgs,
@@ -236,6 +242,9 @@ pub(crate) struct RunArgs {
     /// Growth of the log-file after which a checkpoint is written, if the data is not larger [default: 64m]
     #[arg(long, value_name = "SIZE", value_parser = values::checkpoint_after)]
     pub(crate) checkpoint_after: Option<u64>,
+    /// Keep every segment of the log-file in its archive, for `store restore --until`; `=false`: no longer
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) keep_log: Option<bool>,
     /// How the log is written
     #[arg(long, value_enum, default_value_t)]
     pub(crate) log_format: LogFormat,
@@ -336,6 +345,7 @@ impl AddSrvArgs {
         );
         line.option("--max-item-size", text(self.max_item_size));
         line.option("--checkpoint-after", text(self.checkpoint_after));
+        line.option("--keep-log", text(self.keep_log));
         line.0
     }
 }
@@ -353,7 +363,7 @@ mod tests {
     #[test]
     fn a_background_line_says_the_same_as_the_one_typed() {
         let typed = "store addsrv --cport 0 --sip ::1 --lb 127.0.0.1:1,127.0.0.1:2 --heartbeat 5ms \
-                     --election-timeout 20ms..40ms -I 2k --checkpoint-after 1m --dir x --name srv-9";
+                     --election-timeout 20ms..40ms --keep-log -I 2k --checkpoint-after 1m --dir x --name srv-9";
         let Command::Addsrv(args) = Cli::parse_from(typed.split_whitespace()).command else {
             panic!("not addsrv");
         };
@@ -367,6 +377,7 @@ mod tests {
         assert_eq!(again.election_timeout, args.election_timeout);
         assert_eq!(again.max_item_size, args.max_item_size);
         assert_eq!(again.checkpoint_after, args.checkpoint_after);
+        assert_eq!((again.keep_log, args.keep_log), (Some(true), Some(true)));
         assert_eq!(again.name, args.name);
         assert!(again.node.foreground && again.node.announce);
     }

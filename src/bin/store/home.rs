@@ -81,6 +81,9 @@ pub(crate) struct ServerSettings {
     pub(crate) max_item_bytes: usize,
     /// Growth of the log after which a checkpoint is due.
     pub(crate) checkpoint_after_bytes: u64,
+    /// Whether the log-file is archived.
+    #[serde(default)]
+    pub(crate) keep_log: bool,
     /// Whether a load balancer has ever accepted it. A folder that was never
     /// registered is free for the next new server.
     pub(crate) registered: bool,
@@ -301,6 +304,7 @@ mod tests {
             election_timeout: TimeoutRange { low_ms: 200, high_ms: 400 },
             max_item_bytes: 1 << 20,
             checkpoint_after_bytes: 64 << 20,
+            keep_log: false,
             registered,
         })
     }

@@ -53,6 +53,7 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
         heartbeat_ms: DEFAULT_HEARTBEAT_MS,
         election_timeout: DEFAULT_ELECTION_TIMEOUT,
         max_item_bytes: common::limits::DEFAULT_MAX_VALUE_BYTES,
+        keep_log: false,
         checkpoint_after_bytes: common::limits::DEFAULT_CHECKPOINT_AFTER,
         registered: true,
     }))?;

@@ -198,6 +198,7 @@ fn servers(
             election_timeout: None,
             max_item_size: None,
             checkpoint_after: None,
+            keep_log: args.keep_log,
             node: node_args(args),
         };
         processes.push((addsrv::start(&server, home, name)?, recorded));
