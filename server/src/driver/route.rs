@@ -23,7 +23,7 @@ impl Driver {
                 self.answer_until_log(&mut job);
                 job.batch.finish();
             }
-            _ if self.stopping => job.fail_not_executed(memcached::SHUTTING_DOWN),
+            _ if self.stopping => self.refuse(job, memcached::SHUTTING_DOWN),
             Need::Read => self.reading.push(job),
             Need::Log if self.node.is_leader() => self.propose(now, job),
             Need::Log => match (job.forwarded, self.node.leader()) {
@@ -113,10 +113,22 @@ impl Driver {
         }
     }
 
+    /// Does not execute the rest of a batch: one that was forwarded goes back
+    /// whole, because its sender may know a better place for it.
+    fn refuse(&mut self, job: Job, why: &'static str) {
+        match job.forwarded {
+            Some(from) if job.cursor == 0 => self.refuse.push(from),
+            _ => job.fail_not_executed(why),
+        }
+    }
+
     /// Waits for a leader, within bounds.
     pub(super) fn park(&mut self, now: Now, job: Job) {
         if self.stopping {
-            return job.fail_not_executed(memcached::SHUTTING_DOWN);
+            return self.refuse(job, memcached::SHUTTING_DOWN);
+        }
+        if job.forwarded.is_some() {
+            return self.refuse(job, memcached::NO_LEADER);
         }
         if job.deadline <= now.mono_us {
             return job.fail_not_executed(memcached::NO_LEADER);

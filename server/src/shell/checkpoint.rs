@@ -54,7 +54,8 @@ impl Checkpoints {
         let path = self.path.clone();
         let inbox = Arc::clone(inbox);
         tokio::task::spawn_blocking(move || {
-            let result = keystore_file::write(&path, &frozen, &meta);
+            let mut pace = keystore_file::at_rate(keystore_file::CHECKPOINT_BYTES_PER_SECOND);
+            let result = keystore_file::write_paced(&path, frozen, &meta, &mut pace);
             inbox.push(Input::Checkpointed(
                 result.map(|_| meta.index).map_err(|error| error.to_string()),
             ));

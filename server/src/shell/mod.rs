@@ -16,6 +16,7 @@ mod log_writer;
 mod member;
 pub(crate) mod operator;
 mod restore;
+mod routed;
 pub(crate) mod snapshots;
 
 use std::net::SocketAddr;

@@ -6,7 +6,7 @@ use common::limits::MAX_FORWARDED_REPLY_BYTES;
 use raft::NodeId;
 
 use super::*;
-use crate::driver::{ForwardId, ForwardReply};
+use crate::driver::{ForwardId, ForwardReply, Forwarder};
 
 #[test]
 fn a_batch_with_a_write_goes_to_the_leader_as_a_whole() {
@@ -55,7 +55,11 @@ fn a_batch_that_was_forwarded_to_a_server_that_does_not_lead_is_refused() {
     let origin = Arc::new(dropped.clone());
     let batch = Batch::new(requests(&set("k", "v")), BytesMut::new(), 1, origin);
     let now = cluster.now();
-    cluster.driver(3).forwarded(now, ForwardId { from: NodeId(2), number: 7 }, batch);
+    cluster.driver(3).forwarded(
+        now,
+        ForwardId { from: Forwarder::Peer(NodeId(2)), number: 7 },
+        batch,
+    );
     cluster.run();
     assert_eq!(cluster.take_sent(3, Kind::Refusal), 1);
     assert_eq!(cluster.take_sent(3, Kind::Requests), 0, "it is not passed on");
