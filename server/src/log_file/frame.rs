@@ -7,6 +7,13 @@ use bytes::{Buf, BufMut};
 /// Before the body of each record.
 pub(super) const HEAD_BYTES: usize = 20;
 
+/// Behind the body of each record, so that losing its end, whatever it is,
+/// changes more than one bit.
+const END: u8 = 0xa5;
+
+/// What a record takes beside its body.
+pub(super) const FRAME_BYTES: usize = HEAD_BYTES + 1;
+
 /// Offset of the kind in the head.
 const KIND_AT: usize = 18;
 
@@ -42,7 +49,7 @@ pub(super) struct Head {
 impl Head {
     /// Where the next record begins, relative to this one.
     pub(super) fn total(&self) -> usize {
-        HEAD_BYTES + self.length
+        FRAME_BYTES.saturating_add(self.length)
     }
 }
 
@@ -63,10 +70,11 @@ pub(super) fn put(out: &mut Vec<u8>, place: Place, kind: u8, body: impl FnOnce(&
     let seed = place.seed ^ (place.offset + at as u32);
     out.put_slice(&[0; HEAD_BYTES]);
     body(out);
+    out.put_u8(END);
     let (head, body) = out[at..].split_at_mut(HEAD_BYTES);
     let mut fields = &mut head[4..];
     fields.put_u32_le(crc32c::crc32c_append(seed, body));
-    fields.put_u32_le(body.len() as u32);
+    fields.put_u32_le(body.len() as u32 - 1);
     fields.put_u32_le(place.durable);
     fields.put_u16_le(place.votes);
     fields.put_u8(kind);
@@ -115,7 +123,7 @@ fn body_holds(bytes: &[u8], head: Head, seed: u32, offset: usize) -> bool {
 /// The checksum in the head against that of the body; `None`: the file ends
 /// before the body does.
 fn body_difference(bytes: &[u8], head: Head, seed: u32, offset: usize) -> Option<u32> {
-    let body = bytes.get(HEAD_BYTES..HEAD_BYTES.saturating_add(head.length))?;
+    let body = bytes.get(HEAD_BYTES..head.total())?;
     let stored = (&bytes[4..8]).get_u32_le();
     Some(stored ^ crc32c::crc32c_append(seed ^ offset as u32, body))
 }
@@ -129,7 +137,7 @@ fn body_difference(bytes: &[u8], head: Head, seed: u32, offset: usize) -> Option
 pub(super) fn one_bit_off(bytes: &[u8], seed: u32, offset: usize) -> Option<Head> {
     if let Some(head) = head(bytes, seed, offset) {
         let difference = body_difference(bytes, head, seed, offset)?;
-        return is_one_bit(difference, head.length).then_some(head);
+        return is_one_bit(difference, head.total() - HEAD_BYTES).then_some(head);
     }
     let mut flipped: [u8; HEAD_BYTES] = bytes.get(..HEAD_BYTES)?.try_into().ok()?;
     for bit in 0..HEAD_BYTES * 8 {
@@ -146,7 +154,7 @@ pub(super) fn one_bit_off(bytes: &[u8], seed: u32, offset: usize) -> Option<Head
 /// The record at `bytes`, but with another head.
 fn head_and_body(other: &[u8], bytes: &[u8], seed: u32, offset: usize) -> Option<Head> {
     let head = head(other, seed, offset)?;
-    let body = bytes.get(HEAD_BYTES..HEAD_BYTES.saturating_add(head.length))?;
+    let body = bytes.get(HEAD_BYTES..head.total())?;
     let stored = (&other[4..8]).get_u32_le();
     (stored == crc32c::crc32c_append(seed ^ offset as u32, body)).then_some(head)
 }

@@ -91,6 +91,7 @@ impl LogFile {
         if let Some(damage) = found.damage.first() {
             return Err(LogError::damaged(&damage.file, damage.offset, damage.what.as_str()));
         }
+        debug_assert!(found.hard_state_certain, "only damage hides it");
         let mut recovered = Recovered {
             fresh: opener.is_fresh(),
             hard_state: found.hard_state,

@@ -140,6 +140,7 @@ impl Taken {
                 let what = "the checksum of the record does not match";
                 return Err(span.segment.damaged(here, what));
             };
+            let body = at + HEAD_BYTES..at + HEAD_BYTES + head.length;
             at += total;
             if !is_entry(head.kind) {
                 continue;
@@ -148,7 +149,7 @@ impl Taken {
             if index.is_some_and(|index| index < self.next) {
                 continue;
             }
-            match decode(head, buffer.slice(at - head.length..at)) {
+            match decode(head, buffer.slice(body)) {
                 Some(Record::Entry(entry)) if entry.index == self.next => {
                     self.bytes += total;
                     self.next += 1;

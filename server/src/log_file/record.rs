@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bytes::{Buf, BufMut, Bytes};
 use raft::{Body, Entry, HardState, Index, Member, Membership, NodeId, Position, Suffrage};
 
-use super::frame::{self, HEAD_BYTES, Head, Place};
+use super::frame::{self, FRAME_BYTES, Head, Place};
 use crate::command::Payload;
 
 pub(super) const START: u8 = 1;
@@ -75,15 +75,15 @@ pub(super) enum Record {
     Stop,
 }
 
-pub(super) const START_BYTES: usize = HEAD_BYTES + 72;
-pub(super) const PROMISE_BYTES: usize = HEAD_BYTES + 32;
-pub(super) const COMMIT_BYTES: usize = HEAD_BYTES + 8;
-pub(super) const RESET_BYTES: usize = HEAD_BYTES + 16;
-pub(super) const SEAL_BYTES: usize = HEAD_BYTES;
-pub(super) const COMPACTED_BYTES: usize = HEAD_BYTES + 24;
-pub(super) const STOP_BYTES: usize = HEAD_BYTES;
+pub(super) const START_BYTES: usize = FRAME_BYTES + 72;
+pub(super) const PROMISE_BYTES: usize = FRAME_BYTES + 32;
+pub(super) const COMMIT_BYTES: usize = FRAME_BYTES + 8;
+pub(super) const RESET_BYTES: usize = FRAME_BYTES + 16;
+pub(super) const SEAL_BYTES: usize = FRAME_BYTES;
+pub(super) const COMPACTED_BYTES: usize = FRAME_BYTES + 24;
+pub(super) const STOP_BYTES: usize = FRAME_BYTES;
 /// The smallest record that changes the log.
-pub(super) const CHANGE_BYTES: usize = HEAD_BYTES + 16;
+pub(super) const CHANGE_BYTES: usize = FRAME_BYTES + 16;
 const _: () = assert!(CHANGE_BYTES <= RESET_BYTES);
 
 /// Whether records of this kind tell nothing that a later start, or the

@@ -88,7 +88,7 @@ impl Replay {
             if (head.kind == START) != (at == HEADER_BYTES) {
                 return Err(segment.damaged(at, "a segment must begin with its start record"));
             }
-            let body = at + HEAD_BYTES..at + head.total();
+            let body = at + HEAD_BYTES..at + HEAD_BYTES + head.length;
             self.record(head, bytes, body, (segment.number, at))
                 .map_err(|what| segment.damaged(at, what))?;
             at += head.total();
@@ -378,6 +378,10 @@ impl Replay {
             self.promise_certain &= is_entry;
             let most = if is_entry { 1 } else { open.bytes / CHANGE_BYTES };
             self.hidden = self.hidden.saturating_add(most as u64);
+        }
+        if !self.begun && self.damage.is_empty() {
+            // Made, and never written to.
+            self.begin_stretch(true, Position::default());
         }
         let mut stretches = std::mem::take(&mut self.done);
         stretches.extend(self.stretch.take());

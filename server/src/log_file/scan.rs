@@ -125,7 +125,7 @@ impl Opening {
 fn start_of(bytes: &[u8], seed: u32) -> Option<(Head, Start)> {
     let bytes = bytes.get(HEADER_BYTES..)?;
     let Found::Record(head) = frame::look(bytes, seed, HEADER_BYTES) else { return None };
-    match decode(head, Bytes::copy_from_slice(&bytes[HEAD_BYTES..head.total()]))? {
+    match decode(head, Bytes::copy_from_slice(&bytes[HEAD_BYTES..][..head.length]))? {
         Record::Start(start) => Some((head, start)),
         _ => None,
     }
@@ -173,7 +173,8 @@ pub(super) fn scan(
     let sum = replay.finish();
     let behind = active.as_ref().map_or(u64::MAX, |active| active.segment.number + 1);
     let needed = replay.first_segment.max(first)..behind;
-    let spare = openings.get(&behind).and_then(Opening::segment);
+    let good = |opening: &&Opening| matches!(opening.header, HeaderFound::Good(_));
+    let spare = openings.get(&behind).filter(good).and_then(Opening::segment);
     let left = |number: &u64| !needed.contains(number) && (spare.is_none() || *number != behind);
     let leftovers = listing.segments.iter().filter(|(number, _)| left(number)).cloned().collect();
     let scan = LogScan {
@@ -253,12 +254,16 @@ impl Reading<'_> {
         let skipped: HashSet<u64> =
             (first..self.last_used).filter(|number| self.may_skip(*number)).collect();
         let (openings, last_used) = (self.openings, self.last_used);
+        let wanted: Vec<Segment> = (first..=last_used)
+            .filter(|number| !skipped.contains(number))
+            .filter_map(|number| openings.get(&number)?.segment())
+            .collect();
+        let (sender, walked) = sync_channel(1);
+        if wanted.len() <= 1 {
+            drop(sender);
+            return self.play(first, &skipped, &walked);
+        }
         std::thread::scope(|scope| {
-            let (sender, walked) = sync_channel(1);
-            let wanted: Vec<Segment> = (first..=last_used)
-                .filter(|number| !skipped.contains(number))
-                .filter_map(|number| openings.get(&number)?.segment())
-                .collect();
             scope.spawn(move || {
                 for segment in wanted {
                     let complete = segment.number < last_used;
@@ -355,7 +360,7 @@ impl Reading<'_> {
         }
         self.replay.index.add_segment(segment.clone());
         if !complete {
-            self.active = Some(Active { segment, end: walk.end, started: walk.used });
+            self.active = Some(Active { segment, end: walk.end, started: walk.end > HEADER_BYTES });
         }
         Ok(complete)
     }

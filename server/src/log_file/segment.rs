@@ -147,7 +147,8 @@ impl Header {
             }
             header[bit / 8] ^= 1 << (bit % 8);
         }
-        if &header[..8] != MAGIC && header.iter().any(|byte| *byte != 0) {
+        let named = (&header[32..40]).get_u64_le() == number;
+        if &header[..8] != MAGIC && !named && header.iter().any(|byte| *byte != 0) {
             let what = "it does not begin as one".to_owned();
             return Err(LogError::Foreign { file: path.to_owned(), what });
         }

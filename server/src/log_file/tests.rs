@@ -1,5 +1,7 @@
 //! The log-file against a plain model, and at its edges.
 
+mod compact;
+mod crash;
 mod damage;
 mod settle;
 

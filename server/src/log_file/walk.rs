@@ -27,8 +27,6 @@ pub(super) struct Walk {
     pub(super) sealed: bool,
     /// How far behind `end` an unfinished write may have left records.
     pub(super) torn_to: Option<usize>,
-    /// At least one record is in it.
-    pub(super) used: bool,
 }
 
 /// What is known about a segment before its records are looked at.
@@ -53,7 +51,6 @@ pub(super) fn walk(bytes: &[u8], known: Known<'_>) -> Walk {
         match look(bytes.get(at..).unwrap_or_default(), known.seed, at) {
             Found::Record(head) => {
                 durable = durable.max(head.durable as usize);
-                walk.used = true;
                 at += head.total();
                 walk.end = at;
                 if head.kind == SEAL {
@@ -73,6 +70,8 @@ pub(super) fn walk(bytes: &[u8], known: Known<'_>) -> Walk {
 }
 
 const WHAT: &str = "the checksum of the record does not match";
+const UNREADABLE: &str = "it cannot be read";
+const ONE_BIT: &str = "one bit of the record has changed";
 
 /// The next whole record behind the bad place `at`.
 fn behind(bytes: &[u8], seed: u32, at: usize, found: Found) -> Option<usize> {
@@ -101,9 +100,9 @@ fn kind_of(found: Found, bytes: usize) -> Option<u8> {
 /// good once. So was one that is off by a single bit.
 fn judge(bytes: &[u8], known: Known<'_>, durable: usize, walk: &mut Walk) {
     let was_good = |gap: &mut Gap| {
-        let unreadable = known.unreadable.iter().any(|(from, to)| *from < gap.end && gap.at < *to);
+        let unreadable = overlaps(known.unreadable, gap.at, gap.end);
         if unreadable {
-            gap.what = "it cannot be read";
+            gap.what = UNREADABLE;
         }
         if gap.at < durable || unreadable {
             return true;
@@ -111,7 +110,7 @@ fn judge(bytes: &[u8], known: Known<'_>, durable: usize, walk: &mut Walk) {
         let head = one_bit_off(&bytes[gap.at..], known.seed, gap.at);
         if let Some(head) = head {
             gap.kind = kind_of(Found::HeadAlone(head), gap.end - gap.at);
-            gap.what = "one bit of the record has changed";
+            gap.what = ONE_BIT;
         }
         head.is_some()
     };
@@ -119,7 +118,7 @@ fn judge(bytes: &[u8], known: Known<'_>, durable: usize, walk: &mut Walk) {
         walk.end = walk.gaps[torn].at;
         walk.gaps.truncate(torn);
         walk.sealed = false;
-        walk.torn_to = Some(used_to(bytes, known, walk.end));
+        walk.torn_to = Some(used_to(bytes, known, walk.end).max(walk.end));
         return;
     }
     if walk.sealed {
@@ -131,29 +130,35 @@ fn judge(bytes: &[u8], known: Known<'_>, durable: usize, walk: &mut Walk) {
         walk.end = bytes.len();
         return;
     }
-    let tail = &bytes[walk.end.min(bytes.len())..];
-    if is_zero(&tail[..tail.len().min(HEAD_BYTES)]) && is_clean(bytes, known, walk.end) {
-        return;
-    }
-    let unreadable = known.unreadable.iter().any(|(_, to)| *to > walk.end);
-    if let Some(head) = one_bit_off(tail, known.seed, walk.end) {
-        let (at, end) = (walk.end, walk.end + head.total());
-        let what = "one bit of the record has changed";
-        walk.gaps.push(Gap { at, end, kind: Some(head.kind), what });
-        walk.end = end;
-        walk.torn_to = Some(used_to(bytes, known, end)).filter(|to| *to > end);
-    } else if unreadable {
-        let what = "it cannot be read";
-        walk.gaps.push(Gap { at: walk.end, end: bytes.len(), kind: None, what });
-        walk.end = bytes.len();
-    } else if !is_clean(bytes, known, walk.end) {
-        walk.torn_to = Some(used_to(bytes, known, walk.end));
-    }
+    judge_tail(bytes, known, walk);
 }
 
-/// Whether nothing was ever written behind `end` in this use of the file.
-fn is_clean(bytes: &[u8], known: Known<'_>, end: usize) -> bool {
-    used_to(bytes, known, end) == end
+/// What lies behind the last record of a segment that is still written.
+fn judge_tail(bytes: &[u8], known: Known<'_>, walk: &mut Walk) {
+    let at = walk.end;
+    let tail = bytes.get(at..).unwrap_or_default();
+    let here = look(tail, known.seed, at);
+    let (end, kind) = match here {
+        Found::Record(head) | Found::HeadAlone(head) => (at + head.total(), Some(head.kind)),
+        Found::Nothing => (at + HEAD_BYTES, None),
+    };
+    let mut damaged = |end: usize, kind, what| {
+        walk.gaps.push(Gap { at, end, kind, what });
+        walk.end = end;
+    };
+    if overlaps(known.unreadable, at, end) {
+        damaged(if kind.is_some() { end } else { bytes.len() }, kind, UNREADABLE);
+    } else if is_zero(&tail[..tail.len().min(HEAD_BYTES)]) {
+        // No record is one bit away from zeros.
+    } else if let Some(head) = one_bit_off(tail, known.seed, at) {
+        damaged(at + head.total(), Some(head.kind), ONE_BIT);
+    }
+    let used = used_to(bytes, known, walk.end);
+    walk.torn_to = (used > walk.end).then_some(used);
+}
+
+fn overlaps(ranges: &[(usize, usize)], from: usize, to: usize) -> bool {
+    ranges.iter().any(|range| range.0 < to && from < range.1)
 }
 
 /// How far behind `end` anything of this use of the file can be found.

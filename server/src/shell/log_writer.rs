@@ -181,6 +181,11 @@ impl Drop for LogWriter {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = log.finish() {
+            // As after a crash: everything that was acknowledged is there.
+            tracing::warn!(%error, "the log-file does not end in good order");
+        }
     }
 }
 
