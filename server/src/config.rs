@@ -39,6 +39,9 @@ pub struct ServerConfig {
     /// Segments of the log-file that are not needed any more go to its archive
     /// instead of being reused.
     pub keep_log: bool,
+    /// Bytes that items may take before a leader refuses stores; `None`: no
+    /// limit.
+    pub memory_bytes: Option<u64>,
     /// Client connections accepted at a time.
     pub max_connections: usize,
 }
@@ -107,6 +110,19 @@ pub enum Progress {
         id: ServerId,
         /// Its role.
         role: Role,
+    },
+    /// The disk is damaged; what it lacks comes from the other servers.
+    Repairing {
+        /// What was wrong, and what became of it.
+        what: String,
+    },
+    /// The disk is damaged so that the server must not come back as who it was:
+    /// its data were set aside, and it joins as a new one.
+    SetAside {
+        /// What is damaged.
+        why: String,
+        /// Where the data are now.
+        aside: PathBuf,
     },
     /// No load balancer answered for five seconds, or one refused.
     NotRegistered {

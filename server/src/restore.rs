@@ -25,6 +25,7 @@ use crate::offline::{State, command};
 use crate::recovery::{
     self, Damage, Decision, Found, FoundCheckpoint, FoundLog, LogRepair, Recovery,
 };
+use crate::shell::restore::write_members;
 
 /// Where a replay stops.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,7 +67,9 @@ fn fill(dir: &Path, founder: &Founder, state: &State) -> anyhow::Result<ClusterI
     let membership = Membership::of_voters([(id, info)]);
     let CheckpointMeta { index, term, .. } = state.meta;
     let meta = CheckpointMeta { index, term, membership };
-    keystore_file::write(&dir.join("keystore-file"), &state.keystore.freeze(), &meta)?;
+    let keystore_file = dir.join("keystore-file");
+    keystore_file::write(&keystore_file, &state.keystore.freeze(), &meta)?;
+    write_members(&keystore_file, &meta.membership)?;
     let (mut log, _) = LogFile::open(&dir.join("log-file"), LogOptions::default(), 0)?;
     if index > 0 {
         log.append(Some(HardState { term, vote: None }), &[], 0)?;
@@ -287,12 +290,13 @@ impl Survivor {
         // The identity first: with the membership alone it could go on without
         // the others inside the old cluster, beside them.
         folder.save(Identity { cluster: Some(cluster), ..identity })?;
+        let keystore_file = folder.dir().join("keystore-file");
         if checkpoint_lost {
             let empty = State::empty();
             let meta = CheckpointMeta { membership: membership.clone(), ..empty.meta };
-            let path = folder.dir().join("keystore-file");
-            keystore_file::write(&path, &empty.keystore.freeze(), &meta)?;
+            keystore_file::write(&keystore_file, &empty.keystore.freeze(), &meta)?;
         }
+        write_members(&keystore_file, &membership)?;
         // A later term than any ends every floor, too.
         let terms = [restored.hard_state.term, last.term, restored.floor.map_or(0, |f| f.term)];
         let term = terms.into_iter().max().unwrap_or(0) + 1;

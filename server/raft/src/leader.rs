@@ -314,7 +314,9 @@ impl<P: Payload> Node<P> {
         peer.last_contact = now;
         let echoed = read_round > peer.echoed;
         peer.echoed = peer.echoed.max(read_round);
-        let lost = last_index < peer.matched && peer.reported == Some(last_index);
+        let short = Some(last_index).filter(|last| *last < peer.matched);
+        let lost = short.is_some() && peer.short == short;
+        peer.short = short;
         if lost && !self.config.has(PlantedBug::LossUnnoticed) {
             peer.lost(last_index);
         }

@@ -30,6 +30,8 @@ pub(crate) struct Peer {
     pub(crate) nudged_at: Time,
     /// Its last index, as the heartbeat reply before this one said.
     pub(crate) reported: Option<Index>,
+    /// The same, if that was before `matched`: twice, and entries are lost.
+    pub(crate) short: Option<Index>,
     pub(crate) last_contact: Time,
     /// The newest read round that it has echoed.
     pub(crate) echoed: u64,
@@ -105,6 +107,7 @@ impl Peer {
             progressed_at: now,
             nudged_at: 0,
             reported: None,
+            short: None,
             last_contact: now,
             echoed: 0,
             fetch: None,
@@ -128,6 +131,7 @@ impl Peer {
         if !matches!(self.supply, Supply::Snapshot(_)) {
             self.probe_from(last + 1, false);
         }
+        self.short = None;
         self.close_since = None;
     }
 

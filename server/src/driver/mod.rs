@@ -42,6 +42,7 @@ mod snapshot;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod trouble;
 mod waiting;
 
 use std::collections::VecDeque;
@@ -159,6 +160,7 @@ pub struct Driver {
     forward: Vec<Forward>,
     integrity: Integrity,
     stopping: bool,
+    trouble: Option<common::control::Trouble>,
 }
 
 impl Driver {
@@ -188,6 +190,7 @@ impl Driver {
             forward: Vec::new(),
             integrity: Integrity::default(),
             stopping: false,
+            trouble: None,
         }
     }
 

@@ -30,8 +30,17 @@ pub(super) struct Yard {
 /// What the thread is asked to do.
 #[derive(Debug)]
 enum Job {
-    Make { number: u64, capacity: usize },
-    Free { number: u64, path: PathBuf },
+    Make {
+        number: u64,
+        capacity: usize,
+    },
+    Free {
+        number: u64,
+        path: PathBuf,
+    },
+    /// Says that everything before is done.
+    #[cfg(test)]
+    Tell(Sender<()>),
 }
 
 /// Makes segments on request, one at a time, and frees others.
@@ -65,6 +74,8 @@ impl SpareMaker {
                             tracing::warn!(%file, %error, "an old segment cannot be cleared away");
                         }
                     }
+                    #[cfg(test)]
+                    Job::Tell(done) => drop(done.send(())),
                 }
             }
         })?;
@@ -87,6 +98,15 @@ impl SpareMaker {
     /// Has a segment cleared away, in the order of the calls.
     pub(super) fn free(&self, number: u64, path: &Path) {
         self.send(Job::Free { number, path: path.to_owned() });
+    }
+
+    /// Waits until nothing is under way.
+    #[cfg(test)]
+    pub(super) fn settle(&self) {
+        let (done, told) = channel();
+        if self.send(Job::Tell(done)) {
+            let _ = told.recv();
+        }
     }
 
     fn send(&self, job: Job) -> bool {

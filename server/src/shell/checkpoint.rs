@@ -10,8 +10,9 @@ use raft::Index;
 
 use super::inbox::{Inbox, Input};
 use super::log_writer::LogWriter;
+use super::restore::write_members;
 use crate::driver::Driver;
-use crate::keystore_file::{self, CheckpointMeta};
+use crate::keystore_file::{self, CHECKPOINT_BYTES_PER_SECOND, CheckpointMeta, WriteError};
 
 /// A checkpoint that could not be written is tried again after so long.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
@@ -46,6 +47,9 @@ impl Checkpoints {
         if self.writing || paused || !(due || self.renew || self.failed.is_some()) {
             return;
         }
+        if keystore.applied() == 0 {
+            return;
+        }
         let Some(meta) = meta(driver) else { return };
         self.writing = true;
         self.renew = false;
@@ -54,12 +58,16 @@ impl Checkpoints {
         let path = self.path.clone();
         let inbox = Arc::clone(inbox);
         tokio::task::spawn_blocking(move || {
-            let mut pace = keystore_file::at_rate(keystore_file::CHECKPOINT_BYTES_PER_SECOND);
-            let result = keystore_file::write_paced(&path, frozen, &meta, &mut pace);
-            inbox.push(Input::Checkpointed(
-                result.map(|_| meta.index).map_err(|error| error.to_string()),
-            ));
+            let mut pace = keystore_file::at_rate(CHECKPOINT_BYTES_PER_SECOND);
+            let result = keystore_file::write_paced(&path, frozen, &meta, &mut pace)
+                .and_then(|_| write_members(&path, &meta.membership));
+            inbox.push(Input::Checkpointed(result.map(|()| meta.index)));
         });
+    }
+
+    /// Whether the last one could not be written.
+    pub(super) fn failed(&self) -> bool {
+        self.failed.is_some()
     }
 
     /// Whether one is being written.
@@ -81,7 +89,7 @@ impl Checkpoints {
     /// and for servers that lag little.
     pub(super) fn done(
         &mut self,
-        result: Result<Index, String>,
+        result: Result<Index, WriteError>,
         needed: Option<Index>,
         log: &LogWriter,
         driver: &mut Driver,
@@ -94,13 +102,14 @@ impl Checkpoints {
                 driver.checkpointed(index);
                 let kept = log.first_of_last(self.after_bytes).min(needed.unwrap_or(index) + 1);
                 driver.compact(kept);
+                log.compact(driver.node().status().first_index);
                 tracing::info!(index, log_from = kept.min(index + 1), "checkpoint written");
             }
             Err(error) => {
                 // Said once, not every time.
                 if self.failed.is_none() {
                     tracing::error!(
-                        error,
+                        %error,
                         "no checkpoint was written: the log-file keeps everything, and it is \
                          tried again every {} seconds",
                         RETRY_AFTER.as_secs()
@@ -176,6 +185,8 @@ fn meta(driver: &Driver) -> Option<CheckpointMeta> {
         return None;
     }
     let snapshot = driver.node().snapshot_meta(index)?;
+    // A server that lost its checkpoint may not know the members yet.
+    snapshot.membership.voters().next()?;
     Some(CheckpointMeta { index, term: snapshot.term, membership: snapshot.membership })
 }
 

@@ -12,6 +12,7 @@ use raft::{DurableMark, Entry, Index, NodeId};
 
 use super::snapshots::{Arrived, ChunkRead};
 use crate::command::Payload;
+use crate::keystore_file::WriteError;
 
 /// A link to a load balancer, with the number that it has for this process.
 #[derive(Clone)]
@@ -38,12 +39,14 @@ pub(crate) enum Input {
     FromLb { lb: SocketAddr, message: ToServer },
     /// The log thread is done with a batch.
     Synced { mark: DurableMark, took: Duration },
+    /// The disk has no room for what is to be written; it is tried again.
+    DiskFull(String),
     /// The log-file cannot be written any more.
     LogFailed(String),
     /// Entries for a slow peer were read.
     Fetched { peer: NodeId, entries: Vec<Entry<Payload>> },
     /// A checkpoint was written, or could not be.
-    Checkpointed(Result<Index, String>),
+    Checkpointed(Result<Index, WriteError>),
     /// An operator wants something.
     Operator(super::operator::Step),
     /// A chunk of a snapshot was read for a peer.

@@ -6,6 +6,7 @@ use common::ids::ServerId;
 use common::udp::Lane;
 use raft::NodeId;
 
+use super::disk_trouble::BeginAgain;
 use super::inbox::Input;
 use super::member::Member;
 use super::operator;
@@ -25,13 +26,12 @@ impl Member {
             }
             Input::Synced { mark, took } => {
                 self.log.done(took);
+                self.room_found();
                 self.driver.synced(now, mark);
             }
+            Input::DiskFull(error) => self.disk_full(&error),
             Input::LogFailed(error) => {
-                self.failed = Some(anyhow::anyhow!(
-                    "{error}; the process ends, because what a failed write left behind cannot be \
-                     known: check the disk and start the server again, it resyncs from the others"
-                ));
+                self.failed = Some(BeginAgain::disk_failed(error).into());
             }
             Input::Link { link, hello } if matches!(hello.from, Party::Operator { .. }) => {
                 operator::listen(&link, &self.shell.inbox);

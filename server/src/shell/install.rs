@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 
-use raft::{Index, NodeId, SnapshotMeta, SnapshotTask};
+use raft::{Index, NodeId, Position, SnapshotMeta, SnapshotTask};
 
+use super::disk_trouble::BeginAgain;
 use super::member::Member;
 use super::snapshots::{Arrived, ChunkRead, side_path};
 use crate::driver::{Chunk, Now};
+use crate::keystore_file::WriteError;
 
 /// The way of a snapshot from its last byte to the state of this server.
 #[derive(Default)]
@@ -71,7 +73,8 @@ impl Member {
         }
         if let Some(arrived) = self.install.arrived.take() {
             let path = self.shell.config.keystore_file.clone();
-            self.log.place(side_path(&path), path, arrived.meta.index);
+            let end = Position { index: arrived.meta.index, term: arrived.meta.term };
+            self.log.place(side_path(&path), path, end, arrived.meta.membership.clone());
             self.install.placing = Some(arrived);
         }
     }
@@ -79,6 +82,7 @@ impl Member {
     /// It is in place.
     pub(super) fn placed(&mut self, now: Now) {
         self.log.placed();
+        self.room_found();
         let Some(Arrived { meta, next_offset, keystore }) = self.install.placing.take() else {
             return;
         };
@@ -92,9 +96,13 @@ impl Member {
 
     /// A checkpoint was written, or could not be. With it the log behind it
     /// can go, but for a tail that spares servers which lag little a snapshot.
-    pub(super) fn checkpointed(&mut self, result: Result<Index, String>) {
+    pub(super) fn checkpointed(&mut self, result: Result<Index, WriteError>) {
+        if let Err(error @ WriteError::Contents { .. }) = &result {
+            self.failed = Some(BeginAgain::memory_failed(error).into());
+        }
         let oldest = self.snapshots.oldest();
         self.checkpoints.done(result, oldest, &self.log, &mut self.driver);
+        self.note_trouble();
         self.snapshots.remove_leftover();
     }
 }

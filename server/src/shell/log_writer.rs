@@ -9,15 +9,20 @@
 //!
 //! One batch is out at a time; what is proposed meanwhile becomes the next
 //! one. That is the group commit.
+//!
+//! When the disk has no room for the next segment, nothing of a batch was
+//! written: the thread tries again until there is room, and the driver goes on
+//! with everything that needs no disk.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use raft::{DurableMark, Index, Persist};
+use raft::{DurableMark, Index, Membership, Persist, Position};
 
 use super::checkpoint::Tail;
 use super::inbox::{Inbox, Input};
+use super::restore;
 use crate::command::Payload;
 use crate::keystore_file;
 use crate::log_file::{LogError, LogFile};
@@ -25,15 +30,20 @@ use crate::log_file::{LogError, LogFile};
 /// Above this moving average a sync is too slow to wait for inline.
 const SLOW_SYNC: Duration = Duration::from_millis(2);
 
+/// A disk without room is tried again so often.
+const RETRY_EVERY: Duration = Duration::from_millis(100);
+
 /// Weight of the newest sync in the moving average is one in this many.
 const AVERAGE_OF: u32 = 8;
 
 enum Work {
     /// A batch.
     Write(Persist<Payload>, Index),
+    /// Drop what stands before this entry.
+    Compact(Index),
     /// Put a snapshot that arrived in the place of the keystore-file, and begin
     /// the log anew behind it.
-    Place { side: PathBuf, path: PathBuf, index: Index },
+    Place { side: PathBuf, path: PathBuf, end: Position, membership: Membership },
 }
 
 pub(crate) struct LogWriter {
@@ -83,18 +93,28 @@ impl LogWriter {
         is_leader || self.average > SLOW_SYNC
     }
 
-    /// Writes and syncs here and now.
+    /// Writes and syncs here and now. `None`: the disk has no room, and the
+    /// thread goes on trying.
     pub(crate) fn write_inline(
         &mut self,
-        persist: &Persist<Payload>,
+        persist: Persist<Payload>,
         commit: Index,
-    ) -> Result<DurableMark, LogError> {
+    ) -> Result<Option<DurableMark>, LogError> {
         debug_assert!(!self.busy);
-        let commit = self.count(persist, commit);
+        let commit = self.count(&persist, commit);
         let started = Instant::now();
-        write(&self.log, persist, commit)?;
-        self.note_duration(started.elapsed());
-        Ok(persist.mark)
+        match write(&self.log, &persist, commit) {
+            Ok(()) => {
+                self.note_duration(started.elapsed());
+                Ok(Some(persist.mark))
+            }
+            Err(LogError::NoRoom { .. }) => {
+                self.busy = true;
+                let _ = self.work.send(Work::Write(persist, commit));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Hands the batch to the thread; [`Input::Synced`] tells when it is done.
@@ -106,16 +126,27 @@ impl LogWriter {
         let _ = self.work.send(Work::Write(persist, commit));
     }
 
-    /// Puts the snapshot up to `index`, which is whole and durable under the
+    /// Puts the snapshot up to `end`, which is whole and durable under the
     /// name `side`, in the place of the keystore-file at `path`;
     /// [`Input::Placed`] tells when it is done.
-    pub(crate) fn place(&mut self, side: PathBuf, path: PathBuf, index: Index) {
+    pub(crate) fn place(
+        &mut self,
+        side: PathBuf,
+        path: PathBuf,
+        end: Position,
+        membership: Membership,
+    ) {
         debug_assert!(!self.busy);
         self.busy = true;
-        self.last = index;
-        self.tail.restart(index);
-        self.noted_commit = self.noted_commit.max(index);
-        let _ = self.work.send(Work::Place { side, path, index });
+        self.last = end.index;
+        self.tail.restart(end.index);
+        self.noted_commit = self.noted_commit.max(end.index);
+        let _ = self.work.send(Work::Place { side, path, end, membership });
+    }
+
+    /// Drops what stands before `first`, beside everything else.
+    pub(crate) fn compact(&self, first: Index) {
+        let _ = self.work.send(Work::Compact(first));
     }
 
     /// The snapshot is in its place.
@@ -183,8 +214,7 @@ impl Drop for LogWriter {
         }
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = log.finish() {
-            // As after a crash: everything that was acknowledged is there.
-            tracing::warn!(%error, "the log-file does not end in good order");
+            tracing::debug!(%error, "the log ends without its mark");
         }
     }
 }
@@ -206,29 +236,78 @@ fn run(log: &Mutex<LogFile>, queue: &mpsc::Receiver<Work>, inbox: &Inbox) {
     while let Ok(work) = queue.recv() {
         let started = Instant::now();
         let done = match work {
-            Work::Write(persist, commit) => match write(log, &persist, commit) {
-                Ok(()) => Ok(Input::Synced { mark: persist.mark, took: started.elapsed() }),
-                Err(error) => Err(error.to_string()),
-            },
-            Work::Place { side, path, index } => {
-                place(log, &side, &path, index).map(|()| Input::Placed)
+            Work::Write(persist, commit) => {
+                until_there_is_room(queue, inbox, || write(log, &persist, commit))
+                    .map(|()| Input::Synced { mark: persist.mark, took: started.elapsed() })
             }
+            Work::Compact(first) => match compact(log, first) {
+                Ok(()) => continue,
+                Err(error) => Err(error),
+            },
+            Work::Place { side, path, end, membership } => place(&side, &path, &membership)
+                .and_then(|()| {
+                    until_there_is_room(queue, inbox, || restart(log, end)).map(|()| Input::Placed)
+                }),
         };
         match done {
             Ok(input) => inbox.push(input),
-            Err(error) => return inbox.push(Input::LogFailed(error)),
+            Err(error) => return inbox.push(Input::LogFailed(error.to_string())),
         }
     }
 }
 
-/// A crash between the two leaves a log that does not connect to the
-/// checkpoint; a start recognises that and begins the log anew.
-fn place(log: &Mutex<LogFile>, side: &Path, path: &Path, index: Index) -> Result<(), String> {
-    keystore_file::place(side, path).map_err(|error| {
-        format!("cannot put a snapshot in place of {}: {error}", path.display())
-    })?;
+/// Repeats what finds no room on the disk, until it does or nobody waits for
+/// it any more.
+fn until_there_is_room(
+    queue: &mpsc::Receiver<Work>,
+    inbox: &Inbox,
+    mut attempt: impl FnMut() -> Result<(), LogError>,
+) -> Result<(), LogError> {
+    let mut told = false;
+    loop {
+        match attempt() {
+            Err(error @ LogError::NoRoom { .. }) => {
+                if matches!(queue.try_recv(), Err(mpsc::TryRecvError::Disconnected)) {
+                    return Err(error);
+                }
+                if !std::mem::replace(&mut told, true) {
+                    inbox.push(Input::DiskFull(error.to_string()));
+                }
+                std::thread::sleep(RETRY_EVERY);
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Without room for the note about it the segments stay until the next time.
+fn compact(log: &Mutex<LogFile>, first: Index) -> Result<(), LogError> {
     let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-    log.reset(raft::Position { index, term: 0 })
-        .and_then(|()| log.sync())
-        .map_err(|error| error.to_string())
+    match log.compact(first) {
+        Ok(first) => {
+            tracing::debug!(first, "the log begins here");
+            log.sync()
+        }
+        Err(LogError::NoRoom { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn place(side: &Path, path: &Path, membership: &Membership) -> Result<(), LogError> {
+    if let Err(error) = restore::write_members(path, membership) {
+        tracing::warn!(%error, "who the members are is not noted");
+    }
+    keystore_file::place(side, path).map_err(|source| LogError::Io {
+        what: "cannot put a snapshot in the place of",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// A crash before this leaves a log that does not connect to the checkpoint; a
+/// start recognises that and begins the log anew.
+fn restart(log: &Mutex<LogFile>, end: Position) -> Result<(), LogError> {
+    let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+    log.reset(end)?;
+    log.sync()
 }

@@ -9,13 +9,15 @@ use common::limits::REPORT_INTERVAL;
 use raft::{Fetch, NodeId};
 use tokio::time::Instant as TokioInstant;
 
+use super::Shell;
 use super::checkpoint::Checkpoints;
+use super::disk_trouble::{BeginAgain, DiskTrouble};
 use super::inbox::Input;
 use super::install::Install;
 use super::log_writer::LogWriter;
+use super::restore::Disk;
 use super::routed::LbLinks;
 use super::snapshots::Snapshots;
-use super::{Shell, restore};
 use crate::config::Progress;
 use crate::driver::{Actions, Driver, Facts, Now};
 use crate::log_file::LogReader;
@@ -38,6 +40,7 @@ pub(super) struct Member {
     pub(super) checkpoints: Checkpoints,
     pub(super) snapshots: Snapshots,
     pub(super) install: Install,
+    pub(super) disk: DiskTrouble,
     reader: LogReader,
     pub(super) actions: Actions,
     reported: Instant,
@@ -47,8 +50,12 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub(super) fn restore(shell: Shell, cluster: ClusterId, id: ServerId) -> anyhow::Result<Self> {
-        let disk = restore::open(&shell, id)?;
+    pub(super) fn start(
+        shell: Shell,
+        cluster: ClusterId,
+        id: ServerId,
+        disk: Disk,
+    ) -> anyhow::Result<Self> {
         let facts = Facts {
             info: shell.info.clone(),
             cluster,
@@ -73,8 +80,11 @@ impl Member {
         let log = LogWriter::start(disk.log, std::sync::Arc::clone(&shell.inbox))?;
         let path = shell.config.keystore_file.clone();
         let snapshots = Snapshots::new(path.clone(), std::sync::Arc::clone(&shell.inbox));
-        let checkpoints =
+        let mut checkpoints =
             Checkpoints::new(path, disk.checkpoint, shell.config.checkpoint_after_bytes);
+        if disk.checkpoint_lost {
+            checkpoints.renew();
+        }
         Ok(Member {
             cluster,
             id,
@@ -85,6 +95,7 @@ impl Member {
             checkpoints,
             snapshots,
             install: Install::default(),
+            disk: DiskTrouble::default(),
             reader,
             actions: Actions::default(),
             reported: shell.started,
@@ -137,7 +148,8 @@ impl Member {
 
     fn timer(&mut self, now: Now) -> anyhow::Result<()> {
         self.driver.tick(now);
-        self.log.note_commit(self.driver.node().commit())?;
+        self.note_commit()?;
+        self.hand_over_if_full(now);
         if self.reported.elapsed() >= REPORT_INTERVAL - Duration::from_millis(25) {
             self.report(false);
         }
@@ -163,11 +175,14 @@ impl Member {
                 if self.log.prefers_thread(self.driver.is_leader()) {
                     self.log.write_in_thread(persist, commit);
                 } else {
-                    let mark = self.log.write_inline(&persist, commit)?;
+                    let written = self.log.write_inline(persist, commit);
+                    let mark = written.map_err(BeginAgain::disk_failed)?;
                     synced_inline = true;
-                    now = self.shell.now();
-                    self.driver.synced(now, mark);
-                    continue;
+                    if let Some(mark) = mark {
+                        now = self.shell.now();
+                        self.driver.synced(now, mark);
+                        continue;
+                    }
                 }
             }
             self.driver.apply(now);
@@ -199,11 +214,6 @@ impl Member {
         }
         for refused in std::mem::take(&mut self.actions.refuse) {
             self.tell_not_leader(refused);
-        }
-        for (leader, report) in self.actions.digests.drain(..) {
-            self.transport.request(leader, |out| {
-                forward::encode_digest(report.index, report.digest, out);
-            });
         }
         for task in std::mem::take(&mut self.actions.snapshots) {
             self.snapshot_task(now, task);

@@ -8,6 +8,7 @@
 //! and plays one turn of the driver.
 
 mod checkpoint;
+mod disk_trouble;
 mod fresh;
 pub(crate) mod inbox;
 mod inputs;
@@ -15,16 +16,20 @@ mod install;
 mod log_writer;
 mod member;
 pub(crate) mod operator;
-mod restore;
+mod refetch;
+pub(crate) mod restore;
 mod routed;
+mod set_aside;
 pub(crate) mod snapshots;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use anyhow::Context as _;
-use common::control::{Hello, MemberInfo, PROTOCOL_VERSION, Party, Report, Role, ToLb};
+use common::control::{Hello, MemberInfo, PROTOCOL_VERSION, Party, Report, ToLb};
 use common::front_end::{Counters, FrontEnd, FrontEndConfig, Service};
 use common::ids::{ClusterId, ServerId};
 use common::udp::{ClusterKey, Endpoint};
@@ -34,8 +39,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{Progress, ServerConfig, Sockets};
 use crate::driver::Now;
-use crate::identity::{Folder, Identity};
+use crate::identity::{Folder, FolderError, Identity};
+pub use disk_trouble::BeginAgain;
 use inbox::{Inbox, Input};
+use restore::Opened;
 
 /// Where the steps of a start are told.
 pub type ProgressFn = Arc<dyn Fn(Progress) + Send + Sync>;
@@ -70,14 +77,20 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut shell = Shell::start(config, sockets, progress, shutdown)?;
-    let (cluster, id) = match shell.membership()? {
-        Some(member) => member,
-        None => match fresh::wait_for_adoption(&mut shell).await? {
+    let (cluster, id, disk) = loop {
+        let (cluster, id) = match shell.membership()? {
             Some(member) => member,
-            None => return shell.end().await,
-        },
+            None => match fresh::wait_for_adoption(&mut shell).await? {
+                Some(member) => member,
+                None => return shell.end().await,
+            },
+        };
+        match restore::open(&shell, id)? {
+            Opened::Disk(disk) => break (cluster, id, *disk),
+            Opened::Amnesia(why) => shell.forget_itself(&why)?,
+        }
     };
-    let mut member = member::Member::restore(shell, cluster, id)?;
+    let mut member = member::Member::start(shell, cluster, id, disk)?;
     let ended = member.serve().await;
     member.end().await?;
     ended
@@ -95,7 +108,13 @@ impl Shell {
         sockets.peer.set_nonblocking(true)?;
         let client = sockets.client.local_addr()?;
         let peer = sockets.peer.local_addr()?;
-        let mut folder = Folder::open(&config.dir)?;
+        let mut folder = match Folder::open(&config.dir) {
+            Err(error @ FolderError::Damaged { .. }) => {
+                told_set_aside(&config, &progress, &error.to_string())?;
+                Folder::open(&config.dir)?
+            }
+            opened => opened?,
+        };
         let info = identify(&mut folder, &config, peer, client)?;
 
         let hello = hello_of(&folder, &info);
@@ -116,7 +135,7 @@ impl Shell {
         let stopping = stop_on(shutdown, Arc::clone(&inbox));
         let tasks = vec![spawn(serving), spawn(accepting), spawn(stopping)];
 
-        let report = fresh_report(&info);
+        let report = Report::fresh(info.clone(), std::process::id());
         let mut shell = Shell {
             config,
             folder,
@@ -150,6 +169,17 @@ impl Shell {
                 Arc::clone(&self.progress),
             )));
         }
+    }
+
+    /// Goes on as a new server: what the folder says cannot be relied on.
+    fn forget_itself(&mut self, why: &str) -> anyhow::Result<()> {
+        told_set_aside(&self.config, &self.progress, why)?;
+        self.folder.forget();
+        let MemberInfo { peer, client, .. } = self.info;
+        self.info = identify(&mut self.folder, &self.config, peer, client)?;
+        self.endpoint.set_hello(hello_of(&self.folder, &self.info));
+        self.reports.send_replace(Report::fresh(self.info.clone(), std::process::id()));
+        Ok(())
     }
 
     /// The cluster and id that the folder or a fixed configuration names.
@@ -204,6 +234,19 @@ fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<(
     AbortOnDropHandle::new(tokio::spawn(task))
 }
 
+/// Sets the data of the folder aside, and says so.
+fn told_set_aside(config: &ServerConfig, progress: &ProgressFn, why: &str) -> anyhow::Result<()> {
+    let aside = set_aside::set_aside(config, why)?;
+    tracing::error!(
+        why,
+        kept = %aside.display(),
+        "this server does not know any more what it has promised: its data are set aside, and it \
+         joins as a new server"
+    );
+    progress(Progress::SetAside { why: why.to_owned(), aside });
+    Ok(())
+}
+
 /// Writes down under which name and addresses the server runs this time. Its
 /// folder id, and the cluster if it has one, stay what they were.
 fn identify(
@@ -241,27 +284,6 @@ fn hello_of(folder: &Folder, info: &MemberInfo) -> Hello {
         None => Party::Fresh { folder: info.folder },
     };
     Hello { version: PROTOCOL_VERSION, from }
-}
-
-fn fresh_report(info: &MemberInfo) -> Report {
-    Report {
-        info: info.clone(),
-        member: None,
-        role: Role::Fresh,
-        term: 0,
-        leader: None,
-        last_index: 0,
-        commit_index: 0,
-        applied_index: 0,
-        members: Vec::new(),
-        keys: 0,
-        memory_bytes: 0,
-        uptime_secs: 0,
-        reads: 0,
-        writes: 0,
-        connections: 0,
-        pid: std::process::id(),
-    }
 }
 
 fn unix_ms() -> u64 {

@@ -101,6 +101,9 @@ pub(crate) struct UpArgs {
     /// Keep every segment of the log-file in its archive, for `store restore --until`; `=false`: no longer
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) keep_log: Option<bool>,
+    /// Memory for items in MiB on each server, beyond which stores are refused; 0: no limit
+    #[arg(short, long)]
+    pub(crate) memory_limit: Option<u32>,
     /// How the nodes write their logs
     #[arg(long, value_enum, default_value_t)]
     pub(crate) log_format: LogFormat,
@@ -208,6 +211,9 @@ pub(crate) struct AddSrvArgs {
     /// Keep every segment of the log-file in its archive, for `store restore --until`; `=false`: no longer
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) keep_log: Option<bool>,
+    /// Memory for items in MiB, beyond which stores are refused; 0: no limit [default: 0]
+    #[arg(short, long)]
+    pub(crate) memory_limit: Option<u32>,
     /// What every node has.
     #[command(flatten)]
     pub(crate) node: NodeArgs,
@@ -253,6 +259,9 @@ pub(crate) struct RunArgs {
     /// Keep every segment of the log-file in its archive, for `store restore --until`; `=false`: no longer
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) keep_log: Option<bool>,
+    /// Memory for items in MiB, beyond which stores are refused; 0: no limit [default: 0]
+    #[arg(short, long)]
+    pub(crate) memory_limit: Option<u32>,
     /// How the log is written
     #[arg(long, value_enum, default_value_t)]
     pub(crate) log_format: LogFormat,
@@ -356,6 +365,7 @@ impl AddSrvArgs {
         line.option("--max-item-size", text(self.max_item_size));
         line.option("--checkpoint-after", text(self.checkpoint_after));
         line.option("--keep-log", text(self.keep_log));
+        line.option("--memory-limit", text(self.memory_limit));
         line.0
     }
 }
@@ -373,7 +383,8 @@ mod tests {
     #[test]
     fn a_background_line_says_the_same_as_the_one_typed() {
         let typed = "store addsrv --cport 0 --sip ::1 --lb 127.0.0.1:1,127.0.0.1:2 --heartbeat 5ms \
-                     --election-timeout 20ms..40ms --keep-log -I 2k --checkpoint-after 1m --dir x --name srv-9";
+                     --election-timeout 20ms..40ms --keep-log -I 2k -m 64 --checkpoint-after 1m \
+                     --dir x --name srv-9";
         let Command::Addsrv(args) = Cli::parse_from(typed.split_whitespace()).command else {
             panic!("not addsrv");
         };
@@ -388,6 +399,7 @@ mod tests {
         assert_eq!(again.max_item_size, args.max_item_size);
         assert_eq!(again.checkpoint_after, args.checkpoint_after);
         assert_eq!((again.keep_log, args.keep_log), (Some(true), Some(true)));
+        assert_eq!((again.memory_limit, args.memory_limit), (Some(64), Some(64)));
         assert_eq!(again.name, args.name);
         assert!(again.node.foreground && again.node.announce);
     }

@@ -96,6 +96,9 @@ pub(crate) struct ServerSettings {
     /// Whether the log-file is archived.
     #[serde(default)]
     pub(crate) keep_log: bool,
+    /// Memory for items; 0: no limit.
+    #[serde(default)]
+    pub(crate) memory_limit_mib: u32,
     /// Whether a load balancer has ever accepted it. A folder that was never
     /// registered is free for the next new server.
     pub(crate) registered: bool,
@@ -317,6 +320,7 @@ mod tests {
             max_item_bytes: 1 << 20,
             checkpoint_after_bytes: 64 << 20,
             keep_log: false,
+            memory_limit_mib: 0,
             registered,
         })
     }

@@ -54,6 +54,7 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
         election_timeout: DEFAULT_ELECTION_TIMEOUT,
         max_item_bytes: common::limits::DEFAULT_MAX_VALUE_BYTES,
         keep_log: false,
+        memory_limit_mib: 0,
         checkpoint_after_bytes: common::limits::DEFAULT_CHECKPOINT_AFTER,
         registered: true,
     }))?;
