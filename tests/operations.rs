@@ -16,21 +16,7 @@ use support::eventually;
 use support::load::Load;
 use support::memcached::Connection;
 use support::ports::free_port;
-use support::process::{CLIENT, STORE, run};
-
-/// A cluster in the background, and its load balancer's port for clients.
-fn up(home: &Background, servers: usize) -> u16 {
-    let (cport, sport) = (free_port(), free_port());
-    home.store(&format!("up --servers {servers} --cport {cport} --sport {sport}")).expect(0);
-    cport
-}
-
-fn client(home: &Background, port: u16, line: &str) -> support::process::Finished {
-    let port = port.to_string();
-    let mut args = vec!["--lbport", &port];
-    args.extend(line.split_whitespace());
-    run(CLIENT, home.cwd(), &args)
-}
+use support::process::STORE;
 
 /// Where servers find the load balancer.
 fn lb_port(home: &Background) -> u64 {
@@ -159,18 +145,18 @@ fn verify_says_what_is_well_and_what_is_not() {
     cluster.store("verify nowhere").expect(2).complains("nowhere is not there");
     cluster.store("verify .").expect(2).complains("holds no server");
     fs::write(cluster.cwd().join("foreign"), "not a backup").unwrap();
-    cluster.store("verify foreign").expect(1).says("FOREIGN").says("no backup");
+    cluster.store("verify foreign").expect(1).says("FOREIGN").says("is no backup");
 }
 
 #[test]
 fn a_backup_becomes_a_new_cluster() {
     let home = Background::new();
-    let port = up(&home, 1);
-    client(&home, port, "set hello world").expect(0);
+    let port = home.up(1);
+    home.client(port, "set hello world").expect(0);
     home.store("backup one.backup").expect(0).complains("srv-1");
     let one = home.cwd().join("one.backup");
     home.store("verify one.backup").expect(0).says("1 items").says("Everything is well");
-    client(&home, port, "set hello later").expect(0);
+    home.client(port, "set hello later").expect(0);
     home.store("backup one.backup").expect(1).complains("--force");
     home.store("backup --name srv-9 two.backup").expect(1).complains("no server srv-9");
     let lbport = format!("backup two.backup --lbport {port} --name srv-1 --force");
@@ -198,9 +184,9 @@ fn a_backup_becomes_a_new_cluster() {
         .expect(0)
         .says("1 items")
         .says("store up");
-    let port = up(&home, 1);
-    client(&home, port, "get hello").expect(0).says("world");
-    client(&home, port, "set hello again").expect(0);
+    let port = home.up(1);
+    home.client(port, "get hello").expect(0).says("world");
+    home.client(port, "set hello again").expect(0);
     assert_ne!(cluster_id(&home), old);
     joins(&home, "srv-2", "srv-1");
     // A server of the old cluster is refused by the new one.
@@ -210,58 +196,6 @@ fn a_backup_becomes_a_new_cluster() {
         .expect(1)
         .complains("belongs to cluster");
     home.store("down").expect(0);
-}
-
-#[test]
-fn a_restore_goes_back_to_an_index_or_a_time() {
-    let home = Background::new();
-    let port = up(&home, 1);
-    client(&home, port, "set a 1").expect(0);
-    home.store("backup early.backup").expect(0);
-    for value in 2..=4 {
-        client(&home, port, &format!("set a {value}")).expect(0);
-        client(&home, port, &format!("set only-{value} x")).expect(0);
-    }
-    home.store("down").expect(0);
-    let log = home.store("log store-data/srv-1 --json").expect(0).out;
-    let entries: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let find = |key: &str, value: &str| {
-        let entry = entries.iter().find(|e| e["key"] == key && e["value"] == value).unwrap();
-        (entry["index"].as_u64().unwrap(), entry["clock_ms"].as_u64().unwrap())
-    };
-    let (third, third_ms) = find("a", "3");
-    let fraction = third_ms % 1000;
-    let cases = [
-        (format!("--until {third}"), "a 3\nonly-2 x\n"),
-        (format!("--until {}", third - 1), "a 2\nonly-2 x\n"),
-        (format!("--until @{}.{fraction:03}", third_ms / 1000), "a 3\nonly-2 x\n"),
-        (String::new(), "a 4\nonly-2 x\nonly-3 x\nonly-4 x\n"),
-    ];
-    for (position, (until, expected)) in cases.iter().enumerate() {
-        for file in ["early.backup", ""] {
-            let dir = format!("new-{position}{file}");
-            home.store(&format!("restore {file} --dir {dir} --log store-data/srv-1 {until}"))
-                .expect(0);
-            let items = home.store(&format!("keystore {dir}/srv-1")).expect(0).out;
-            let items: String = items
-                .lines()
-                .filter(|l| !l.starts_with("store-up"))
-                .map(|l| format!("{l}\n"))
-                .collect();
-            assert_eq!(items, *expected, "{until} {file}");
-            home.store(&format!("verify {dir}")).expect(0);
-        }
-    }
-    let before = find("a", "1").0 - 1;
-    let line = format!("restore early.backup --dir no --log store-data/srv-1 --until {before}");
-    home.store(&line).expect(1).complains("already holds");
-    let line = "restore early.backup --dir no --log store-data/srv-1 --until 999999";
-    home.store(line).expect(1).complains("999999").complains("@");
-    let line = "restore early.backup --dir no --log store-data/srv-1 --until 2001-01-01T00:00:00Z";
-    home.store(line).expect(1).complains("already holds");
-    home.store("restore early.backup --dir no --log nowhere").expect(2).complains("nowhere");
-    home.store("restore --dir no --until 5").expect(2).complains("--log");
-    assert!(!home.cwd().join("no").exists());
 }
 
 /// Adds a server, which fetches everything that `from` holds.
@@ -349,8 +283,8 @@ fn a_backup_holds_what_was_acknowledged_whoever_leads() {
 #[test]
 fn a_survivor_goes_on_alone() {
     let home = Background::new();
-    let port = up(&home, 3);
-    client(&home, port, "set hello world").expect(0);
+    let port = home.up(3);
+    home.client(port, "set hello world").expect(0);
     let old = cluster_id(&home);
     home.store("recover store-data/srv-2").expect(1).complains("store down");
     home.store("down").expect(0);
@@ -367,8 +301,8 @@ fn a_survivor_goes_on_alone() {
     }
     home.store("addlb").expect(0);
     home.store("addsrv --name srv-2").expect(0).says("leader");
-    client(&home, port, "get hello").expect(0).says("world");
-    client(&home, port, "set hello again").expect(0);
+    home.client(port, "get hello").expect(0).says("world");
+    home.client(port, "set hello again").expect(0);
     assert_ne!(cluster_id(&home), old);
     joins(&home, "srv-4", "srv-2");
     // By mistake.
@@ -380,9 +314,9 @@ fn a_survivor_goes_on_alone() {
 #[test]
 fn what_is_left_of_a_damaged_survivor_goes_on() {
     let home = Background::new();
-    let port = up(&home, 1);
+    let port = home.up(1);
     for number in 1..=20 {
-        client(&home, port, &format!("set key-{number} x")).expect(0);
+        home.client(port, &format!("set key-{number} x")).expect(0);
     }
     home.store("down").expect(0);
     // Without its checkpoint, and with a hole in its log.
@@ -404,9 +338,9 @@ fn what_is_left_of_a_damaged_survivor_goes_on() {
         .says(&format!("{} of term", index - 1))
         .says("lost");
     home.store("up --servers 1").expect(0);
-    client(&home, port, "get key-10").expect(0).says("x");
-    client(&home, port, "get key-11").expect(1);
-    client(&home, port, "set key-11 y").expect(0);
+    home.client(port, "get key-10").expect(0).says("x");
+    home.client(port, "get key-11").expect(1);
+    home.client(port, "set key-11 y").expect(0);
     home.store("down").expect(0);
     home.store("verify store-data/srv-1").expect(0);
 }

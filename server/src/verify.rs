@@ -3,11 +3,13 @@
 //! Nothing takes a lock, so the server may be running: what it writes at that
 //! moment is left out, and damage is believed only once it was seen twice.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::backup::{self, BackupError};
+use crate::backup::{self, BackupError, Opened};
+use crate::files::File;
 use crate::identity::{Folder, FolderError, Identity};
 use crate::keystore_file::{self, KeystoreFileError};
 use crate::log_file::{self, LogArchive, LogError};
@@ -62,7 +64,8 @@ pub fn server(dir: &Path, log_file: &Path, keystore_file: &Path, running: bool) 
     // The log first: a checkpoint that is made meanwhile is only further on.
     let (found, range) = log(log_file, running);
     findings.extend(found);
-    findings.push(checkpoint(keystore_file, range));
+    findings.extend(checkpoint(keystore_file, range.as_ref()));
+    findings.extend(members(&beside(keystore_file, ".members")));
     findings
 }
 
@@ -240,81 +243,135 @@ fn damage_finding(damage: &Damage) -> Finding {
 }
 
 fn log_finding(path: &Path, error: &LogError) -> Finding {
-    let what = error.to_string();
     match error {
-        LogError::Damaged { file, offset, .. } => {
-            Finding { offset: Some(*offset), ..Finding::new(file, Health::Damaged, what) }
+        LogError::Damaged { file, offset, what, .. } => {
+            let finding = Finding::new(file, Health::Damaged, what.as_str());
+            Finding { offset: Some(*offset), ..finding }
         }
-        LogError::MissingSegment { file, .. } => Finding::new(file, Health::Missing, what),
-        LogError::Foreign { file, .. } => Finding::new(file, Health::Foreign, what),
-        LogError::NewerVersion { file, .. } => Finding::new(file, Health::Newer, what),
-        LogError::Io { path, .. } | LogError::NoRoom { path, .. } => {
-            Finding::new(path, Health::Unreadable, what)
+        LogError::MissingSegment { file, what, .. } => {
+            Finding::new(file, Health::Missing, what.as_str())
         }
-        _ => Finding::new(path, Health::Damaged, what),
+        LogError::Foreign { file, what } => Finding::new(file, Health::Foreign, what.as_str()),
+        LogError::NewerVersion { file, version, .. } => {
+            Finding::new(file, Health::Newer, format!("format version {version}"))
+        }
+        LogError::Io { path, source, .. } | LogError::NoRoom { path, source } => {
+            Finding::new(path, Health::Unreadable, source.to_string())
+        }
+        _ => Finding::new(path, Health::Damaged, error.to_string()),
     }
 }
 
-fn checkpoint(path: &Path, range: Option<Range>) -> Finding {
-    match keystore_file::load(path) {
-        Ok(Some((keystore, meta))) => {
-            let items = keystore.len();
-            let what = format!("{items} items as of entry {} of term {}", meta.index, meta.term);
-            match range {
-                Some(range) if range.first > meta.index + 1 => {
-                    let gap = (meta.index + 1, range.first - 1);
-                    let what =
-                        format!("{what}; entries {} to {} are in neither file", gap.0, gap.1);
-                    Finding { entries: Some(gap), ..Finding::new(path, Health::Damaged, what) }
-                }
-                Some(range) if range.last < meta.index => {
-                    let what = format!("{what}; the log ends before, at {}", range.last);
-                    Finding::new(path, Health::Well, what)
-                }
-                _ => Finding::new(path, Health::Well, what),
-            }
+fn checkpoint(path: &Path, range: Option<&Range>) -> Vec<Finding> {
+    let file = match File::open(path).and_then(|file| Ok((file.len()?, file))) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return vec![Finding::new(path, Health::Missing, "it is not there")];
         }
-        Ok(None) => Finding::new(path, Health::Missing, "it is not there"),
-        Err(error) => keystore_finding(path, &error),
+        Err(error) => return vec![Finding::new(path, Health::Unreadable, error.to_string())],
+    };
+    let checked = keystore_file::examine(path, file.1, file.0);
+    let (Some(meta), true) = (checked.meta, checked.flaws.is_empty()) else {
+        return checked.flaws.iter().map(|flaw| keystore_finding(path, flaw)).collect();
+    };
+    let items = checked.items;
+    let what = format!("{items} items as of entry {} of term {}", meta.index, meta.term);
+    vec![match range {
+        Some(range) if range.first > meta.index + 1 => {
+            let gap = (meta.index + 1, range.first - 1);
+            let what = format!("{what}; entries {} to {} are in neither file", gap.0, gap.1);
+            Finding { entries: Some(gap), ..Finding::new(path, Health::Damaged, what) }
+        }
+        Some(range) if range.last < meta.index => {
+            let what = format!("{what}; the log ends before, at {}", range.last);
+            Finding::new(path, Health::Well, what)
+        }
+        _ => Finding::new(path, Health::Well, what),
+    }]
+}
+
+/// Who the members are, for a server that lost its checkpoint: a copy only.
+fn members(path: &Path) -> Vec<Finding> {
+    match path.exists() {
+        true => checkpoint(path, None),
+        false => Vec::new(),
     }
 }
 
 fn keystore_finding(path: &Path, error: &KeystoreFileError) -> Finding {
-    let (health, offset) = match error {
-        KeystoreFileError::Io { .. } => (Health::Unreadable, None),
-        KeystoreFileError::Damaged { offset, .. } | KeystoreFileError::Truncated { offset, .. } => {
-            (Health::Damaged, Some(*offset))
+    let (health, offset, what) = match error {
+        KeystoreFileError::Io { source, .. } => (Health::Unreadable, None, source.to_string()),
+        KeystoreFileError::Damaged { offset, what, .. } => {
+            (Health::Damaged, Some(*offset), (*what).to_owned())
         }
-        KeystoreFileError::Foreign { .. } => (Health::Foreign, None),
-        KeystoreFileError::NewerBlock { offset, .. } => (Health::Newer, Some(*offset)),
-        KeystoreFileError::NewerVersion { .. } => (Health::Newer, None),
+        KeystoreFileError::Truncated { offset, .. } => {
+            (Health::Damaged, Some(*offset), "it ends before its footer".to_owned())
+        }
+        KeystoreFileError::Foreign { .. } => {
+            (Health::Foreign, None, "it is no keystore-file".to_owned())
+        }
+        KeystoreFileError::NewerBlock { offset, kind, .. } => {
+            (Health::Newer, Some(*offset), format!("a block of kind {kind}"))
+        }
+        KeystoreFileError::NewerVersion { version, .. } => {
+            (Health::Newer, None, format!("format version {version}"))
+        }
     };
-    Finding { offset, ..Finding::new(path, health, error.to_string()) }
+    Finding { offset, ..Finding::new(path, health, what) }
 }
 
 /// Looks at a backup.
-pub fn backup_file(path: &Path) -> Finding {
-    match backup::read(path) {
-        Ok(backup) => {
-            let about = backup.about;
-            let cluster = about.cluster.map_or("an unknown cluster".to_owned(), |c| c.to_string());
-            let what = format!(
-                "backup of cluster {cluster}: {} items as of entry {} of term {}",
-                about.items, about.index, about.term
-            );
-            Finding::new(path, Health::Well, what)
-        }
-        Err(error) => {
-            let (health, offset) = match &error {
-                BackupError::Io { .. } => (Health::Unreadable, None),
-                BackupError::Damaged { offset, .. } | BackupError::Truncated { offset, .. } => {
-                    (Health::Damaged, Some(*offset))
-                }
-                BackupError::Foreign { .. } => (Health::Foreign, None),
-                BackupError::NewerBlock { offset, .. } => (Health::Newer, Some(*offset)),
-                BackupError::NewerVersion { .. } => (Health::Newer, None),
-            };
-            Finding { offset, ..Finding::new(path, health, error.to_string()) }
-        }
+pub fn backup_file(path: &Path) -> Vec<Finding> {
+    let opened = match Opened::open(path) {
+        Ok(opened) => opened,
+        Err(error) => return vec![backup_finding(path, &error)],
+    };
+    let Opened { about, rest, head_bytes, size } = opened;
+    let checked = keystore_file::examine(path, rest, size - head_bytes);
+    let flaws = checked.flaws.into_iter().map(|flaw| backup::shifted(flaw, head_bytes));
+    let mut findings: Vec<_> = flaws.map(|flaw| backup_finding(path, &flaw)).collect();
+    let described = checked.meta.is_some_and(|meta| {
+        (meta.index, meta.term, checked.items) == (about.index, about.term, about.items)
+    });
+    if findings.is_empty() && !described {
+        let what = "its head describes other contents";
+        findings.push(Finding { offset: Some(0), ..Finding::new(path, Health::Damaged, what) });
+    } else if findings.is_empty() {
+        let cluster = about.cluster.map_or("an unknown cluster".to_owned(), |c| c.to_string());
+        let (items, index, term) = (about.items, about.index, about.term);
+        let what = format!(
+            "backup of cluster {cluster}: {items} items as of entry {index} of term {term}"
+        );
+        findings.push(Finding::new(path, Health::Well, what));
     }
+    findings
 }
+
+fn backup_finding(path: &Path, error: &BackupError) -> Finding {
+    let (health, offset, what) = match error {
+        BackupError::Io { source, .. } => (Health::Unreadable, None, source.to_string()),
+        BackupError::Damaged { offset, what, .. } => (Health::Damaged, Some(*offset), what.clone()),
+        BackupError::Truncated { offset, .. } => {
+            (Health::Damaged, Some(*offset), "it ends before it is complete".to_owned())
+        }
+        BackupError::Foreign { .. } => {
+            (Health::Foreign, None, "it is no backup: `store backup` did not write it".to_owned())
+        }
+        BackupError::NewerBlock { offset, kind, .. } => {
+            (Health::Newer, Some(*offset), format!("a part of kind {kind}"))
+        }
+        BackupError::NewerVersion { version, .. } => {
+            (Health::Newer, None, format!("format version {version}"))
+        }
+    };
+    Finding { offset, ..Finding::new(path, health, what) }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests;

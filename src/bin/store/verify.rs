@@ -1,5 +1,6 @@
 //! `store verify`: every checksum of servers' files and backups.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::json;
@@ -10,6 +11,11 @@ use crate::failure::{Failure, Outcome, say};
 use crate::home::{Home, Settings};
 use crate::lookup::Files;
 use crate::table;
+
+/// What to do about what is not well.
+const WAY_OUT: &str = "\
+A server repairs itself from the others when it starts, or says why it cannot; docs/files.md tells
+what each finding means. Of a backup, use another copy, or take a new one with `store backup`.";
 
 /// What was found out about one server or backup.
 struct Report {
@@ -24,14 +30,18 @@ pub(crate) fn run(args: &VerifyArgs) -> Outcome {
     for path in &args.paths {
         look(path, &mut reports)?;
     }
-    let bad = reports.iter().flat_map(|report| &report.findings);
-    let bad = bad.filter(|finding| finding.health != Health::Well).count();
+    let findings = reports.iter().flat_map(|report| &report.findings);
+    let bad = findings.filter(|finding| finding.health != Health::Well);
+    let bad = bad.map(|finding| &finding.file).collect::<BTreeSet<_>>().len();
     if args.json {
         let reports: Vec<_> = reports.iter().map(Report::to_json).collect();
         say!("{}", json!({ "well": bad == 0, "reports": reports }));
     } else {
         for report in &reports {
             say!("{}", report.to_text());
+        }
+        if bad > 0 {
+            say!("{WAY_OUT}");
         }
     }
     match bad {
@@ -48,7 +58,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Outcome {
 fn look(path: &Path, reports: &mut Vec<Report>) -> Outcome {
     let shown = path.display().to_string();
     if path.is_file() {
-        let findings = vec![verify::backup_file(path)];
+        let findings = verify::backup_file(path);
         reports.push(Report { path: shown, running: None, findings });
         return Ok(());
     }
@@ -126,8 +136,7 @@ impl Report {
             Health::Unreadable => "UNREADABLE",
         };
         let mut what = finding.what.clone();
-        let says_where = what.contains("at byte");
-        if let Some(offset) = finding.offset.filter(|_| !says_where) {
+        if let Some(offset) = finding.offset {
             what = format!("at byte {offset}: {what}");
         }
         if let Some((from, to)) = finding.entries.filter(|_| !what.contains("entries")) {
