@@ -30,8 +30,8 @@ pub(crate) struct Peer {
     pub(crate) nudged_at: Time,
     /// Its last index, as the heartbeat reply before this one said.
     pub(crate) reported: Option<Index>,
-    /// The same, if that was before `matched`: twice, and entries are lost.
-    pub(crate) short: Option<Index>,
+    /// The same, if that was before `matched`, and since when.
+    short: Option<(Index, Time)>,
     pub(crate) last_contact: Time,
     /// The newest read round that it has echoed.
     pub(crate) echoed: u64,
@@ -121,6 +121,18 @@ impl Peer {
         self.clear_inflight();
         self.fetch = None;
         self.reported = None;
+    }
+
+    /// Whether its log has ended at `last`, before what it acknowledged, in two
+    /// answers or more that came at least `apart` from each other: not those
+    /// of a moment that a later one has overtaken.
+    pub(crate) fn stays_short(&mut self, last: Index, now: Time, apart: Time) -> bool {
+        let since = match self.short {
+            Some((before, since)) if before == last => since,
+            _ => now,
+        };
+        self.short = (last < self.matched).then_some((last, since));
+        self.short.is_some() && now.saturating_sub(since) >= apart && since < now
     }
 
     /// The peer's log ends at `last`, though it acknowledged more. That stays

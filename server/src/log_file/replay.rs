@@ -294,9 +294,10 @@ impl Replay {
             return Err(format!("entry {index} follows entry {}", stretch.last));
         }
         if index < stretch.first {
-            if stretch.anew {
-                return Err(format!("entry {index} is replaced, but the log began behind it"));
-            }
+            // The segment before, with what is replaced, may be gone: a reset
+            // further on in this one said that it is not needed. If none comes,
+            // this connects to nothing.
+            stretch.anew = false;
             stretch.first = index;
             stretch.prev_term = None;
         }

@@ -50,6 +50,14 @@ impl World {
     fn recover(&mut self, host: usize, id: NodeId) -> Option<(Restored<Payload>, Keystore)> {
         let disk = &mut self.hosts[host].disk;
         match recovery::decide(disk.found(id)) {
+            Decision::Start(recovery) if disk.is_damaged() && self.disk_rng.chance(150) => {
+                // The floor is recorded first, and the damage filled later.
+                disk.floor = recovery.restored.floor;
+                self.out.watch.trace.note(|| format!("h{host} stops in the middle of its repair"));
+                let life = self.hosts[host].life;
+                self.queue.push(self.now + RETRY, Event::Start { host, life });
+                None
+            }
             Decision::Start(mut recovery) => {
                 if self.bug == Some(Bug::DamageForTear) {
                     recovery.restored.floor = None;
