@@ -43,6 +43,8 @@ pub(crate) enum Input {
     DiskFull(String),
     /// The log-file cannot be written any more.
     LogFailed(String),
+    /// An old entry is damaged.
+    LogDamaged,
     /// Entries for a slow peer were read.
     Fetched { peer: NodeId, entries: Vec<Entry<Payload>> },
     /// A checkpoint was written, or could not be.

@@ -47,6 +47,7 @@ impl Member {
                     self.driver.link_lost(from);
                 }
             }
+            Input::LogDamaged => self.checkpoints.replace_log(),
             Input::Fetched { peer, entries } => self.driver.fetched(now, peer, entries),
             Input::Routed { link, frame } => self.routed(now, link, &frame),
             Input::LbLost(number) => self.lbs.lost(number),

@@ -88,7 +88,7 @@ impl Member {
         };
         let index = meta.index;
         tracing::info!(index, keys = keystore.len(), "going on with the snapshot");
-        self.checkpoints.installed(index);
+        self.checkpoints.installed(index, keystore.memory_bytes());
         let old = self.driver.installed(now, next_offset, meta, keystore);
         // Letting go of millions of items takes longer than a heartbeat.
         tokio::task::spawn_blocking(move || drop(old));

@@ -60,7 +60,12 @@ pub(crate) struct LogWriter {
 }
 
 impl LogWriter {
-    pub(crate) fn start(log: LogFile, inbox: Arc<Inbox>) -> std::io::Result<Self> {
+    /// `behind_checkpoint`: bytes of the log that no checkpoint contains yet.
+    pub(crate) fn start(
+        log: LogFile,
+        behind_checkpoint: u64,
+        inbox: Arc<Inbox>,
+    ) -> std::io::Result<Self> {
         let last = log.last_index();
         let mut tail = Tail::default();
         tail.restart(last);
@@ -76,7 +81,7 @@ impl LogWriter {
             thread: Some(thread),
             busy: false,
             average: Duration::ZERO,
-            bytes: 0,
+            bytes: behind_checkpoint,
             tail,
             noted_commit: 0,
             last,
@@ -219,7 +224,8 @@ impl Drop for LogWriter {
     }
 }
 
-fn entry_bytes(entry: &raft::Entry<Payload>) -> u64 {
+/// What an entry counts.
+pub(super) fn entry_bytes(entry: &raft::Entry<Payload>) -> u64 {
     match &entry.body {
         raft::Body::Command(payload) => payload.0.len() as u64,
         raft::Body::Noop | raft::Body::Membership(_) => 0,

@@ -20,7 +20,7 @@ use super::routed::LbLinks;
 use super::snapshots::Snapshots;
 use crate::config::Progress;
 use crate::driver::{Actions, Driver, Facts, Now};
-use crate::log_file::LogReader;
+use crate::log_file::{LogError, LogReader};
 use crate::transport::{Me, Transport};
 
 /// A stopping server waits for its successor and its last answers so long.
@@ -77,11 +77,16 @@ impl Member {
             replayed: disk.replayed,
         });
         let reader = disk.log.reader();
-        let log = LogWriter::start(disk.log, std::sync::Arc::clone(&shell.inbox))?;
+        let log =
+            LogWriter::start(disk.log, disk.replayed_bytes, std::sync::Arc::clone(&shell.inbox))?;
         let path = shell.config.keystore_file.clone();
         let snapshots = Snapshots::new(path.clone(), std::sync::Arc::clone(&shell.inbox));
-        let mut checkpoints =
-            Checkpoints::new(path, disk.checkpoint, shell.config.checkpoint_after_bytes);
+        let mut checkpoints = Checkpoints::new(
+            path,
+            disk.checkpoint,
+            driver.keystore().memory_bytes(),
+            shell.config.checkpoint_after_bytes,
+        );
         if disk.checkpoint_lost {
             checkpoints.renew();
         }
@@ -150,6 +155,7 @@ impl Member {
         self.driver.tick(now);
         self.note_commit()?;
         self.hand_over_if_full(now);
+        self.end_if_data_differ();
         if self.reported.elapsed() >= REPORT_INTERVAL - Duration::from_millis(25) {
             self.report(false);
         }
@@ -215,6 +221,14 @@ impl Member {
         for refused in std::mem::take(&mut self.actions.refuse) {
             self.tell_not_leader(refused);
         }
+        for (leader, report) in self.actions.digests.drain(..) {
+            self.transport.request(leader, |out| {
+                forward::encode_digest(report.index, report.digest, out);
+            });
+        }
+        if let Some(failure) = self.actions.integrity_failure.take() {
+            self.data_differ(failure);
+        }
         for task in std::mem::take(&mut self.actions.snapshots) {
             self.snapshot_task(now, task);
         }
@@ -228,8 +242,12 @@ impl Member {
         let reader = self.reader.clone();
         let inbox = std::sync::Arc::clone(&self.shell.inbox);
         tokio::task::spawn_blocking(move || {
-            let entries = reader.read(fetch.from, fetch.to, fetch.max_bytes).unwrap_or_else(|error| {
+            let read = reader.read(fetch.from, fetch.to, fetch.max_bytes);
+            let entries = read.unwrap_or_else(|error| {
                 tracing::warn!(from = fetch.from, %error, "entries for a slow peer cannot be read");
+                if matches!(error, LogError::Damaged { .. }) {
+                    inbox.push(Input::LogDamaged);
+                }
                 Vec::new()
             });
             inbox.push(Input::Fetched { peer: fetch.peer, entries });

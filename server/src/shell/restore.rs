@@ -10,6 +10,7 @@ use common::control::MemberRecord;
 use common::ids::{ClusterId, ServerId};
 use raft::{Membership, NodeId, Position, SnapshotMeta};
 
+use super::log_writer::entry_bytes;
 use super::{Shell, hello_of, refetch};
 use crate::command::Payload;
 use crate::config::Progress;
@@ -83,6 +84,8 @@ pub(super) struct Disk {
     pub(super) keystore: Keystore,
     pub(super) log: LogFile,
     pub(super) replayed: u64,
+    /// What they take in the log.
+    pub(super) replayed_bytes: u64,
     pub(super) checkpoint: raft::Index,
     /// There is no whole checkpoint of this state on the disk.
     pub(super) checkpoint_lost: bool,
@@ -151,6 +154,7 @@ pub(super) fn open(shell: &Shell, id: ServerId) -> anyhow::Result<Opened> {
     };
     keystore.set_limits(KeystoreLimits { memory_bytes: shell.config.memory_bytes });
     let replayed = restored.entries.len() as u64;
+    let replayed_bytes = restored.entries.iter().map(entry_bytes).sum();
     tracing::info!(
         checkpoint,
         keys = keystore.len(),
@@ -160,7 +164,8 @@ pub(super) fn open(shell: &Shell, id: ServerId) -> anyhow::Result<Opened> {
         "disk read"
     );
     let node = raft::Node::new(shell.now().mono_us, raft_config(shell, id), restored);
-    let disk = Disk { node, keystore, log, replayed, checkpoint, checkpoint_lost: lost };
+    let disk =
+        Disk { node, keystore, log, replayed, replayed_bytes, checkpoint, checkpoint_lost: lost };
     Ok(Opened::Disk(Box::new(disk)))
 }
 
