@@ -1,0 +1,105 @@
+//! A folder of each released format opens for ever: the commands print exactly
+//! what is stored beside it, and a server starts from it.
+//!
+//! `UPDATE_GOLDEN=1 cargo test --test golden_folders` makes the folder of the
+//! newest format if it is not there, and writes what the commands print.
+
+mod golden_maker;
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use support::background::Background;
+use support::ports::free_port;
+
+/// Commands, and the files that hold what they print.
+const PRINTED: &[(&str, &str)] = &[
+    ("log srv-1", "log.txt"),
+    ("log srv-1 --all", "log-all.txt"),
+    ("log srv-1 --all --json", "log.json"),
+    ("keystore srv-1", "keystore.txt"),
+    ("keystore srv-1 --json", "keystore.json"),
+    ("verify srv-1 backup", "verify.txt"),
+];
+
+/// The folder of the formats that this program writes.
+const NEWEST: &str = "v1";
+
+fn golden() -> Vec<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden_folders");
+    if updates() && !dir.join(NEWEST).exists() {
+        golden_maker::make(&dir.join(NEWEST)).unwrap();
+    }
+    let mut versions: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|item| item.unwrap().path()).collect();
+    versions.sort();
+    assert!(!versions.is_empty());
+    versions
+}
+
+fn updates() -> bool {
+    std::env::var_os("UPDATE_GOLDEN").is_some()
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for item in fs::read_dir(from).unwrap() {
+        let path = item.unwrap().path();
+        let to = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            fs::copy(&path, &to).unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_commands_print_what_is_stored_beside_each_folder() {
+    let home = Background::new();
+    for version in golden() {
+        let name = version.file_name().unwrap().to_str().unwrap();
+        copy(&version, &home.cwd().join(name));
+        for (line, file) in PRINTED {
+            let args: Vec<_> = line.split(' ').collect();
+            let finished =
+                support::process::run(support::process::STORE, &home.cwd().join(name), &args)
+                    .expect(0);
+            if updates() {
+                fs::write(version.join(file), &finished.out).unwrap();
+            }
+            let stored = fs::read_to_string(version.join(file)).unwrap();
+            assert!(finished.out == stored, "{name}: `{line}` is not {file}:\n{}", finished.out);
+        }
+    }
+}
+
+#[test]
+fn servers_start_from_each_folder_and_each_backup() {
+    for version in golden() {
+        let home = Background::new();
+        let ports = || format!("--cport {} --sport {}", free_port(), free_port());
+        let items = fs::read_to_string(version.join("keystore.txt")).unwrap();
+        copy(&version.join("srv-1"), &home.home().join("srv-1"));
+        home.store(&format!("addlb {} --expect 1", ports())).expect(0);
+        let settings = fs::read_to_string(home.home().join("lb-1/settings.json")).unwrap();
+        let settings: serde_json::Value = serde_json::from_str(&settings).unwrap();
+        let lb = settings["server"].as_str().unwrap();
+        home.store(&format!("addsrv --name srv-1 --lb {lb} {}", ports())).expect(0).says("leader");
+        home.store("down").expect(0);
+        assert_eq!(home.store("keystore store-data/srv-1").expect(0).out, items);
+        home.store("verify store-data").expect(0);
+
+        fs::copy(version.join("backup"), home.cwd().join("a.backup")).unwrap();
+        home.store(&format!("restore a.backup --dir new {}", ports())).expect(0);
+        assert_eq!(home.store("keystore new/srv-1").expect(0).out, items);
+        // The archive reaches back to the beginning.
+        copy(&version.join("srv-1"), &home.cwd().join("golden"));
+        let line =
+            format!("restore --log golden --until 2026-03-01T12:00:04Z --dir early {}", ports());
+        home.store(&line).expect(0).says("5 entries");
+        let early = home.store("keystore early/srv-1").expect(0).out;
+        assert_eq!(early, "added once\ngreeting \"> hello world!\\r\\n\"\n");
+    }
+}
