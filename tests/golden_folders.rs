@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use support::background::Background;
 use support::ports::free_port;
+use support::process::{STORE, run};
 
 /// Commands, and the files that hold what they print.
 const PRINTED: &[(&str, &str)] = &[
@@ -56,50 +57,51 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-fn the_commands_print_what_is_stored_beside_each_folder() {
-    let home = Background::new();
+fn every_released_folder_opens() {
     for version in golden() {
-        let name = version.file_name().unwrap().to_str().unwrap();
-        copy(&version, &home.cwd().join(name));
-        for (line, file) in PRINTED {
-            let args: Vec<_> = line.split(' ').collect();
-            let finished =
-                support::process::run(support::process::STORE, &home.cwd().join(name), &args)
-                    .expect(0);
-            if updates() {
-                fs::write(version.join(file), &finished.out).unwrap();
-            }
-            let stored = fs::read_to_string(version.join(file)).unwrap();
-            assert!(finished.out == stored, "{name}: `{line}` is not {file}:\n{}", finished.out);
-        }
+        the_commands_print_what_is_stored_beside(&version);
+        servers_start_from(&version);
     }
 }
 
-#[test]
-fn servers_start_from_each_folder_and_each_backup() {
-    for version in golden() {
-        let home = Background::new();
-        let ports = || format!("--cport {} --sport {}", free_port(), free_port());
-        let items = fs::read_to_string(version.join("keystore.txt")).unwrap();
-        copy(&version.join("srv-1"), &home.home().join("srv-1"));
-        home.store(&format!("addlb {} --expect 1", ports())).expect(0);
-        let settings = fs::read_to_string(home.home().join("lb-1/settings.json")).unwrap();
-        let settings: serde_json::Value = serde_json::from_str(&settings).unwrap();
-        let lb = settings["server"].as_str().unwrap();
-        home.store(&format!("addsrv --name srv-1 --lb {lb} {}", ports())).expect(0).says("leader");
-        home.store("down").expect(0);
-        assert_eq!(home.store("keystore store-data/srv-1").expect(0).out, items);
-        home.store("verify store-data").expect(0);
-
-        fs::copy(version.join("backup"), home.cwd().join("a.backup")).unwrap();
-        home.store(&format!("restore a.backup --dir new {}", ports())).expect(0);
-        assert_eq!(home.store("keystore new/srv-1").expect(0).out, items);
-        // The archive reaches back to the beginning.
-        copy(&version.join("srv-1"), &home.cwd().join("golden"));
-        let line =
-            format!("restore --log golden --until 2026-03-01T12:00:04Z --dir early {}", ports());
-        home.store(&line).expect(0).says("5 entries");
-        let early = home.store("keystore early/srv-1").expect(0).out;
-        assert_eq!(early, "added once\ngreeting \"> hello world!\\r\\n\"\n");
+fn the_commands_print_what_is_stored_beside(version: &Path) {
+    let home = Background::new();
+    let dir = home.cwd().join("version");
+    copy(version, &dir);
+    for (line, file) in PRINTED {
+        let args: Vec<_> = line.split(' ').collect();
+        let finished = run(STORE, &dir, &args).expect(0);
+        if updates() {
+            fs::write(version.join(file), &finished.out).unwrap();
+        }
+        let stored = fs::read_to_string(version.join(file)).unwrap();
+        assert!(finished.out == stored, "`{line}` does not print {file}:\n{}", finished.out);
     }
+}
+
+fn servers_start_from(version: &Path) {
+    let home = Background::new();
+    let ports = || format!("--cport {} --sport {}", free_port(), free_port());
+    let items = fs::read_to_string(version.join("keystore.txt")).unwrap();
+    copy(&version.join("srv-1"), &home.home().join("srv-1"));
+    home.store(&format!("addlb {} --expect 1", ports())).expect(0);
+    let settings = fs::read_to_string(home.home().join("lb-1/settings.json")).unwrap();
+    let settings: serde_json::Value = serde_json::from_str(&settings).unwrap();
+    let lb = settings["server"].as_str().unwrap();
+    home.store(&format!("addsrv --name srv-1 --lb {lb} {}", ports())).expect(0).says("leader");
+    home.store("down").expect(0);
+    assert_eq!(home.store("keystore store-data/srv-1").expect(0).out, items);
+    home.store("verify store-data").expect(0);
+
+    fs::copy(version.join("backup"), home.cwd().join("a.backup")).unwrap();
+    home.store(&format!("restore a.backup --dir new {}", ports())).expect(0);
+    assert_eq!(home.store("keystore new/srv-1").expect(0).out, items);
+    // The archive reaches back to the beginning.
+    copy(&version.join("srv-1"), &home.cwd().join("golden"));
+    let until = "--until 2026-03-01T12:00:04Z";
+    home.store(&format!("restore --log golden {until} --dir early {}", ports()))
+        .expect(0)
+        .says("5 entries");
+    let early = home.store("keystore early/srv-1").expect(0).out;
+    assert_eq!(early, "key-1 x\nkey-2 xx\nkey-3 xxx\nkey-4 xxxx\n");
 }

@@ -128,9 +128,15 @@ struct History {
 impl History {
     fn write(&mut self, log: &mut LogFile, state: &mut State) -> anyhow::Result<()> {
         self.commit(log, state, vec![Body::Noop])?;
+        for number in 1..=120 {
+            self.commit(log, state, vec![numbered(number)])?;
+        }
         for body in commands() {
             self.commit(log, state, vec![body])?;
         }
+        self.commit(log, state, vec![command(140, Operation::Check { algorithm: 1 })])?;
+        let (index, digest) = (state.meta.index, state.keystore.digest());
+        self.commit(log, state, vec![command(140, Operation::Verdict { index, digest })])?;
         // Entries of another leader, replaced in a later term.
         let replaced: Vec<_> = (0..3)
             .map(|offset| Entry { index: self.next + offset, term: 1, body: Body::Noop })
@@ -147,10 +153,8 @@ impl History {
             Body::Membership(again.clone()),
         ];
         self.commit(log, state, changes)?;
-        for number in 0..200u64 {
-            let (key, value) = (format!("key-{}", number % 40), "x".repeat(number as usize));
-            let body = set(20 + number, key.as_bytes(), value.as_bytes());
-            self.commit(log, state, vec![body])?;
+        for number in 150..=170 {
+            self.commit(log, state, vec![numbered(number)])?;
         }
         Ok(())
     }
@@ -185,6 +189,12 @@ fn set(second: u64, key: &[u8], value: &[u8]) -> Body<Payload> {
     store(second, StoreVerb::Set, key, value)
 }
 
+/// Few keys, and values of all lengths.
+fn numbered(number: u64) -> Body<Payload> {
+    let (key, value) = (format!("key-{}", number % 40), "x".repeat(number as usize));
+    set(number, key.as_bytes(), value.as_bytes())
+}
+
 fn store(second: u64, verb: StoreVerb, key: &[u8], value: &[u8]) -> Body<Payload> {
     let flags = second as u32;
     command(second, Operation::Store { verb, key, flags, deadline_ms: 0, value })
@@ -198,23 +208,21 @@ fn commands() -> Vec<Body<Payload>> {
     let later = BEGIN_MS + 4_000_000_000_000;
     let (verb, key, value) = (StoreVerb::Set, b"expires".as_slice(), b"late".as_slice());
     vec![
-        set(1, b"greeting", b"hello world"),
-        store(2, StoreVerb::Append, b"greeting", b"!\r\n"),
-        store(3, StoreVerb::Prepend, b"greeting", b"> "),
-        store(4, StoreVerb::Add, b"added", b"once"),
-        store(5, StoreVerb::Add, b"added", b"twice"),
-        store(6, StoreVerb::Replace, b"added", b"(replaced)"),
-        store(7, StoreVerb::Cas(99), b"added", b"not this"),
-        set(8, b"count", b"10"),
-        arithmetic(9, Arithmetic::Incr, 5),
-        arithmetic(10, Arithmetic::Decr, 2),
-        set(11, b"gone", b"x"),
-        command(12, Operation::Delete { key: b"gone" }),
-        set(13, b"empty", b""),
-        set(14, b"raw \xff key", b"\x00\xfe\n"),
-        set(15, "schl\u{fc}ssel".as_bytes(), "gr\u{fc}n".as_bytes()),
-        command(16, Operation::Store { verb, key, flags: 1, deadline_ms: later, value }),
-        command(17, Operation::Check { algorithm: 1 }),
-        command(18, Operation::Verdict { index: 18, digest: 7 }),
+        set(121, b"greeting", b"hello world"),
+        store(122, StoreVerb::Append, b"greeting", b"!\r\n"),
+        store(123, StoreVerb::Prepend, b"greeting", b"> "),
+        store(124, StoreVerb::Add, b"added", b"once"),
+        store(125, StoreVerb::Add, b"added", b"twice"),
+        store(126, StoreVerb::Replace, b"added", b"(replaced)"),
+        store(127, StoreVerb::Cas(99), b"added", b"not this"),
+        set(128, b"count", b"10"),
+        arithmetic(129, Arithmetic::Incr, 5),
+        arithmetic(130, Arithmetic::Decr, 2),
+        set(131, b"gone", b"x"),
+        command(132, Operation::Delete { key: b"gone" }),
+        set(133, b"empty", b""),
+        set(134, b"raw \xff key", b"\x00\xfe\n"),
+        set(135, "schl\u{fc}ssel".as_bytes(), "gr\u{fc}n".as_bytes()),
+        command(136, Operation::Store { verb, key, flags: 1, deadline_ms: later, value }),
     ]
 }
