@@ -55,6 +55,15 @@ impl State {
     /// # Errors
     /// [`OfflineError`]: a file is damaged or missing.
     pub fn of_files(keystore_file: &Path, log_file: &Path) -> Result<State, OfflineError> {
+        // A running server may free a segment that is being read, once it has
+        // a newer checkpoint. Real damage is there the second time, too.
+        match Self::read_files(keystore_file, log_file) {
+            Err(OfflineError::Log(_)) => Self::read_files(keystore_file, log_file),
+            result => result,
+        }
+    }
+
+    fn read_files(keystore_file: &Path, log_file: &Path) -> Result<State, OfflineError> {
         // The log first: a checkpoint that is made meanwhile is only further on.
         let (reader, commit) = look(log_file)?;
         let mut state = match keystore_file::load(keystore_file)? {

@@ -186,8 +186,10 @@ fn readable(path: &Path, first: u64, last: u64, commit: u64, torn: bool) -> Find
     }
     let mut commands = 0u64;
     let read = log_file::look(path).map_err(OfflineError::from).and_then(|(reader, _)| {
-        let (first, last) = reader.range();
-        offline::each(&reader, first, last, |entry| -> Result<(), OfflineError> {
+        // It may have gone on meanwhile, at either end.
+        let (begin, end) = reader.range();
+        let (from, to) = (first.max(begin), last.min(end));
+        offline::each(&reader, from, to, |entry| -> Result<(), OfflineError> {
             if let raft::Body::Command(payload) = &entry.body {
                 offline::command(entry.index, payload)?;
                 commands += 1;

@@ -126,9 +126,8 @@ pub fn print_log_file(
     out: &mut dyn Write,
     options: PrintOptions,
 ) -> Result<(), PrintError> {
-    let (reader, commit) = look(log_file)?;
-    let from = options.from.unwrap_or(0).max(reader.range().0);
-    print_entries(&reader, from, commit, out, options)
+    let mut next = options.from.unwrap_or(0);
+    print_committed(log_file, &mut next, out, options)
 }
 
 /// Prints committed entries, and further ones as they are committed, until
@@ -146,12 +145,7 @@ pub fn follow_log_file(
     loop {
         // Asked before looking, so that what was written last is not missed.
         let last_look = !goes_on();
-        let (reader, commit) = look(log_file)?;
-        next = next.max(reader.range().0);
-        if commit >= next {
-            print_entries(&reader, next, commit, out, options)?;
-            next = commit + 1;
-        }
+        print_committed(log_file, &mut next, out, options)?;
         if last_look || options.to.is_some_and(|to| next > to) {
             return Ok(());
         }
@@ -159,16 +153,39 @@ pub fn follow_log_file(
     }
 }
 
+/// Prints from `next` on, and moves it behind what was printed. A running
+/// server may free a segment that is being read: entries are read again then,
+/// from where they are now, and damage is believed when it is seen twice.
+fn print_committed(
+    log_file: &Path,
+    next: &mut Index,
+    out: &mut dyn Write,
+    options: PrintOptions,
+) -> Result<(), PrintError> {
+    let mut failed_at = None;
+    loop {
+        let (reader, commit) = look(log_file)?;
+        *next = (*next).max(reader.range().0);
+        match print_entries(&reader, next, commit, out, options) {
+            Err(PrintError::Offline(OfflineError::Log(_))) if failed_at != Some(*next) => {
+                failed_at = Some(*next);
+            }
+            result => return result,
+        }
+    }
+}
+
 fn print_entries(
     reader: &LogReader,
-    from: Index,
+    next: &mut Index,
     commit: Index,
     out: &mut dyn Write,
     options: PrintOptions,
 ) -> Result<(), PrintError> {
     let to = options.to.unwrap_or(Index::MAX).min(commit);
     let mut line = Vec::new();
-    each(reader, from, to, |entry| -> Result<(), PrintError> {
+    each(reader, *next, to, |entry| -> Result<(), PrintError> {
+        *next = entry.index + 1;
         line.clear();
         match options.json {
             true => json::log_line(&mut line, entry, options.all)?,

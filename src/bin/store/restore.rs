@@ -81,7 +81,7 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
     say!("\nType next, for a whole cluster on this machine:\n  store up{dir}");
     say!(
         "or, by hand:\n  store addlb{dir}\n  store addsrv{dir} --name {}\nand then on this or other \
-         hosts, for each further server (it fetches everything from the first):\n  store addsrv",
+         hosts, for each further server (it fetches everything from the first):\n  store addsrv{dir}",
         args.name
     );
     Ok(())
