@@ -45,6 +45,12 @@ pub enum Party {
         /// Which folder.
         folder: FolderId,
     },
+    /// A command of an operator: it asks one thing of one server, and is no
+    /// part of the cluster.
+    Operator {
+        /// Which command, for logs.
+        name: String,
+    },
 }
 
 /// How a server is found; the `info` of a Raft member, as JSON.

@@ -151,6 +151,7 @@ impl Transport {
             Party::LoadBalancer { .. } => {
                 Err("servers dial load balancers, not the reverse".to_owned())
             }
+            Party::Operator { name } => Err(format!("`{name}` is no peer")),
         }
     }
 

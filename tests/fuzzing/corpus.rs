@@ -179,6 +179,7 @@ pub(crate) fn controls() -> Vec<Vec<u8>> {
         Party::LoadBalancer { name: "lb-1".to_owned() },
         Party::Member { cluster, id, folder, peer: address },
         Party::Fresh { folder },
+        Party::Operator { name: "backup".to_owned() },
     ];
     let mut all: Vec<Vec<u8>> = parties
         .into_iter()

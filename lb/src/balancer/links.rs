@@ -41,6 +41,11 @@ impl Balancer {
     pub(super) fn opened(&mut self, link: LinkId, remote: SocketAddr, hello: Hello) {
         let folder = match hello.from {
             Party::Member { folder, .. } | Party::Fresh { folder } => folder,
+            Party::Operator { name } => {
+                let reason = format!("{} answers no `{name}`: servers do", self.settings.name);
+                self.outputs.push(Output::Close { link, reason });
+                return;
+            }
             Party::LoadBalancer { name } => {
                 let reason = format!("{} is a load balancer, not a server", self.settings.name);
                 self.log(

@@ -49,6 +49,8 @@ pub(crate) enum Input {
     Fetched { peer: NodeId, entries: Vec<Entry<Payload>> },
     /// A checkpoint was written, or could not be.
     Checkpointed(Result<Index, WriteError>),
+    /// An operator wants something.
+    Operator(super::operator::Step),
     /// A chunk of a snapshot was read for a peer.
     ChunkRead { peer: NodeId, result: Box<ChunkRead> },
     /// A chunk of a snapshot was written; how long the side file is now.

@@ -1,7 +1,7 @@
 //! What the member does with each thing that arrives.
 
 use bytes::Bytes;
-use common::control::{MemberInfo, ToLb, ToServer};
+use common::control::{MemberInfo, Party, ToLb, ToServer};
 use common::ids::ServerId;
 use common::udp::Lane;
 use raft::NodeId;
@@ -9,6 +9,7 @@ use raft::NodeId;
 use super::disk_trouble::BeginAgain;
 use super::inbox::Input;
 use super::member::Member;
+use super::operator;
 use super::restore::info_bytes;
 use crate::config::Progress;
 use crate::driver::Now;
@@ -32,6 +33,9 @@ impl Member {
             Input::LogFailed(error) => {
                 self.failed = Some(BeginAgain::disk_failed(error).into());
             }
+            Input::Link { link, hello } if matches!(hello.from, Party::Operator { .. }) => {
+                operator::listen(&link, &self.shell.inbox);
+            }
             Input::Link { link, hello } => {
                 if let Some(peer) = self.transport.accept(&link, &hello) {
                     self.driver.link_up(peer);
@@ -48,6 +52,7 @@ impl Member {
             Input::Routed { link, frame } => self.routed(now, link, &frame),
             Input::LbLost(number) => self.lbs.lost(number),
             Input::FromLb { lb, message } => self.lb_message(now, lb, message),
+            Input::Operator(step) => self.operator(now, step),
             Input::Checkpointed(result) => self.checkpointed(result),
             Input::ChunkRead { peer, result } => self.chunk_read(now, peer, *result),
             Input::ChunkWritten { index, next_offset } => {

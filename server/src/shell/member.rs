@@ -288,7 +288,11 @@ impl Member {
 
     /// The last checkpoint, then goodbye.
     pub(super) async fn end(self) -> anyhow::Result<()> {
-        let Member { shell, driver, log, checkpoints, install, .. } = self;
+        let Member { shell, driver, mut log, checkpoints, install, .. } = self;
+        // So that whoever reads the files sees all that was acknowledged.
+        if let Err(error) = log.note_commit(driver.node().commit()) {
+            tracing::warn!(%error, "the log-file does not say how far it is committed");
+        }
         drop(log);
         // A snapshot that took the place of the checkpoint is newer.
         let finished = if install.is_under_way() { Ok(()) } else { checkpoints.finish(&driver) };

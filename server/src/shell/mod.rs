@@ -15,6 +15,7 @@ mod inputs;
 mod install;
 mod log_writer;
 mod member;
+pub(crate) mod operator;
 mod refetch;
 pub(crate) mod restore;
 mod routed;

@@ -45,6 +45,7 @@ struct Plan {
     election_timeout: TimeoutRange,
     max_item_bytes: usize,
     checkpoint_after_bytes: u64,
+    keep_log: bool,
     memory_limit_mib: u32,
     /// A load balancer has accepted this folder before.
     registered: bool,
@@ -97,6 +98,7 @@ fn plan(args: &AddSrvArgs, home: &Home, node: &Node) -> Outcome<Plan> {
             .checkpoint_after
             .or(recorded.map(|server| server.checkpoint_after_bytes))
             .unwrap_or(DEFAULT_CHECKPOINT_AFTER),
+        keep_log: args.keep_log.or(recorded.map(|server| server.keep_log)).unwrap_or(false),
         memory_limit_mib: args
             .memory_limit
             .or(recorded.map(|server| server.memory_limit_mib))
@@ -362,6 +364,7 @@ fn foreground(
         election_timeout: plan.election_timeout.durations(),
         max_value_bytes: plan.max_item_bytes,
         checkpoint_after_bytes: plan.checkpoint_after_bytes,
+        keep_log: plan.keep_log,
         memory_bytes: values::memory_bytes(Some(plan.memory_limit_mib)),
         max_connections: DEFAULT_MAX_CONNECTIONS,
     };
@@ -395,6 +398,7 @@ impl Recorder {
                     election_timeout: self.plan.election_timeout,
                     max_item_bytes: self.plan.max_item_bytes,
                     checkpoint_after_bytes: self.plan.checkpoint_after_bytes,
+                    keep_log: self.plan.keep_log,
                     memory_limit_mib: self.plan.memory_limit_mib,
                     registered: self.plan.registered,
                 });
