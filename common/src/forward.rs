@@ -213,10 +213,7 @@ mod tests {
         }
 
         let open = frame(|out| encode_open_session(8, 9, out));
-        assert_eq!(
-            decode_forward(&open),
-            Ok(ForwardFrame::OpenSession { number: 8, session: 9 })
-        );
+        assert_eq!(decode_forward(&open), Ok(ForwardFrame::OpenSession { number: 8, session: 9 }));
         let replies = [
             (frame(|out| encode_done(1, b"STORED\r\n", out)), {
                 ForwardReply::Done(Bytes::from_static(b"STORED\r\n"))

@@ -87,7 +87,8 @@ pub async fn run(
         tokio::spawn(FrontEnd::serve(listener, front_end, port.clone(), shutdown.clone()));
     ready();
 
-    let shell = Shell { balancer, port, started, dir: config.dir, links: HashMap::new(), opened: 0 };
+    let shell =
+        Shell { balancer, port, started, dir: config.dir, links: HashMap::new(), opened: 0 };
     let ended = shell.serve(&endpoint, &shutdown, front_end).await;
     endpoint.close().await;
     ended.context("the client port broke down")

@@ -40,10 +40,7 @@ impl Job {
 
     /// Answers what needs no server, `own` what only a load balancer knows,
     /// up to the next run that needs one. False: all is answered.
-    pub(crate) fn next_run(
-        &mut self,
-        mut own: impl FnMut(&Request, &mut bytes::BytesMut),
-    ) -> bool {
+    pub(crate) fn next_run(&mut self, mut own: impl FnMut(&Request, &mut bytes::BytesMut)) -> bool {
         let requests = &self.batch.requests;
         while let Some(request) = requests.get(self.cursor)
             && !is_routed(request)

@@ -11,8 +11,8 @@ use tokio::time::Instant as TokioInstant;
 
 use super::checkpoint::Checkpoints;
 use super::inbox::Input;
-use super::routed::LbLinks;
 use super::log_writer::LogWriter;
+use super::routed::LbLinks;
 use super::{Shell, restore};
 use crate::config::Progress;
 use crate::driver::{Actions, Driver, Facts, Now};
