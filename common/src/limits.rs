@@ -56,6 +56,11 @@ pub const MAX_UNANSWERED_WRITES: u64 = 65_536;
 /// a batch of log entries, and some room.
 pub const MAX_FRAME_BYTES: usize = 16 * 1024 * 1024;
 
+/// As [`MAX_REPLY_BYTES`], for a batch that another server forwarded: its
+/// replies travel back in one frame. The rest of the frame is room for the
+/// short replies, of which each request has at most one.
+pub const MAX_FORWARDED_REPLY_BYTES: usize = MAX_FRAME_BYTES - MAX_BATCH_REQUESTS * 4096 - 64;
+
 /// Bytes queued on one lane of a link before frames are refused.
 pub const MAX_LANE_QUEUE_BYTES: usize = 32 * 1024 * 1024;
 

@@ -11,6 +11,8 @@
 //! | [`keystore`] | the state machine, in memory |
 //! | [`keystore_file`] | its checkpoint on disk |
 //! | [`log_file`] | the write-ahead log |
+//! | `files` | the way to the file system, for all of the above; faults for tests
+//! | [`recovery`] | what a server starts from, by what its disk still says; pure |
 //! | [`identity`] | who this folder belongs to |
 //! | [`wire`] | frames between servers |
 //! | `transport` | links to the other servers |
@@ -23,14 +25,17 @@ pub mod command;
 pub mod config;
 pub mod driver;
 pub mod embed;
+mod files;
 pub mod identity;
 pub mod keystore;
 pub mod keystore_file;
 pub mod log_file;
-
 pub mod print;
+pub mod recovery;
 mod registration;
 mod shell;
+#[cfg(test)]
+mod tests;
 mod transport;
 pub mod wire;
 

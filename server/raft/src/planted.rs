@@ -27,6 +27,16 @@ pub enum PlantedBug {
     LearnerCounts,
     /// No pre-vote, and voters who hear a leader vote for others.
     NoPreVote,
+    /// An acknowledgement that says nothing new is answered with another
+    /// append, which is acknowledged.
+    AnswerRepeated,
+    /// A replica that lost entries votes by what it still has.
+    FloorForgotten,
+    /// A replica that lost entries campaigns with what it still has.
+    CampaignBelowFloor,
+    /// A leader believes for ever what a peer once acknowledged, though the
+    /// peer has lost it.
+    LossUnnoticed,
 }
 
 impl Config {

@@ -35,7 +35,14 @@ impl Driver {
     }
 
     /// Proposes every write that is left in the batch.
-    fn propose(&mut self, now: Now, job: Job) {
+    fn propose(&mut self, now: Now, mut job: Job) {
+        let mut growth = 0;
+        if self.keystore.limits().memory_bytes.is_some() {
+            growth = self.refuse_beyond_memory(&mut job);
+            if job.need() != Need::Log {
+                return self.route(now, job);
+            }
+        }
         self.clock_ms = self.clock_ms.max(now.wall_ms);
         let mut range = None;
         for position in job.cursor..job.batch.requests.len() {
@@ -56,7 +63,7 @@ impl Driver {
             // Not always the last: batches of an earlier term, whose entries
             // were dropped here but may yet be committed, can lie behind it.
             let at = self.proposed.partition_point(|waiting| waiting.first < first);
-            self.proposed.insert(at, Proposed { first, last, term, job: Some(job) });
+            self.proposed.insert(at, Proposed { first, last, term, growth, job: Some(job) });
         }
     }
 

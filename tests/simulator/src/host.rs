@@ -75,17 +75,48 @@ pub(crate) struct Process {
 
 /// Something that happened to a process.
 pub(crate) enum Input {
-    Frame { from: NodeId, lane: Lane, frame: Bytes },
-    Client { number: u64, requests: Vec<Request> },
-    Fetched { peer: NodeId, entries: Vec<Entry<Payload>> },
-    Checkpointed { index: Index, first_kept: Index },
-    Chunk { peer: NodeId, chunk: Chunk },
-    Written { index: Index, next_offset: u64 },
-    Installed { next_offset: u64, meta: SnapshotMeta, state: Box<Keystore> },
+    /// The last of `chain` messages in a row.
+    Frame {
+        from: NodeId,
+        lane: Lane,
+        frame: Bytes,
+        chain: u32,
+    },
+    Client {
+        number: u64,
+        requests: Vec<Request>,
+    },
+    Fetched {
+        peer: NodeId,
+        entries: Vec<Entry<Payload>>,
+    },
+    Checkpointed {
+        index: Index,
+        first_kept: Index,
+    },
+    Chunk {
+        peer: NodeId,
+        chunk: Chunk,
+    },
+    Written {
+        index: Index,
+        next_offset: u64,
+    },
+    Installed {
+        next_offset: u64,
+        meta: SnapshotMeta,
+        state: Box<Keystore>,
+    },
     LinkLost(NodeId),
     Campaign,
     Transfer,
     Change(raft::Change),
+}
+
+impl Input {
+    fn chain(&self) -> u32 {
+        if let Input::Frame { chain, .. } = self { *chain } else { 0 }
+    }
 }
 
 /// Where a batch came from.
@@ -117,7 +148,7 @@ impl Finish for Slip {
 
 /// What a turn asks of the world.
 pub(crate) struct Outgoing {
-    pub(crate) frames: Vec<(NodeId, Lane, Bytes)>,
+    pub(crate) frames: Vec<(NodeId, Lane, Bytes, u32)>,
     pub(crate) fetches: Vec<Fetch>,
     pub(crate) snapshots: Vec<SnapshotTask>,
     /// Answers for clients; `None`: the connection was closed instead.
@@ -137,6 +168,12 @@ pub(crate) struct Ways {
     pub(crate) thread: bool,
     /// Planted: the disk is believed before it is done.
     pub(crate) ack_before_sync: bool,
+}
+
+impl Outgoing {
+    fn say(&mut self, to: NodeId, lane: Lane, frame: BytesMut) {
+        self.frames.push((to, lane, frame.freeze(), self.watch.silence.next()));
+    }
 }
 
 impl Host {
@@ -182,15 +219,16 @@ impl Host {
         let now = self.clock.now(at);
         let Some(process) = &mut self.process else { return };
         let inputs = std::mem::take(&mut process.inbox);
-        let any = !inputs.is_empty();
-        for input in inputs {
-            process.input(now, input);
-        }
-        if any {
+        if !inputs.is_empty() {
+            out.watch.silence.begin(inputs.iter().map(Input::chain).max().unwrap_or(0));
+            for input in inputs {
+                process.input(now, input);
+            }
             process.work(now, &mut self.disk, out);
         }
         let rings = at >= process.timer_at && !process.inline;
         if rings {
+            out.watch.silence.begin(0);
             process.driver.tick(now);
             process.work(now, &mut self.disk, out);
         }
@@ -204,6 +242,7 @@ impl Host {
         let Some(process) = &mut self.process else { return };
         process.writing = false;
         process.inline = false;
+        out.watch.silence.begin(0);
         if !out.ways.ack_before_sync {
             out.watch.synced(process.id, &mark);
             process.driver.synced(now, mark);
@@ -245,7 +284,7 @@ impl Process {
 
     fn input(&mut self, now: Now, input: Input) {
         match input {
-            Input::Frame { from, lane: Lane::Request, frame } => {
+            Input::Frame { from, lane: Lane::Request, frame, .. } => {
                 self.request_frame(now, from, &frame);
             }
             Input::Frame { frame, .. } => {
@@ -307,25 +346,27 @@ impl Process {
 
     /// What the shell does after the inputs.
     fn work(&mut self, now: Now, disk: &mut Disk, out: &mut Outgoing) {
-        self.flush(now, out);
-        if !self.writing
-            && let Some(persist) = self.actions.persist.take()
-        {
-            let (mark, commit) = (persist.mark, self.driver.node().commit());
-            disk.write(persist, commit);
-            self.writing = true;
-            out.wrote = true;
-            if out.ways.ack_before_sync {
-                self.driver.synced(now, mark);
-                self.flush(now, out);
-            } else if !out.ways.thread && !self.driver.is_leader() {
-                self.inline = true;
+        loop {
+            self.flush(now, out);
+            if !self.writing
+                && let Some(persist) = self.actions.persist.take()
+            {
+                let (mark, commit) = (persist.mark, self.driver.node().commit());
+                disk.write(persist, commit);
+                self.writing = true;
+                out.wrote = true;
+                if out.ways.ack_before_sync {
+                    self.driver.synced(now, mark);
+                    self.flush(now, out);
+                } else if !out.ways.thread && !self.driver.is_leader() {
+                    self.inline = true;
+                    return;
+                }
+            }
+            self.driver.apply(now);
+            if !self.driver.wants_flush(&self.actions) {
                 return;
             }
-        }
-        self.driver.apply(now);
-        if self.driver.wants_flush() {
-            self.flush(now, out);
         }
     }
 
@@ -351,7 +392,7 @@ impl Process {
                 common::udp::Lane::Bulk => Lane::Bulk,
                 _ => Lane::Urgent,
             };
-            out.frames.push((envelope.to, lane, frame.freeze()));
+            out.say(envelope.to, lane, frame);
             if out.watch.trace.is_on() {
                 out.watch.trace.message(&envelope);
             }
@@ -360,12 +401,12 @@ impl Process {
             let mut frame = BytesMut::new();
             forward::encode_requests_head(forward.number, &WriteIds::default(), &mut frame);
             frame.extend_from_slice(&forward.requests);
-            out.frames.push((forward.to, Lane::Request, frame.freeze()));
+            out.say(forward.to, Lane::Request, frame);
         }
         for refused in self.actions.refuse.drain(..) {
             let mut frame = BytesMut::new();
             forward::encode_not_leader(refused.number, &mut frame);
-            out.frames.push((peer(refused), Lane::Request, frame.freeze()));
+            out.say(peer(refused), Lane::Request, frame);
         }
         out.fetches.append(&mut self.actions.fetch);
         out.snapshots.append(&mut self.actions.snapshots);
@@ -383,7 +424,7 @@ impl Process {
                 Origin::Peer(id) => {
                     let mut frame = BytesMut::new();
                     forward::encode_done(id.number, &finished.out, &mut frame);
-                    out.frames.push((peer(id), Lane::Request, frame.freeze()));
+                    out.say(peer(id), Lane::Request, frame);
                 }
             }
         }

@@ -137,6 +137,7 @@ impl Machine {
             memberships,
             entries,
             commit: 0,
+            floor: None,
         };
         if restored.discard_unconnected() {
             disk.restart_log();
@@ -281,7 +282,8 @@ impl World {
         done: bool,
     ) {
         let now = self.now;
-        let give_up = self.dice.chance(20) && self.weather.loss_permille > 0;
+        let give_up = (self.dice.chance(20) && self.weather.loss_permille > 0)
+            || (done && self.full_disks.contains(&node));
         let machine = self.machines.get_mut(&node).unwrap();
         if offset == 0 {
             machine.side_file.clear();
