@@ -142,6 +142,30 @@ pub struct Report {
     pub pid: u32,
 }
 
+impl Report {
+    /// Of a server that is not in any cluster and holds nothing.
+    pub fn fresh(info: MemberInfo, pid: u32) -> Self {
+        Report {
+            info,
+            member: None,
+            role: Role::Fresh,
+            term: 0,
+            leader: None,
+            last_index: 0,
+            commit_index: 0,
+            applied_index: 0,
+            members: Vec::new(),
+            keys: 0,
+            memory_bytes: 0,
+            uptime_secs: 0,
+            reads: 0,
+            writes: 0,
+            connections: 0,
+            pid,
+        }
+    }
+}
+
 /// Load balancer to server.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "operation")]

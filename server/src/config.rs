@@ -30,6 +30,9 @@ pub struct ServerConfig {
     pub election_timeout: (Duration, Duration),
     /// Largest value accepted, in bytes.
     pub max_value_bytes: usize,
+    /// Bytes that items may take before a leader refuses stores; `None`: no
+    /// limit.
+    pub memory_bytes: Option<u64>,
     /// Client connections accepted at a time.
     pub max_connections: usize,
 }

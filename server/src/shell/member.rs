@@ -16,6 +16,7 @@ use super::routed::LbLinks;
 use super::{Shell, restore};
 use crate::config::Progress;
 use crate::driver::{Actions, Driver, Facts, Now};
+use crate::keystore::KeystoreLimits;
 use crate::log_file::LogReader;
 use crate::transport::{Me, Transport};
 
@@ -52,7 +53,9 @@ impl Member {
             counters: std::sync::Arc::clone(&shell.counters),
             started_ms: shell.started_ms,
         };
-        let driver = Driver::new(disk.node, disk.keystore, facts);
+        let mut keystore = disk.keystore;
+        keystore.set_limits(KeystoreLimits { memory_bytes: shell.config.memory_bytes });
+        let driver = Driver::new(disk.node, keystore, facts);
         let id = NodeId(id.0);
         let mut transport = Transport::new(
             Me { cluster, id },

@@ -44,6 +44,7 @@ struct Plan {
     heartbeat: Duration,
     election_timeout: TimeoutRange,
     max_item_bytes: usize,
+    memory_limit_mib: u32,
     /// A load balancer has accepted this folder before.
     registered: bool,
 }
@@ -91,6 +92,10 @@ fn plan(args: &AddSrvArgs, home: &Home, node: &Node) -> Outcome<Plan> {
             .max_item_size
             .or(recorded.map(|server| server.max_item_bytes))
             .unwrap_or(DEFAULT_MAX_VALUE_BYTES),
+        memory_limit_mib: args
+            .memory_limit
+            .or(recorded.map(|server| server.memory_limit_mib))
+            .unwrap_or_default(),
         registered: recorded.is_some(),
     })
 }
@@ -332,6 +337,7 @@ fn foreground(
         heartbeat: plan.heartbeat,
         election_timeout: plan.election_timeout.durations(),
         max_value_bytes: plan.max_item_bytes,
+        memory_bytes: values::memory_bytes(Some(plan.memory_limit_mib)),
         max_connections: DEFAULT_MAX_CONNECTIONS,
     };
     let recorder = Mutex::new(Recorder { node: node.clone(), plan, settings: None, lock });
@@ -363,6 +369,7 @@ impl Recorder {
                     heartbeat_ms: self.plan.heartbeat.as_millis() as u64,
                     election_timeout: self.plan.election_timeout,
                     max_item_bytes: self.plan.max_item_bytes,
+                    memory_limit_mib: self.plan.memory_limit_mib,
                     registered: self.plan.registered,
                 });
             }

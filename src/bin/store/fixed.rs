@@ -20,6 +20,7 @@ use crate::home::{FixedSettings, Node, Settings};
 use crate::logging;
 use crate::serve;
 use crate::sockets::{self, Port};
+use crate::values;
 
 /// The command.
 pub(crate) fn run(args: &RunArgs) -> Outcome {
@@ -56,6 +57,7 @@ pub(crate) fn run(args: &RunArgs) -> Outcome {
         heartbeat: args.heartbeat.or(cluster.heartbeat).unwrap_or(default_heartbeat),
         election_timeout,
         max_value_bytes: args.max_item_size,
+        memory_bytes: values::memory_bytes(args.memory_limit),
         max_connections: DEFAULT_MAX_CONNECTIONS,
     };
     let progress = Arc::new(move |progress: Progress| match progress {

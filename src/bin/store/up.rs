@@ -207,6 +207,7 @@ fn servers(
             heartbeat: None,
             election_timeout: None,
             max_item_size: None,
+            memory_limit: args.memory_limit,
             node: node_args(args),
         };
         processes.push((addsrv::start(&server, home, name)?, recorded));

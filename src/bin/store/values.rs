@@ -71,6 +71,11 @@ pub(crate) fn item_size(text: &str) -> Result<usize, String> {
     }
 }
 
+/// Bytes of a memory limit in MiB, as memcached's `-m`; 0 is none.
+pub(crate) fn memory_bytes(limit_mib: Option<u32>) -> Option<u64> {
+    limit_mib.filter(|mib| *mib > 0).map(|mib| u64::from(mib) * 1024 * 1024)
+}
+
 /// An address to listen on and to be reached at.
 pub(crate) fn ip(text: &str) -> Result<IpAddr, String> {
     let ip = match text {
@@ -137,6 +142,13 @@ mod tests {
         for bad in ["", "m", "1", "9m", "-1", "99999999999999999999m"] {
             assert!(item_size(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_memory_limit_is_in_mib_and_none_by_default() {
+        assert_eq!(memory_bytes(Some(64)), Some(64 << 20));
+        assert_eq!(memory_bytes(Some(u32::MAX)), Some(u64::from(u32::MAX) << 20));
+        assert_eq!((memory_bytes(Some(0)), memory_bytes(None)), (None, None));
     }
 
     #[test]
