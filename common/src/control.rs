@@ -140,6 +140,11 @@ pub struct Report {
     pub connections: u64,
     /// Process id, for people.
     pub pid: u32,
+    /// The receiver is the first in the server's list of load balancers: only
+    /// that one may found a cluster with it.
+    pub may_found: bool,
+    /// The cluster that another load balancer has told a fresh server of.
+    pub heard_of: Option<ClusterId>,
 }
 
 impl Report {
@@ -162,7 +167,26 @@ impl Report {
             writes: 0,
             connections: 0,
             pid,
+            may_found: true,
+            heard_of: None,
         }
+    }
+}
+
+/// What a fresh server waits for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Waiting {
+    /// In words, e.g. "1 more server".
+    pub what: String,
+    /// As many servers are to be added before anything goes on; 0: what it
+    /// waits for comes by itself.
+    pub missing_servers: usize,
+}
+
+impl Waiting {
+    /// For something that comes by itself.
+    pub fn for_what(what: impl Into<String>) -> Self {
+        Waiting { what: what.into(), missing_servers: 0 }
     }
 }
 
@@ -174,8 +198,10 @@ pub enum ToServer {
     Registered {
         /// The load balancer's name.
         lb: String,
-        /// What the server waits for, in words, when it is fresh.
-        waiting_for: Option<String>,
+        /// Its cluster, if it knows one.
+        cluster: Option<ClusterId>,
+        /// What the server waits for, when it is fresh.
+        waiting_for: Option<Waiting>,
     },
     /// The registration is refused; the server stops with this reason.
     Refused {

@@ -136,6 +136,7 @@ impl Balancer {
             Input::Opened { link, remote, hello } => self.opened(link, remote, hello),
             Input::Message { link, message } => self.message(link, *message),
             Input::Closed { link, reason } => self.closed(link, &reason),
+            Input::Probed { folder, peer, result } => self.probed(folder, peer, result),
             Input::Persisted(result) => self.persisted(result),
             Input::Tick => self.tick(),
         }
@@ -214,7 +215,8 @@ impl Balancer {
         }
         entry.told = Some(None);
         let lb = self.settings.name.clone();
-        self.send(link, ToServer::Registered { lb, waiting_for: None });
+        let cluster = self.memory.cluster;
+        self.send(link, ToServer::Registered { lb, cluster, waiting_for: None });
     }
 
     fn tick(&mut self) {

@@ -6,9 +6,10 @@
 //! link is always the same entry.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::control::{MemberRecord, Report, Role};
+use common::control::{MemberRecord, Report, Role, Waiting};
 use common::ids::{ClusterId, FolderId, ServerId};
 
 /// Names one link between this load balancer and a server; never used again.
@@ -45,9 +46,12 @@ pub struct Entry {
     pub order: u64,
     /// What it was last told on this link that it waits for; `None` before
     /// the first answer.
-    pub(crate) told: Option<Option<String>>,
+    pub(crate) told: Option<Option<Waiting>>,
     /// The last request made for it, as long as it is fresh.
     pub(crate) asked: Option<Asked>,
+    /// The address that was asked whether the server answers there, and
+    /// whether it does; fresh servers only.
+    pub(crate) probed: Option<(SocketAddr, bool)>,
     /// Why the leader did not admit it the last time.
     pub(crate) leader_says: Option<String>,
 }
@@ -65,6 +69,11 @@ impl Entry {
     /// In contact.
     pub fn is_live(&self) -> bool {
         self.contact == Contact::Live
+    }
+
+    /// A fresh server that answers at the address that it gives to others.
+    pub(crate) fn is_reached(&self) -> bool {
+        self.probed == Some((self.report.info.peer, true))
     }
 
     /// In no cluster yet.
@@ -130,6 +139,7 @@ impl Registry {
                 order: self.registrations,
                 told: None,
                 asked: None,
+                probed: None,
                 leader_says: None,
                 report,
             };

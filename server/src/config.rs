@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::control::{MemberRecord, Role};
+use common::control::{MemberRecord, Role, Waiting};
 use common::ids::{ClusterId, FolderId, ServerId};
 
 /// Settings of one server process.
@@ -83,8 +83,8 @@ pub enum Progress {
     Registered {
         /// Which.
         lb: SocketAddr,
-        /// What a fresh server waits for, e.g. "1 more server".
-        waiting_for: Option<String>,
+        /// What a fresh server waits for.
+        waiting_for: Option<Waiting>,
     },
     /// It is a member of a cluster and knows its role.
     Member {

@@ -115,6 +115,11 @@ impl Transport {
                 }));
                 Some(from)
             }
+            Err(why) if matches!(hello.from, Party::LoadBalancer { .. }) => {
+                // One that asks whether this address answers.
+                link.close(&why);
+                None
+            }
             Err(why) => {
                 tracing::warn!(address = %link.remote(), why, "link refused");
                 link.close(&why);

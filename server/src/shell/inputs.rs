@@ -75,8 +75,8 @@ impl Member {
 
     fn lb_message(&mut self, now: Now, lb: std::net::SocketAddr, message: ToServer) {
         match message {
-            ToServer::Registered { lb: name, waiting_for } => {
-                tracing::info!(%lb, name, waiting_for, "registered");
+            ToServer::Registered { lb: name, waiting_for, .. } => {
+                tracing::info!(%lb, name, "registered");
                 (self.shell.progress)(Progress::Registered { lb, waiting_for });
             }
             ToServer::Refused { why } => {

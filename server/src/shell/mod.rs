@@ -32,6 +32,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::{Progress, ServerConfig, Sockets};
 use crate::driver::Now;
 use crate::identity::{Folder, Identity};
+use crate::registration::Lb;
 use inbox::{Inbox, Input};
 
 /// Where the steps of a start are told.
@@ -135,11 +136,11 @@ impl Shell {
 
     /// Starts one task for each load balancer.
     fn register(&mut self) {
-        for lb in self.config.lbs.clone() {
+        for (place, lb) in self.config.lbs.clone().into_iter().enumerate() {
             let (sender, receiver) = mpsc::unbounded_channel();
             self.to_lbs.push((lb, sender));
             self.tasks.push(spawn(crate::registration::keep_registered(
-                lb,
+                Lb { address: lb, may_found: place == 0 },
                 self.endpoint.clone(),
                 Arc::clone(&self.inbox),
                 self.reports.subscribe(),
@@ -174,6 +175,18 @@ impl Shell {
 
     fn uptime_secs(&self) -> u64 {
         self.started.elapsed().as_secs()
+    }
+
+    /// A fresh server that was told of a cluster tells its other load
+    /// balancers: none of them may found a second one.
+    fn hear_of(&self, cluster: Option<ClusterId>) {
+        self.reports.send_if_modified(|report| {
+            let news = cluster.is_some() && report.heard_of != cluster;
+            if news {
+                report.heard_of = cluster;
+            }
+            news
+        });
     }
 
     fn tell_lb(&self, lb: SocketAddr, message: ToLb) {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use common::control::Role;
+use common::control::{Role, Waiting};
 use common::ids::ServerId;
 use common::limits::{DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_VALUE_BYTES};
 use server::config::{Progress, ServerConfig, Sockets};
@@ -203,7 +203,7 @@ pub(crate) fn wait_serving(process: &mut Background) -> Outcome<(SocketAddr, Soc
 struct Standing {
     /// The load balancer that may found a cluster: what it says counts.
     founder: Option<SocketAddr>,
-    registered: Option<(SocketAddr, Option<String>)>,
+    registered: Option<(SocketAddr, Option<Waiting>)>,
     member: Option<(ServerId, Role)>,
     refused: Option<String>,
 }
@@ -239,7 +239,7 @@ impl Standing {
     fn waits_for_servers(&self) -> bool {
         matches!(
             &self.registered,
-            Some((lb, Some(what))) if Some(*lb) == self.founder && what.contains("more server")
+            Some((lb, Some(waiting))) if Some(*lb) == self.founder && waiting.missing_servers > 0
         )
     }
 
@@ -261,7 +261,7 @@ fn report(mut process: Background, plan: &Plan) -> Outcome {
             Ok(())
         }
         (Some((lb, Some(waiting_for))), None) => {
-            say!("{name} is registered with {lb} and waits for {waiting_for}.");
+            say!("{name} is registered with {lb} and waits for {}.", waiting_for.what);
             if more_servers {
                 say!("Add a server with `store addsrv`.");
             }
