@@ -45,6 +45,8 @@ pub enum Party {
         /// Which folder.
         folder: FolderId,
     },
+    /// Somebody with the cluster key who gives orders; asks load balancers.
+    Operator,
 }
 
 /// How a server is found; the `info` of a Raft member, as JSON.
@@ -103,6 +105,50 @@ pub enum ToLb {
         /// Done under this id, or why not.
         result: Result<ServerId, String>,
     },
+    /// An operator asks for something; for the leader.
+    Operate(Operation),
+    /// Answer of a leader to [`ToServer::Operate`].
+    Operated {
+        /// The load balancer's number.
+        number: u64,
+        /// What became of it.
+        outcome: Outcome,
+    },
+}
+
+/// What an operator wants done. Asked again until it is: all of them are
+/// idempotent.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "what")]
+pub enum Operation {
+    /// Take a server out of the membership.
+    Remove {
+        /// Its name or id.
+        server: String,
+        /// Even if few voters are left.
+        force: bool,
+    },
+    /// Hand leadership over.
+    Transfer {
+        /// To whom, by name or id; by default to the voter that is furthest along.
+        to: Option<String>,
+    },
+}
+
+/// What became of an [`Operation`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "is", content = "text")]
+pub enum Outcome {
+    /// It is as it was to be.
+    Done(String),
+    /// Leadership goes to this server: ask for just that until it leads.
+    HandsOver(String),
+    /// Under way, or to be asked again.
+    Pending(String),
+    /// No member has that name or id.
+    Unknown(String),
+    /// It must not be, or cannot.
+    Refused(String),
 }
 
 /// A server's view of itself and its cluster.
@@ -222,6 +268,15 @@ pub enum ToServer {
         /// Campaign at once: sent to the one registered first.
         campaign: bool,
     },
+    /// To the leader: an operator asks for something.
+    Operate {
+        /// The sender's number.
+        number: u64,
+        /// What.
+        wanted: Operation,
+    },
+    /// To an operator: what became of what it asked for.
+    Operated(Outcome),
     /// To the leader: admit a fresh server as a learner. Idempotent by folder.
     Admit {
         /// Whom.

@@ -30,11 +30,13 @@ mod formation;
 mod fresh;
 mod io;
 mod links;
+mod operator;
 #[cfg(test)]
 mod tests;
 
 pub use io::{Input, Output, Settings};
 use links::{Link, Phase};
+use operator::Operators;
 
 /// A server that is gone and in no membership is forgotten after this.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
@@ -45,6 +47,7 @@ pub struct Balancer {
     settings: Settings,
     registry: Registry,
     links: BTreeMap<LinkId, Link>,
+    operators: Operators,
     memory: Memory,
     /// What is being written right now.
     saving: Option<Memory>,
@@ -67,6 +70,7 @@ impl Balancer {
             settings,
             registry: Registry::default(),
             links: BTreeMap::new(),
+            operators: Operators::default(),
             memory,
             saving: None,
             save_at: None,
@@ -157,6 +161,9 @@ impl Balancer {
     }
 
     fn message(&mut self, link: LinkId, message: ToLb) {
+        if self.operator_message(link, &message) {
+            return;
+        }
         match self.links.get(&link) {
             Some(known) if known.phase == Phase::Open => {}
             _ => return,
@@ -165,6 +172,9 @@ impl Balancer {
             ToLb::Report(report) => self.report(link, *report),
             ToLb::Goodbye => self.goodbye(link),
             ToLb::Admitted { folder, result } => self.admitted(link, folder, result),
+            ToLb::Operated { number, outcome } => self.operated(link, number, outcome),
+            // Servers give no orders.
+            ToLb::Operate(_) => {}
         }
     }
 
@@ -224,6 +234,7 @@ impl Balancer {
             self.log(Severity::Warning, format!("{name} is silent"));
         }
         self.close_overdue();
+        self.close_overdue_operators();
         self.forget();
     }
 

@@ -28,6 +28,8 @@ pub struct ServerConfig {
     pub heartbeat: Duration,
     /// Range of the election timeout.
     pub election_timeout: (Duration, Duration),
+    /// A voter that the leader has not heard for so long is removed; zero: never.
+    pub dead_after: Duration,
     /// Largest value accepted, in bytes.
     pub max_value_bytes: usize,
     /// Bytes that items may take before a leader refuses stores; `None`: no

@@ -68,7 +68,7 @@ fn lb_message(
             }
             Ok(Some((cluster, id)))
         }
-        ToServer::Admit { .. } => Ok(None),
+        ToServer::Admit { .. } | ToServer::Operate { .. } | ToServer::Operated(_) => Ok(None),
     }
 }
 

@@ -90,6 +90,11 @@ impl Member {
                     self.driver.campaign(now);
                 }
             }
+            ToServer::Operate { number, wanted } => {
+                let outcome = self.operate(now, &wanted);
+                self.shell.tell_lb(lb, ToLb::Operated { number, outcome });
+            }
+            ToServer::Operated(_) => {}
             ToServer::Admit { info } => {
                 let folder = info.folder;
                 let result = self.admit(now, &info);

@@ -131,6 +131,7 @@ impl Member {
 
     fn timer(&mut self, now: Now) -> anyhow::Result<()> {
         self.driver.tick(now);
+        self.mind_membership(now);
         self.log.note_commit(self.driver.node().commit())?;
         if self.reported.elapsed() >= REPORT_INTERVAL - Duration::from_millis(25) {
             self.report(false);

@@ -13,6 +13,7 @@ pub(crate) mod inbox;
 mod inputs;
 mod log_writer;
 mod member;
+mod membership;
 mod restore;
 mod routed;
 

@@ -14,7 +14,7 @@ use crate::announce::{Announcement, Announcer};
 use crate::args::{AddSrvArgs, LB_SERVER_PORT, SERVER_CLIENT_PORT, SERVER_PEER_PORT};
 use crate::background::{self, Background};
 use crate::failure::{Failure, Outcome, say};
-use crate::home::{CommandLock, Home, Node, ServerSettings, Settings, split_number};
+use crate::home::{CommandLock, DEFAULT_DEAD_AFTER_MS, Home, Node, ServerSettings, Settings, split_number};
 use crate::serve::{self, LOOPBACK};
 use crate::sockets::{self, CLIENT_OPTIONS, Port, SERVER_OPTIONS};
 use crate::values::{self, TimeoutRange};
@@ -42,6 +42,7 @@ struct Plan {
     peer: (IpAddr, Port),
     lbs: Vec<SocketAddr>,
     heartbeat: Duration,
+    dead_after: Duration,
     election_timeout: TimeoutRange,
     max_item_bytes: usize,
     memory_limit_mib: u32,
@@ -83,6 +84,9 @@ fn plan(args: &AddSrvArgs, home: &Home, node: &Node) -> Outcome<Plan> {
         lbs: load_balancers(args, home, recorded)?,
         heartbeat: args.heartbeat.unwrap_or(Duration::from_millis(
             recorded.map_or(DEFAULT_HEARTBEAT_MS, |server| server.heartbeat_ms),
+        )),
+        dead_after: args.dead_after.unwrap_or(Duration::from_millis(
+            recorded.map_or(DEFAULT_DEAD_AFTER_MS, |server| server.dead_after_ms),
         )),
         election_timeout: args
             .election_timeout
@@ -335,6 +339,7 @@ fn foreground(
         lbs: plan.lbs.clone(),
         fixed: None,
         heartbeat: plan.heartbeat,
+        dead_after: plan.dead_after,
         election_timeout: plan.election_timeout.durations(),
         max_value_bytes: plan.max_item_bytes,
         memory_bytes: values::memory_bytes(Some(plan.memory_limit_mib)),
@@ -367,6 +372,7 @@ impl Recorder {
                     peer: *peer,
                     lbs: self.plan.lbs.clone(),
                     heartbeat_ms: self.plan.heartbeat.as_millis() as u64,
+                    dead_after_ms: self.plan.dead_after.as_millis() as u64,
                     election_timeout: self.plan.election_timeout,
                     max_item_bytes: self.plan.max_item_bytes,
                     memory_limit_mib: self.plan.memory_limit_mib,

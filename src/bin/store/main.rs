@@ -20,6 +20,7 @@ mod failure;
 mod fixed;
 mod home;
 mod logging;
+mod operate;
 mod print;
 mod serve;
 mod sockets;
@@ -57,6 +58,8 @@ fn dispatch(command: Command) -> Outcome {
         Command::Status(args) => status::run(&args),
         Command::Stop(args) => stop::stop(&args),
         Command::Down(args) => stop::down(&args),
+        Command::Removesrv(args) => operate::remove(&args),
+        Command::Transfer(args) => operate::transfer(&args),
         Command::Log(args) => print::log(&args),
         Command::Keystore(args) => print::keystore(&args),
     }
