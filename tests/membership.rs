@@ -22,6 +22,10 @@ fn voters(cluster: &TestCluster) -> BTreeMap<String, Option<bool>> {
     servers.collect()
 }
 
+fn cluster_stat(cluster: &TestCluster, key: &str) -> String {
+    Connection::open(cluster.lb_client()).unwrap().stats().unwrap()[key].clone()
+}
+
 fn wait_for_voters(cluster: &TestCluster, names: &[&str]) {
     eventually("these voters and no others", PATIENCE, || {
         let found = voters(cluster);
@@ -100,6 +104,53 @@ fn an_operator_removes_servers_as_long_as_that_is_safe() {
 
     let wrong = cluster.store(&format!("removesrv srv-1 --dir {}", cluster.cwd().display()));
     wrong.expect(2).complains("cluster.key");
+}
+
+#[test]
+fn one_that_was_removed_comes_back_with_its_data() {
+    let mut cluster = TestCluster::empty(3);
+    cluster.start_lb();
+    for number in 1..=3 {
+        start_with(&mut cluster, &format!("srv-{number}"), "--dead-after 1s");
+    }
+    cluster.wait_for_servers(3);
+    let leader = cluster.wait_for_leader(PATIENCE);
+    assert_eq!(cluster.connect(&leader).set("before", "1").unwrap(), "STORED");
+    let away = cluster.running().into_iter().find(|name| *name != leader).unwrap();
+    let mut left = cluster.running();
+    left.retain(|name| *name != away);
+    cluster.kill9(&away);
+    wait_for_voters(&cluster, &left.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(cluster.connect(&leader).set("meanwhile", "1").unwrap(), "STORED");
+
+    // It was away for too long.
+    let all = ["srv-1", "srv-2", "srv-3"];
+    cluster.start_server(&away);
+    wait_for_voters(&cluster, &all);
+    let id = |name: &str| cluster_stat(&cluster, &format!("server.{name}.id"));
+    assert_eq!(id(&away), "4", "ids are not used again");
+    eventually("it has everything", PATIENCE, || {
+        let mut connection = cluster.connect(&away);
+        match (connection.get("before"), connection.get("meanwhile")) {
+            (Ok(Some(_)), Ok(Some(_))) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    let log = std::fs::read_to_string(cluster.home().join(&away).join("server.log")).unwrap();
+    assert!(log.contains("comes back as a learner"), "{log}");
+
+    // An operator removes it while it runs: it ends and says why.
+    let leader = cluster.wait_for_leader(PATIENCE);
+    let leaves = all.into_iter().find(|name| *name != leader).unwrap();
+    let before = id(leaves);
+    cluster.store(&line(&cluster, &format!("removesrv {leaves}"))).expect(0).says("is removed");
+    let status = cluster.server(leaves).wait_end(PATIENCE);
+    assert!(!status.success());
+    let log = std::fs::read_to_string(cluster.home().join(leaves).join("server.log")).unwrap();
+    assert!(log.contains("an operator has removed"), "{log}");
+    cluster.start_server(leaves);
+    wait_for_voters(&cluster, &all);
+    assert_ne!(cluster_stat(&cluster, &format!("server.{leaves}.id")), before);
 }
 
 #[test]

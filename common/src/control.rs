@@ -89,6 +89,33 @@ pub enum Role {
     Leader,
 }
 
+/// What is wrong with a server that runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trouble {
+    /// Its data are not those of the others: it serves nothing, and fetches
+    /// them anew.
+    DataDiffer,
+    /// Its disk has no room for the log: a leader refuses writes.
+    DiskFull,
+    /// No checkpoint can be written: the log-file grows.
+    NoCheckpoint,
+    /// It lost a part of its data and is being sent it.
+    Repairing,
+}
+
+impl Trouble {
+    /// In one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Trouble::DataDiffer => "data-differ",
+            Trouble::DiskFull => "disk-full",
+            Trouble::NoCheckpoint => "no-checkpoint",
+            Trouble::Repairing => "repairing",
+        }
+    }
+}
+
 /// Server to load balancer.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "operation")]
@@ -191,6 +218,9 @@ pub struct Report {
     pub may_found: bool,
     /// The cluster that another load balancer has told a fresh server of.
     pub heard_of: Option<ClusterId>,
+    /// What is wrong with it, if anything is.
+    #[serde(default)]
+    pub trouble: Option<Trouble>,
 }
 
 impl Report {
@@ -215,6 +245,7 @@ impl Report {
             pid,
             may_found: true,
             heard_of: None,
+            trouble: None,
         }
     }
 }

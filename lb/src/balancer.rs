@@ -31,12 +31,14 @@ mod fresh;
 mod io;
 mod links;
 mod operator;
+mod returning;
 #[cfg(test)]
 mod tests;
 
 pub use io::{Input, Output, Settings};
 use links::{Link, Phase};
 use operator::Operators;
+use returning::Dismissed;
 
 /// A server that is gone and in no membership is forgotten after this.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
@@ -48,6 +50,7 @@ pub struct Balancer {
     registry: Registry,
     links: BTreeMap<LinkId, Link>,
     operators: Operators,
+    dismissed: Dismissed,
     memory: Memory,
     /// What is being written right now.
     saving: Option<Memory>,
@@ -71,6 +74,7 @@ impl Balancer {
             registry: Registry::default(),
             links: BTreeMap::new(),
             operators: Operators::default(),
+            dismissed: Dismissed::default(),
             memory,
             saving: None,
             save_at: None,
@@ -111,10 +115,11 @@ impl Balancer {
             Some((cluster, leader.id_in(cluster)?, leader.link?))
         });
         let Some((cluster, id, link)) = leader else { return Routes::default() };
+        let members = self.registry.membership(cluster);
         let follows = |entry: &&Entry| {
             let report = &entry.report;
             entry.is_live()
-                && entry.id_in(cluster).is_some()
+                && entry.is_member(cluster, members)
                 && report.leader == Some(id)
                 && matches!(report.role, Role::Follower | Role::Leader)
         };
@@ -147,6 +152,7 @@ impl Balancer {
         self.form_cluster();
         self.save();
         self.care_for_fresh();
+        self.care_for_returning();
         self.publish();
         std::mem::take(&mut self.outputs)
     }

@@ -86,6 +86,14 @@ impl Entry {
         self.report.member.filter(|(of, _)| *of == cluster).map(|(_, id)| id)
     }
 
+    /// In `cluster` as far as it knows, and as far as the leader knows; `members`
+    /// is the leader's membership, empty while that is not known.
+    pub(crate) fn is_member(&self, cluster: ClusterId, members: &[MemberRecord]) -> bool {
+        let folder = self.report.info.folder;
+        let is_listed = || members.iter().any(|member| member.info.folder == folder);
+        self.id_in(cluster).is_some() && (members.is_empty() || is_listed())
+    }
+
     /// The name it is known by.
     pub fn name(&self) -> &str {
         &self.report.info.name

@@ -32,6 +32,10 @@ pub struct ServerConfig {
     pub dead_after: Duration,
     /// Largest value accepted, in bytes.
     pub max_value_bytes: usize,
+    /// A checkpoint is written once the log-file has grown by so much, or by the
+    /// size of the data if that is more; as much of the log stays for servers
+    /// that lag.
+    pub checkpoint_after_bytes: u64,
     /// Bytes that items may take before a leader refuses stores; `None`: no
     /// limit.
     pub memory_bytes: Option<u64>,

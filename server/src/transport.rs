@@ -9,13 +9,14 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use common::control::{Hello, MemberRecord, Party};
 use common::ids::{ClusterId, FolderId};
 use common::udp::{Endpoint, Lane, Link, Receive};
-use raft::{Envelope, NodeId};
+use raft::{Envelope, Index, Message, NodeId};
 
 use crate::command::Payload;
 use crate::shell::inbox::{Inbox, Input};
@@ -23,6 +24,14 @@ use crate::wire;
 
 /// Pause after a link was lost.
 const REDIAL_PAUSE: Duration = Duration::from_millis(20);
+
+/// A chunk of a snapshot that was not answered for so long on a link that is
+/// well was not taken; it is sent again.
+const REPEAT_CHUNK_AFTER: Duration = Duration::from_secs(2);
+
+/// Links so far in this process, for their numbers: late frames of one that was
+/// closed must not be taken for those of a new one, whoever this server is then.
+static LINKS: AtomicU64 = AtomicU64::new(1);
 
 /// Who this server is, for checking who calls.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +46,6 @@ pub(crate) struct Transport {
     endpoint: Endpoint,
     inbox: Arc<Inbox>,
     peers: BTreeMap<NodeId, Peer>,
-    next_link: u64,
 }
 
 #[derive(Default)]
@@ -47,6 +55,9 @@ struct Peer {
     known: Option<(SocketAddr, FolderId)>,
     link: Option<(u64, Link)>,
     dialler: Option<tokio_util::task::AbortOnDropHandle<()>>,
+    /// The chunk of a snapshot that was sent last: on which link, which
+    /// snapshot, from which byte on, when.
+    chunk: Option<(u64, Index, u64, Instant)>,
 }
 
 /// Takes frames of one link to the driver.
@@ -68,7 +79,14 @@ impl Receive for PeerReceiver {
 
 impl Transport {
     pub(crate) fn new(me: Me, endpoint: Endpoint, inbox: Arc<Inbox>) -> Self {
-        Transport { me, endpoint, inbox, peers: BTreeMap::new(), next_link: 1 }
+        Transport { me, endpoint, inbox, peers: BTreeMap::new() }
+    }
+
+    /// Lets go of everybody.
+    pub(crate) fn close(&self) {
+        for (_, link) in self.peers.values().filter_map(|peer| peer.link.as_ref()) {
+            link.close("this server goes");
+        }
     }
 
     /// Takes up the membership in force: dials whom it has to dial, lets go of
@@ -101,8 +119,7 @@ impl Transport {
     pub(crate) fn accept(&mut self, link: &Link, hello: &Hello) -> Option<NodeId> {
         match self.check(hello) {
             Ok(from) => {
-                let number = self.next_link;
-                self.next_link += 1;
+                let number = LINKS.fetch_add(1, Ordering::Relaxed);
                 let peer = self.peers.entry(from).or_default();
                 if let Some((_, old)) = peer.link.replace((number, link.clone())) {
                     old.close("replaced by a newer link");
@@ -179,7 +196,10 @@ impl Transport {
     }
 
     /// Sends a Raft message. One that cannot leave is shed: Raft repeats it.
-    pub(crate) fn send(&self, envelope: &Envelope<Payload>) {
+    pub(crate) fn send(&mut self, envelope: &Envelope<Payload>) {
+        if self.is_under_way(envelope) {
+            return;
+        }
         if let Some((_, link)) = self.link(envelope.to) {
             let lane = wire::lane_of(&envelope.message);
             let sent = link.send_with(lane, |out| {
@@ -190,6 +210,24 @@ impl Transport {
                 tracing::debug!(to = envelope.to.0, %error, "message shed");
             }
         }
+    }
+
+    /// Whether this chunk of a snapshot is on its way already. A link loses
+    /// nothing, it is only slow: the core repeats a chunk much sooner than a
+    /// large one may take, and each repetition would delay the rest.
+    fn is_under_way(&mut self, envelope: &Envelope<Payload>) -> bool {
+        let Message::SnapshotChunk { meta, offset, .. } = &envelope.message else { return false };
+        let Some(peer) = self.peers.get_mut(&envelope.to) else { return false };
+        let Some((link, _)) = peer.link else { return false };
+        let this = (link, meta.index, *offset);
+        if let Some((link, index, offset, at)) = peer.chunk
+            && (link, index, offset) == this
+            && at.elapsed() < REPEAT_CHUNK_AFTER
+        {
+            return true;
+        }
+        peer.chunk = Some((link, meta.index, *offset, Instant::now()));
+        false
     }
 
     /// Sends a frame of the request lane; false: it did not leave.

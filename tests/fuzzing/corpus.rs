@@ -172,6 +172,7 @@ pub(crate) fn controls() -> Vec<Vec<u8>> {
         pid: 1,
         may_found: true,
         heard_of: Some(ClusterId(9)),
+        trouble: Some(common::control::Trouble::DiskFull),
     };
     let parties = [
         Party::LoadBalancer { name: "lb-1".to_owned() },

@@ -12,7 +12,7 @@ use crate::events::Severity;
 use crate::registry::{Asked, Entry, LinkId};
 
 /// How often a request that shows no effect is repeated.
-const REPEAT_AFTER: Duration = Duration::from_millis(500);
+pub(super) const REPEAT_AFTER: Duration = Duration::from_millis(500);
 
 /// What a fresh server needs.
 #[derive(Debug, PartialEq)]

@@ -22,7 +22,7 @@ pub(super) struct Operators {
     links: BTreeMap<LinkId, Duration>,
     next_number: u64,
     /// Who asked, and the leader's link that it was asked over.
-    asked: BTreeMap<u64, (LinkId, LinkId)>,
+    asked: BTreeMap<u64, (LinkId, LinkId, Operation)>,
 }
 
 impl Balancer {
@@ -58,17 +58,19 @@ impl Balancer {
         };
         self.operators.next_number += 1;
         let number = self.operators.next_number;
-        self.operators.asked.insert(number, (from, leader));
+        self.operators.asked.insert(number, (from, leader, wanted.clone()));
         self.send(leader, ToServer::Operate { number, wanted });
     }
 
     /// What the leader has answered.
     pub(super) fn operated(&mut self, over: LinkId, number: u64, outcome: Outcome) {
-        let Some(&(operator, leader)) = self.operators.asked.get(&number) else { return };
-        if leader == over {
-            self.operators.asked.remove(&number);
-            self.send(operator, ToServer::Operated(outcome));
+        let asked = &mut self.operators.asked;
+        if asked.get(&number).is_none_or(|(_, leader, _)| *leader != over) {
+            return;
         }
+        let Some((operator, _, wanted)) = asked.remove(&number) else { return };
+        self.note_removal(&wanted, &outcome);
+        self.send(operator, ToServer::Operated(outcome));
     }
 
     /// A link is gone: an operator's, or that of a leader which was asked.
@@ -77,8 +79,8 @@ impl Balancer {
         let lost = self
             .operators
             .asked
-            .extract_if(.., |_, (operator, leader)| *operator == link || *leader == link);
-        let waiting: Vec<_> = lost.map(|(_, (operator, _))| operator).collect();
+            .extract_if(.., |_, (operator, leader, _)| *operator == link || *leader == link);
+        let waiting: Vec<_> = lost.map(|(_, (operator, _, _))| operator).collect();
         for operator in waiting.into_iter().filter(|operator| *operator != link) {
             let outcome = Outcome::Pending("the leader was lost before it answered".to_owned());
             self.send(operator, ToServer::Operated(outcome));

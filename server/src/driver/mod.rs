@@ -41,6 +41,7 @@ mod snapshot;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod trouble;
 mod waiting;
 
 use std::collections::VecDeque;
@@ -150,6 +151,7 @@ pub struct Driver {
     refuse: Vec<ForwardId>,
     forward: Vec<Forward>,
     stopping: bool,
+    trouble: Option<common::control::Trouble>,
 }
 
 impl Driver {
@@ -178,6 +180,7 @@ impl Driver {
             refuse: Vec::new(),
             forward: Vec::new(),
             stopping: false,
+            trouble: None,
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use common::control::{MemberInfo, MemberRecord, Report};
+use common::control::{MemberInfo, MemberRecord, Report, Trouble};
 use common::front_end::{Counters, VERSION_REPLY};
 use common::ids::{ClusterId, ServerId};
 use common::{discovery, limits};
@@ -63,6 +63,7 @@ impl Driver {
             pid: self.facts.pid,
             may_found: false,
             heard_of: None,
+            trouble: self.trouble(),
         }
     }
 
@@ -146,6 +147,7 @@ impl Driver {
         line.put("raft_applied", self.keystore.applied());
         line.put("raft_voters", self.node.membership().voters().count());
         line.put("raft_members", self.node.membership().members.len());
+        line.put("trouble", self.trouble().map_or("-", Trouble::name));
         line.put("raft_messages_refused", status.rejected);
         line.put("waiting_proposed", self.proposed.len());
         line.put("waiting_reads", self.read_groups.len());

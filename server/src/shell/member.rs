@@ -10,9 +10,12 @@ use raft::{Fetch, NodeId};
 use tokio::time::Instant as TokioInstant;
 
 use super::checkpoint::Checkpoints;
+use super::disk_trouble::{DiskFailed, DiskTrouble};
 use super::inbox::Input;
+use super::install::Install;
 use super::log_writer::LogWriter;
 use super::routed::LbLinks;
+use super::snapshots::Snapshots;
 use super::{Shell, restore};
 use crate::config::Progress;
 use crate::driver::{Actions, Driver, Facts, Now};
@@ -35,12 +38,17 @@ pub(super) struct Member {
     pub(super) lbs: LbLinks,
     pub(super) log: LogWriter,
     pub(super) checkpoints: Checkpoints,
+    pub(super) snapshots: Snapshots,
+    pub(super) install: Install,
+    pub(super) disk: DiskTrouble,
     reader: LogReader,
-    actions: Actions,
+    pub(super) actions: Actions,
     reported: Instant,
     told_member: bool,
     pub(super) stop_by: Option<Instant>,
     pub(super) failed: Option<anyhow::Error>,
+    /// The cluster has removed this server and admitted it under a new id.
+    pub(super) rejoins_as: Option<ServerId>,
 }
 
 impl Member {
@@ -70,7 +78,10 @@ impl Member {
         });
         let reader = disk.log.reader();
         let log = LogWriter::start(disk.log, std::sync::Arc::clone(&shell.inbox))?;
-        let checkpoints = Checkpoints::new(shell.config.keystore_file.clone(), disk.checkpoint);
+        let path = shell.config.keystore_file.clone();
+        let snapshots = Snapshots::new(path.clone(), std::sync::Arc::clone(&shell.inbox));
+        let checkpoints =
+            Checkpoints::new(path, disk.checkpoint, shell.config.checkpoint_after_bytes);
         Ok(Member {
             cluster,
             id,
@@ -79,12 +90,16 @@ impl Member {
             lbs: LbLinks::default(),
             log,
             checkpoints,
+            snapshots,
+            install: Install::default(),
+            disk: DiskTrouble::default(),
             reader,
             actions: Actions::default(),
             reported: shell.started,
             told_member: false,
             stop_by: None,
             failed: None,
+            rejoins_as: None,
             shell,
         })
     }
@@ -115,7 +130,7 @@ impl Member {
             if let Some(error) = self.failed.take() {
                 return Err(error);
             }
-            if self.is_stopped() {
+            if self.is_stopped() || self.rejoins_as.is_some() {
                 return Ok(());
             }
             let wake_at = self.wake_at();
@@ -132,11 +147,12 @@ impl Member {
     fn timer(&mut self, now: Now) -> anyhow::Result<()> {
         self.driver.tick(now);
         self.mind_membership(now);
-        self.log.note_commit(self.driver.node().commit())?;
+        self.note_commit()?;
+        self.hand_over_if_full(now);
         if self.reported.elapsed() >= REPORT_INTERVAL - Duration::from_millis(25) {
             self.report(false);
         }
-        self.checkpoints.consider(&self.driver, &mut self.log, &self.shell.inbox);
+        self.consider_checkpoint();
         Ok(())
     }
 
@@ -158,11 +174,14 @@ impl Member {
                 if self.log.prefers_thread(self.driver.is_leader()) {
                     self.log.write_in_thread(persist, commit);
                 } else {
-                    let mark = self.log.write_inline(&persist, commit)?;
+                    let written = self.log.write_inline(persist, commit);
+                    let mark = written.map_err(|error| DiskFailed(error.to_string()))?;
                     synced_inline = true;
-                    now = self.shell.now();
-                    self.driver.synced(now, mark);
-                    continue;
+                    if let Some(mark) = mark {
+                        now = self.shell.now();
+                        self.driver.synced(now, mark);
+                        continue;
+                    }
                 }
             }
             self.driver.apply(now);
@@ -170,6 +189,7 @@ impl Member {
                 break;
             }
         }
+        self.consider_install();
         if std::mem::take(&mut self.actions.changed) {
             self.transport.set_members(&self.driver.members());
             self.report(true);
@@ -194,9 +214,8 @@ impl Member {
         for refused in std::mem::take(&mut self.actions.refuse) {
             self.tell_not_leader(refused);
         }
-        for task in self.actions.snapshots.drain(..) {
-            // No log is compacted yet, so no peer can need one.
-            tracing::error!(?task, "snapshots are not transferred by this version");
+        for task in std::mem::take(&mut self.actions.snapshots) {
+            self.snapshot_task(now, task);
         }
         for fetch in std::mem::take(&mut self.actions.fetch) {
             self.fetch(fetch);
@@ -250,12 +269,19 @@ impl Member {
 
     /// The last checkpoint, then goodbye.
     pub(super) async fn end(self) -> anyhow::Result<()> {
-        let Member { shell, driver, log, checkpoints, .. } = self;
+        self.close().end().await
+    }
+
+    /// Lets go of the files, after a last checkpoint.
+    pub(super) fn close(self) -> Shell {
+        let Member { shell, driver, log, checkpoints, install, .. } = self;
         drop(log);
-        if let Err(error) = checkpoints.finish(&driver) {
+        // A snapshot that took the place of the checkpoint is newer.
+        let finished = if install.is_under_way() { Ok(()) } else { checkpoints.finish(&driver) };
+        if let Err(error) = finished {
             tracing::warn!(%error, "no checkpoint at the end; the next start replays the log");
         }
         tracing::info!(applied = driver.keystore().applied(), "stopped");
-        shell.end().await
+        shell
     }
 }

@@ -9,8 +9,10 @@
 use std::time::Duration;
 
 use common::control::{MemberRecord, Operation, Outcome};
+use common::ids::ServerId;
 use raft::{Change, NodeId, PeerStatus, Status, Suffrage, Time};
 
+use super::hello_of;
 use super::member::Member;
 use crate::driver::Now;
 
@@ -126,6 +128,25 @@ impl Member {
             }
             Err(error) => Outcome::Refused(error.to_string()),
         }
+    }
+
+    /// Whether a load balancer may give this server the id `id` instead of its
+    /// own: ids only go up, so that a message that was late changes nothing.
+    pub(super) fn is_outside_as(&self, id: ServerId) -> bool {
+        id.0 > self.id.0 && !self.driver.is_leader() && self.shell.config.fixed.is_none()
+    }
+
+    /// Comes back under the id that the cluster has admitted its folder under,
+    /// with all its data; what it lacks the leader sends.
+    pub(super) fn rejoin(self, id: ServerId) -> anyhow::Result<Self> {
+        let (cluster, before) = (self.cluster, self.id);
+        self.transport.close();
+        let mut shell = self.close();
+        tracing::info!(before = before.0, %id, "was removed, and comes back as a learner");
+        shell.folder.adopt(cluster, id)?;
+        shell.endpoint.set_hello(hello_of(&shell.folder, &shell.info));
+        shell.inbox.keep_for_another_member();
+        Member::restore(shell, cluster, id)
     }
 
     /// A member by its name or its id.

@@ -8,14 +8,19 @@
 //! and plays one turn of the driver.
 
 mod checkpoint;
+mod disk_trouble;
 mod fresh;
 pub(crate) mod inbox;
 mod inputs;
+mod install;
 mod log_writer;
 mod member;
 mod membership;
 mod restore;
 mod routed;
+pub(crate) mod snapshots;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,6 +39,7 @@ use crate::config::{Progress, ServerConfig, Sockets};
 use crate::driver::Now;
 use crate::identity::{Folder, Identity};
 use crate::registration::Lb;
+pub use disk_trouble::DiskFailed;
 use inbox::{Inbox, Input};
 
 /// Where the steps of a start are told.
@@ -77,9 +83,14 @@ pub async fn run(
         },
     };
     let mut member = member::Member::restore(shell, cluster, id)?;
-    let ended = member.serve().await;
-    member.end().await?;
-    ended
+    loop {
+        let ended = member.serve().await;
+        let Some(id) = member.rejoins_as else {
+            member.end().await?;
+            return ended;
+        };
+        member = member.rejoin(id)?;
+    }
 }
 
 impl Shell {

@@ -208,6 +208,7 @@ fn servers(
             dead_after: None,
             election_timeout: None,
             max_item_size: None,
+            checkpoint_after: None,
             memory_limit: args.memory_limit,
             node: node_args(args),
         };
