@@ -251,7 +251,10 @@ async fn a_cluster_forms_fails_over_survives_the_load_balancer_and_grows() {
         _ => None,
     };
     let (name, waiting_for) = one.told("the registration", registered).await;
-    assert_eq!((&*name, waiting_for.map(|waiting| waiting.what).as_deref()), ("lb-1", Some("1 more server")));
+    assert_eq!(
+        (&*name, waiting_for.map(|waiting| waiting.what).as_deref()),
+        ("lb-1", Some("1 more server"))
+    );
     let mut two = Server::start(2, &key, lb.server);
     let (cluster, id, voters, campaign) = one.adopted().await;
     assert_eq!((id, voters.len(), campaign), (ServerId(1), 2, true));

@@ -128,9 +128,7 @@ async fn report_while_open(
     reports: &mut watch::Receiver<Report>,
     messages: &mut mpsc::UnboundedReceiver<ToLb>,
 ) {
-    let report = |report: &Report| {
-        ToLb::Report(Box::new(Report { may_found, ..report.clone() }))
-    };
+    let report = |report: &Report| ToLb::Report(Box::new(Report { may_found, ..report.clone() }));
     let mut message = report(&reports.borrow_and_update());
     loop {
         if let Err(error) = send(link, &message) {

@@ -20,7 +20,9 @@ enum Need {
     /// Whether its address answers is being found out.
     Probe,
     Wait(Waiting),
-    Admission { leader: LinkId },
+    Admission {
+        leader: LinkId,
+    },
     Adoption(ToServer),
 }
 
@@ -55,9 +57,7 @@ impl Balancer {
                 )),
                 Decision::Wait(waiting) => Need::Wait(waiting),
                 // It could not be written down.
-                Decision::Form(_) => {
-                    Need::Wait(Waiting::for_what("the disk of the load balancer"))
-                }
+                Decision::Form(_) => Need::Wait(Waiting::for_what("the disk of the load balancer")),
             };
         };
         let leader = self.registry.leader(cluster);

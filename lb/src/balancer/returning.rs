@@ -21,6 +21,7 @@ use super::fresh::REPEAT_AFTER;
 pub(super) struct Dismissed(BTreeSet<FolderId>);
 
 /// What a server with data needs.
+#[derive(Clone, Copy)]
 enum Step {
     Stop(LinkId),
     Admission,
@@ -94,9 +95,7 @@ impl Balancer {
                 return self.refuse(link, &name, why);
             }
             Step::Admission => ToServer::Admit { info: entry.report.info.clone() },
-            Step::Place(id) => {
-                ToServer::Adopt { cluster, id, voters: Vec::new(), campaign: false }
-            }
+            Step::Place(id) => ToServer::Adopt { cluster, id, voters: Vec::new(), campaign: false },
         };
         let recent = |asked: Asked| asked.over == over && now < asked.at + REPEAT_AFTER;
         if !entry.asked.is_some_and(recent) {

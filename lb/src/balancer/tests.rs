@@ -231,11 +231,14 @@ impl World {
 
     /// What the server was told last that it waits for.
     fn waiting_for(&mut self, server: &Server) -> Option<String> {
-        self.received(server).into_iter().rev().find_map(|message| match message {
-            ToServer::Registered { waiting_for, .. } => Some(waiting_for),
-            _ => None,
-        })?
-        .map(|waiting| waiting.what)
+        self.received(server)
+            .into_iter()
+            .rev()
+            .find_map(|message| match message {
+                ToServer::Registered { waiting_for, .. } => Some(waiting_for),
+                _ => None,
+            })?
+            .map(|waiting| waiting.what)
     }
 
     fn rotation(&self) -> Vec<u16> {

@@ -14,7 +14,9 @@ use crate::announce::{Announcement, Announcer};
 use crate::args::{AddSrvArgs, LB_SERVER_PORT, SERVER_CLIENT_PORT, SERVER_PEER_PORT};
 use crate::background::{self, Background};
 use crate::failure::{Failure, Outcome, say};
-use crate::home::{CommandLock, DEFAULT_DEAD_AFTER_MS, Home, Node, ServerSettings, Settings, split_number};
+use crate::home::{
+    CommandLock, DEFAULT_DEAD_AFTER_MS, Home, Node, ServerSettings, Settings, split_number,
+};
 use crate::serve::{self, LOOPBACK};
 use crate::sockets::{self, CLIENT_OPTIONS, Port, SERVER_OPTIONS};
 use crate::values::{self, TimeoutRange};
