@@ -269,6 +269,7 @@ impl Member {
 
     /// The last checkpoint, then goodbye.
     pub(super) async fn end(self) -> anyhow::Result<()> {
+        self.shell.refuse_routed().await;
         self.close().end().await
     }
 

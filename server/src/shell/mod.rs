@@ -214,8 +214,7 @@ impl Shell {
         for (_, sender) in &self.to_lbs {
             let _ = sender.send(ToLb::Goodbye);
         }
-        // One turn of the runtime, so that the goodbyes reach the endpoint.
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        self.refuse_routed().await;
         self.tasks.clear();
         self.endpoint.close().await;
         Ok(())
