@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::control::{MemberRecord, Role};
+use common::control::{MemberRecord, Role, Waiting};
 use common::ids::{ClusterId, FolderId, ServerId};
 
 use crate::log_file::LogOptions;
@@ -30,6 +30,8 @@ pub struct ServerConfig {
     pub heartbeat: Duration,
     /// Range of the election timeout.
     pub election_timeout: (Duration, Duration),
+    /// A voter that the leader has not heard for so long is removed; zero: never.
+    pub dead_after: Duration,
     /// Largest value accepted, in bytes.
     pub max_value_bytes: usize,
     /// A checkpoint is written once the log-file has grown by so much, or by the
@@ -99,8 +101,8 @@ pub enum Progress {
     Registered {
         /// Which.
         lb: SocketAddr,
-        /// What a fresh server waits for, e.g. "1 more server".
-        waiting_for: Option<String>,
+        /// What a fresh server waits for.
+        waiting_for: Option<Waiting>,
     },
     /// It is a member of a cluster and knows its role.
     Member {

@@ -89,6 +89,25 @@ impl Inbox {
         std::mem::swap(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner), inputs);
     }
 
+    /// Forgets what only the member concerns that has just ended: its peers'
+    /// frames, its disk.
+    pub(crate) fn keep_for_another_member(&self) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.retain(|input| {
+            matches!(
+                input,
+                Input::Client(_)
+                    | Input::Routed { .. }
+                    | Input::LbLost(_)
+                    | Input::FromLb { .. }
+                    | Input::Stop
+            )
+        });
+        drop(queue);
+        // Whoever was to be woken by what is left has gone.
+        self.bell.notify_one();
+    }
+
     /// Waits until something has arrived.
     pub(crate) async fn wait(&self) {
         self.bell.notified().await;

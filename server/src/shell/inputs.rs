@@ -87,21 +87,28 @@ impl Member {
 
     fn lb_message(&mut self, now: Now, lb: std::net::SocketAddr, message: ToServer) {
         match message {
-            ToServer::Registered { lb: name, waiting_for } => {
-                tracing::info!(%lb, name, waiting_for, "registered");
+            ToServer::Registered { lb: name, waiting_for, .. } => {
+                tracing::info!(%lb, name, "registered");
                 (self.shell.progress)(Progress::Registered { lb, waiting_for });
             }
             ToServer::Refused { why } => {
                 self.failed =
                     Some(anyhow::anyhow!("load balancer {lb} refused this server: {why}"));
             }
-            ToServer::Adopt { cluster, id, campaign, .. } => {
-                if (cluster, NodeId(id.0)) != (self.cluster, self.id) {
+            ToServer::Adopt { cluster, id, voters, campaign } => {
+                if cluster == self.cluster && voters.is_empty() && self.is_outside_as(id) {
+                    self.rejoins_as = Some(id);
+                } else if (cluster, NodeId(id.0)) != (self.cluster, self.id) {
                     tracing::warn!(%lb, %cluster, %id, "adoption refused: this server has a cluster");
                 } else if campaign && self.driver.node().term() == 0 {
                     self.driver.campaign(now);
                 }
             }
+            ToServer::Operate { number, wanted } => {
+                let outcome = self.operate(now, &wanted);
+                self.shell.tell_lb(lb, ToLb::Operated { number, outcome });
+            }
+            ToServer::Operated(_) => {}
             ToServer::Admit { info } => {
                 let folder = info.folder;
                 let result = self.admit(now, &info);

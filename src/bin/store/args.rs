@@ -65,6 +65,10 @@ pub(crate) enum Command {
     Stop(StopArgs),
     /// Stop every node of a data folder gracefully; the data stays
     Down(DownArgs),
+    /// Take a server out of the cluster
+    Removesrv(RemoveArgs),
+    /// Hand leadership to another server
+    Transfer(TransferArgs),
     /// Print a server's log-file: `<index> <key> <value>`
     Log(LogArgs),
     /// Print a server's keystore: `<key> <value>`
@@ -196,6 +200,10 @@ pub(crate) struct AddSrvArgs {
     /// Its name and its folder's [default: the next free srv-N]
     #[arg(long, value_parser = values::node_name)]
     pub(crate) name: Option<String>,
+    /// A voter that was silent for so long is removed by the leader, never below two voters;
+    /// 0: never [default: 30s]
+    #[arg(long, value_parser = values::duration)]
+    pub(crate) dead_after: Option<Duration>,
     /// Interval of the leader's heartbeats [default: 50ms]
     #[arg(long, value_parser = values::duration)]
     pub(crate) heartbeat: Option<Duration>,
@@ -302,6 +310,45 @@ pub(crate) struct DownArgs {
     pub(crate) dir: PathBuf,
 }
 
+/// Which load balancer brings an operator's command to the leader.
+#[derive(Args, Debug)]
+pub(crate) struct ByWay {
+    /// Folder with the cluster's key, and whose load balancers are asked
+    #[arg(long, default_value = DEFAULT_DIR)]
+    pub(crate) dir: PathBuf,
+    /// Load balancers' addresses for servers, e.g. `a:5001,b:5001` [default: those of the folder]
+    #[arg(long, value_delimiter = ',', value_parser = values::remote)]
+    pub(crate) lb: Vec<SocketAddr>,
+}
+
+/// `store removesrv`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    store removesrv srv-3            it votes no longer; its process and its data stay\n  \
+    store removesrv 3 --force        though only one server votes then\n\n\
+    Refused if fewer than two servers, or no majority of them, would be left to vote.")]
+pub(crate) struct RemoveArgs {
+    /// Its name or its id
+    pub(crate) server: String,
+    /// Even if fewer than two voters or no majority of them would be left
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// By way of whom.
+    #[command(flatten)]
+    pub(crate) by: ByWay,
+}
+
+/// `store transfer`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  store transfer\n  store transfer srv-2")]
+pub(crate) struct TransferArgs {
+    /// To whom, by name or id [default: the voter that is furthest along]
+    pub(crate) server: Option<String>,
+    /// By way of whom.
+    #[command(flatten)]
+    pub(crate) by: ByWay,
+}
+
 /// Collects the command line of a background process.
 struct Line(Vec<OsString>);
 
@@ -357,6 +404,8 @@ impl AddSrvArgs {
         for lb in &self.lb {
             line.option("--lb", Some(lb.to_string()));
         }
+        let dead_after = self.dead_after.map(|value| format!("{}ms", value.as_millis()));
+        line.option("--dead-after", dead_after);
         line.option("--heartbeat", self.heartbeat.map(|value| format!("{}ms", value.as_millis())));
         line.option(
             "--election-timeout",

@@ -54,6 +54,8 @@ pub(crate) fn run(args: &RunArgs) -> Outcome {
         key_file,
         lbs: Vec::new(),
         fixed: Some(fixed_cluster(&cluster, args.pid)),
+        // Nobody is taken out of a membership that a file has fixed.
+        dead_after: Duration::ZERO,
         heartbeat: args.heartbeat.or(cluster.heartbeat).unwrap_or(default_heartbeat),
         election_timeout,
         max_value_bytes: args.max_item_size,

@@ -72,6 +72,13 @@ pub(crate) struct LbSettings {
     pub(crate) max_item_bytes: usize,
 }
 
+/// As long as a machine takes to start again.
+pub(crate) const DEFAULT_DEAD_AFTER_MS: u64 = 30_000;
+
+fn default_dead_after_ms() -> u64 {
+    DEFAULT_DEAD_AFTER_MS
+}
+
 fn default_item_bytes() -> usize {
     DEFAULT_MAX_VALUE_BYTES
 }
@@ -85,6 +92,9 @@ pub(crate) struct ServerSettings {
     pub(crate) peer: SocketAddr,
     /// Its load balancers.
     pub(crate) lbs: Vec<SocketAddr>,
+    /// A voter that was silent for so long is removed; 0: never.
+    #[serde(default = "default_dead_after_ms")]
+    pub(crate) dead_after_ms: u64,
     /// Interval of heartbeats.
     pub(crate) heartbeat_ms: u64,
     /// Range of election timeouts.
@@ -315,6 +325,7 @@ mod tests {
             client: "127.0.0.1:7001".parse().unwrap(),
             peer: "127.0.0.1:6001".parse().unwrap(),
             lbs: vec!["127.0.0.1:5001".parse().unwrap()],
+            dead_after_ms: 1000,
             heartbeat_ms: 50,
             election_timeout: TimeoutRange { low_ms: 200, high_ms: 400 },
             max_item_bytes: 1 << 20,

@@ -23,6 +23,7 @@ mod fixed;
 mod home;
 mod logging;
 mod lookup;
+mod operate;
 mod print;
 mod restore;
 mod serve;
@@ -63,6 +64,8 @@ fn dispatch(command: Command) -> Outcome {
         Command::Status(args) => status::run(&args),
         Command::Stop(args) => stop::stop(&args),
         Command::Down(args) => stop::down(&args),
+        Command::Removesrv(args) => operate::remove(&args),
+        Command::Transfer(args) => operate::transfer(&args),
         Command::Log(args) => print::log(&args),
         Command::Keystore(args) => print::keystore(&args),
         Command::Verify(args) => verify::run(&args),

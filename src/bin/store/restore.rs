@@ -17,7 +17,7 @@ use server::restore::{self, Founder, Survivor};
 use crate::addsrv::{DEFAULT_ELECTION_TIMEOUT, DEFAULT_HEARTBEAT_MS};
 use crate::args::{DEFAULT_DIR, RecoverArgs, RestoreArgs, SERVER_CLIENT_PORT, SERVER_PEER_PORT};
 use crate::failure::{Failure, Outcome, say};
-use crate::home::{Home, ServerSettings, Settings, split_number};
+use crate::home::{DEFAULT_DEAD_AFTER_MS, Home, ServerSettings, Settings, split_number};
 use crate::lookup::Files;
 use crate::sockets::{self, CLIENT_OPTIONS, Port, SERVER_OPTIONS};
 use crate::table;
@@ -54,6 +54,7 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
         election_timeout: DEFAULT_ELECTION_TIMEOUT,
         max_item_bytes: common::limits::DEFAULT_MAX_VALUE_BYTES,
         keep_log: false,
+        dead_after_ms: DEFAULT_DEAD_AFTER_MS,
         memory_limit_mib: 0,
         checkpoint_after_bytes: common::limits::DEFAULT_CHECKPOINT_AFTER,
         registered: true,

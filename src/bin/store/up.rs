@@ -205,6 +205,7 @@ fn servers(
             lb: if recorded { Vec::new() } else { vec![lb.server] },
             name: Some(name.clone()),
             heartbeat: None,
+            dead_after: None,
             election_timeout: None,
             max_item_size: None,
             checkpoint_after: None,

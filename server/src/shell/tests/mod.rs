@@ -103,6 +103,7 @@ impl Trio {
                 id: ServerId(id),
                 members: self.members.clone(),
             }),
+            dead_after: std::time::Duration::ZERO,
             heartbeat: Duration::from_millis(50),
             election_timeout: (Duration::from_millis(300), Duration::from_millis(600)),
             max_value_bytes: 1 << 20,
