@@ -37,7 +37,7 @@ const LEAST_INTERVAL_US: Time = 1_000_000;
 /// When integrity is checked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct IntegrityOptions {
-    /// After so long, if anything was written since the last check;
+    /// After so long, if anything was written that no verdict covers;
     /// microseconds.
     pub interval_us: Time,
     /// After so many commands, however soon.
@@ -75,8 +75,10 @@ pub(super) struct Integrity {
     options: IntegrityOptions,
     /// What this replica noted, oldest first.
     noted: VecDeque<DigestReport>,
-    /// Commands applied since the last check.
+    /// Commands applied on which there is no verdict yet.
     commands: u64,
+    /// The newest check, and how many of those commands it covers.
+    newest: (Index, u64),
     /// When this server proposed a check last.
     proposed_us: Time,
     /// Reports by check, while this server leads.
@@ -155,7 +157,12 @@ impl Driver {
         let since = now.mono_us.saturating_sub(proposed_us);
         let due = since >= options.interval_us || commands >= options.commands;
         let alone = self.node.membership().voters().nth(1).is_none();
-        if !due || commands == 0 || since < LEAST_INTERVAL_US || alone || !self.node.is_leader() {
+        if !due
+            || commands == 0
+            || since < LEAST_INTERVAL_US.min(options.interval_us)
+            || alone
+            || !self.node.is_leader()
+        {
             return;
         }
         self.integrity.proposed_us = now.mono_us;
@@ -166,7 +173,7 @@ impl Driver {
     pub(super) fn note_applied(&mut self, now: Now, index: Index, operation: &Operation<'_>) {
         match *operation {
             Operation::Check { algorithm: ALGORITHM } => self.note_check(now, index),
-            Operation::Check { .. } => self.integrity.commands = 0,
+            Operation::Check { .. } => {}
             Operation::Verdict { index, digest } => self.judge(now, index, digest),
             _ => {
                 self.stats.writes += 1;
@@ -177,7 +184,7 @@ impl Driver {
 
     fn note_check(&mut self, now: Now, index: Index) {
         let report = DigestReport { index, digest: self.keystore.digest() };
-        self.integrity.commands = 0;
+        self.integrity.newest = (index, self.integrity.commands);
         if self.integrity.noted.len() == KEPT_CHECKS {
             self.integrity.noted.pop_front();
         }
@@ -217,6 +224,10 @@ impl Driver {
     }
 
     fn judge(&mut self, now: Now, index: Index, agreed: u64) {
+        if self.integrity.newest.0 == index {
+            // A check whose verdict is lost is followed by another one.
+            self.integrity.commands -= std::mem::take(&mut self.integrity.newest.1);
+        }
         let noted = self.integrity.noted.iter().find(|noted| noted.index == index);
         let Some(DigestReport { digest: own, .. }) = noted.copied() else { return };
         if own == agreed {

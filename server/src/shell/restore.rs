@@ -8,16 +8,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 use common::control::MemberRecord;
 use common::ids::{ClusterId, ServerId};
-use raft::{Membership, NodeId, Position, SnapshotMeta};
+use raft::{Membership, NodeId, Position, Restored, SnapshotMeta};
 
 use super::log_writer::entry_bytes;
 use super::{Shell, hello_of, refetch};
 use crate::command::Payload;
-use crate::config::Progress;
+use crate::config::{Progress, ServerConfig};
 use crate::files;
 use crate::keystore::{Keystore, KeystoreLimits};
 use crate::keystore_file::{self, CheckpointMeta, KeystoreFileError, WriteError};
-use crate::log_file::LogFile;
+use crate::log_file::{LogFile, LogOptions};
 use crate::recovery::{
     self, Damage, Decision, Found, FoundCheckpoint, FoundLog, LogRepair, Recovery,
 };
@@ -98,16 +98,63 @@ pub(super) enum Opened {
     Amnesia(String),
 }
 
+/// What a folder gives to start from.
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub(crate) restored: Restored<Payload>,
+    pub(crate) keystore: Keystore,
+    pub(crate) log: LogFile,
+    /// There is no whole checkpoint of this state on the disk.
+    pub(crate) checkpoint_lost: bool,
+}
+
+/// What became of reading a folder.
+#[derive(Debug)]
+pub(crate) enum Read {
+    Start(Box<Start>),
+    /// The server must not come back under its id; why.
+    Amnesia(String),
+}
+
+/// Reads the disk and makes a node of it.
+pub(super) fn open(shell: &Shell, id: ServerId) -> anyhow::Result<Opened> {
+    let options = shell.config.log_options();
+    let start = match read(&shell.config, id, options, &*shell.progress)? {
+        Read::Start(start) => *start,
+        Read::Amnesia(why) => return Ok(Opened::Amnesia(why)),
+    };
+    let Start { restored, keystore, log, checkpoint_lost } = start;
+    let checkpoint = restored.snapshot.index;
+    let replayed = restored.entries.len() as u64;
+    let replayed_bytes = restored.entries.iter().map(entry_bytes).sum();
+    tracing::info!(
+        checkpoint,
+        keys = keystore.len(),
+        replayed,
+        commit = restored.commit,
+        term = restored.hard_state.term,
+        "disk read"
+    );
+    let node = raft::Node::new(shell.now().mono_us, raft_config(shell, id), restored);
+    let disk = Disk { node, keystore, log, replayed, replayed_bytes, checkpoint, checkpoint_lost };
+    Ok(Opened::Disk(Box::new(disk)))
+}
+
 /// Reads the checkpoint and the log behind it, and repairs what is damaged as
 /// far as that is safe (see [`recovery`]).
-pub(super) fn open(shell: &Shell, id: ServerId) -> anyhow::Result<Opened> {
-    let (keystore, checkpoint) = read_checkpoint(shell)?;
+pub(crate) fn read(
+    config: &ServerConfig,
+    id: ServerId,
+    options: LogOptions,
+    say: &dyn Fn(Progress),
+) -> anyhow::Result<Read> {
+    let (keystore, checkpoint) = read_checkpoint(config)?;
     let lost = keystore.is_none();
     let after = match &checkpoint {
         FoundCheckpoint::Whole(meta) => meta.index,
         FoundCheckpoint::Missing(_) | FoundCheckpoint::Damaged(_) => 0,
     };
-    let log_file = &shell.config.log_file;
+    let log_file = &config.log_file;
     let (scan, opener) = LogFile::scan(log_file, after)?;
     let log = match opener.is_fresh() {
         true => FoundLog::Missing(log_file.clone()),
@@ -123,7 +170,7 @@ pub(super) fn open(shell: &Shell, id: ServerId) -> anyhow::Result<Opened> {
     }
     let mut found = match recovery::decide(Found { id: NodeId(id.0), checkpoint, log }) {
         Decision::Start(found) => found,
-        Decision::Amnesia(why) => return Ok(Opened::Amnesia(why)),
+        Decision::Amnesia(why) => return Ok(Read::Amnesia(why)),
         Decision::Refuse(why) => anyhow::bail!(
             "{why}: put the damaged files back from a copy, or begin anew from a backup"
         ),
@@ -131,48 +178,35 @@ pub(super) fn open(shell: &Shell, id: ServerId) -> anyhow::Result<Opened> {
     if lost {
         found.notes.push(format!(
             "{} is lost: its state is made anew from the log and the other servers",
-            shell.config.keystore_file.display()
+            config.keystore_file.display()
         ));
     }
-    if let Some(why) = refetch::wanted(&shell.config.dir)? {
+    if let Some(why) = refetch::wanted(&config.dir)? {
         found.notes.push(format!("{why}: everything is fetched anew from the other servers"));
-        forget_state(shell, &mut found)?;
+        forget_state(config, &mut found)?;
     }
     if !found.notes.is_empty() || found.restored.floor.is_some() {
         for note in &found.notes {
             tracing::warn!("the disk is repaired: {note}");
         }
-        (shell.progress)(Progress::Repairing { what: found.notes.join("; ") });
+        say(Progress::Repairing { what: found.notes.join("; ") });
     }
     let Recovery { mut restored, repair, .. } = *found;
-    let log = opener.repair(shell.config.log_options(), repair, &mut restored)?;
-    refetch::done(&shell.config.dir)?;
+    let log = opener.repair(options, repair, &mut restored)?;
+    refetch::done(&config.dir)?;
     let checkpoint = restored.snapshot.index;
     let mut keystore = match keystore {
         Some(keystore) if keystore.applied() == checkpoint => keystore,
         _ => Keystore::new(KeystoreLimits::default()),
     };
-    keystore.set_limits(KeystoreLimits { memory_bytes: shell.config.memory_bytes });
-    let replayed = restored.entries.len() as u64;
-    let replayed_bytes = restored.entries.iter().map(entry_bytes).sum();
-    tracing::info!(
-        checkpoint,
-        keys = keystore.len(),
-        replayed,
-        commit = restored.commit,
-        term = restored.hard_state.term,
-        "disk read"
-    );
-    let node = raft::Node::new(shell.now().mono_us, raft_config(shell, id), restored);
-    let disk =
-        Disk { node, keystore, log, replayed, replayed_bytes, checkpoint, checkpoint_lost: lost };
-    Ok(Opened::Disk(Box::new(disk)))
+    keystore.set_limits(KeystoreLimits { memory_bytes: config.memory_bytes });
+    Ok(Read::Start(Box::new(Start { restored, keystore, log, checkpoint_lost: lost })))
 }
 
 /// The checkpoint, and what to make of it; no keystore: it is lost. One that is
 /// damaged is moved out of the way.
-fn read_checkpoint(shell: &Shell) -> anyhow::Result<(Option<Keystore>, FoundCheckpoint)> {
-    let path = &shell.config.keystore_file;
+fn read_checkpoint(config: &ServerConfig) -> anyhow::Result<(Option<Keystore>, FoundCheckpoint)> {
+    let path = &config.keystore_file;
     let damage = match keystore_file::read(path) {
         Ok(Some((keystore, meta))) => return Ok((Some(keystore), FoundCheckpoint::Whole(meta))),
         Ok(None) => None,
@@ -199,8 +233,8 @@ fn read_checkpoint(shell: &Shell) -> anyhow::Result<(Option<Keystore>, FoundChec
 }
 
 /// Nothing of the state counts any more; what the server has promised does.
-fn forget_state(shell: &Shell, found: &mut Recovery<Payload>) -> anyhow::Result<()> {
-    let path = &shell.config.keystore_file;
+fn forget_state(config: &ServerConfig, found: &mut Recovery<Payload>) -> anyhow::Result<()> {
+    let path = &config.keystore_file;
     write_members(path, &found.restored.snapshot.membership)?;
     match files::rename(path, &beside(path, ".damaged")) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

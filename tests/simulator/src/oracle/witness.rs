@@ -127,6 +127,7 @@ impl Replay<'_> {
             .map_err(|error| Violation::new("entry is no command", format!("{index}: {error}")))?;
         if matches!(command.operation, Operation::Check { .. } | Operation::Verdict { .. }) {
             // The servers' own; it changes nothing.
+            self.before = None;
             return Ok(());
         }
         let phantom = || {
