@@ -89,6 +89,7 @@ fn config(dir: &Path) -> ServerConfig {
     ServerConfig {
         name: "srv-1".to_owned(),
         dir: dir.to_owned(),
+        keep_log: false,
         log_file: dir.join("log-file"),
         keystore_file: dir.join("keystore-file"),
         key_file: dir.join("cluster.key"),
@@ -99,7 +100,6 @@ fn config(dir: &Path) -> ServerConfig {
         max_value_bytes: 1 << 20,
         checkpoint_after_bytes: 1 << 20,
         memory_bytes: None,
-        keep_log: false,
         max_connections: 1,
     }
 }
