@@ -99,6 +99,19 @@ pub enum Progress {
         /// Its role.
         role: Role,
     },
+    /// The disk is damaged; what it lacks comes from the other servers.
+    Repairing {
+        /// What was wrong, and what became of it.
+        what: String,
+    },
+    /// The disk is damaged so that the server must not come back as who it was:
+    /// its data were set aside, and it joins as a new one.
+    SetAside {
+        /// What is damaged.
+        why: String,
+        /// Where the data are now.
+        aside: PathBuf,
+    },
     /// No load balancer answered for five seconds, or one refused.
     NotRegistered {
         /// Which address, what happened, what to do.

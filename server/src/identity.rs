@@ -181,6 +181,11 @@ impl Folder {
         Ok(())
     }
 
+    /// What the folder held was set aside: it is a new one.
+    pub(crate) fn forget(&mut self) {
+        self.identity = None;
+    }
+
     /// Notes the cluster that the server belongs to and its id there, durably.
     ///
     /// # Errors

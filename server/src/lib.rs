@@ -39,4 +39,4 @@ mod tests;
 mod transport;
 pub mod wire;
 
-pub use shell::{DiskFailed, ProgressFn, run};
+pub use shell::{BeginAgain, ProgressFn, run};

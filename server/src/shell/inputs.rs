@@ -6,7 +6,7 @@ use common::ids::ServerId;
 use common::udp::Lane;
 use raft::NodeId;
 
-use super::disk_trouble::DiskFailed;
+use super::disk_trouble::BeginAgain;
 use super::inbox::Input;
 use super::member::Member;
 use super::restore::info_bytes;
@@ -29,7 +29,9 @@ impl Member {
                 self.driver.synced(now, mark);
             }
             Input::DiskFull(error) => self.disk_full(&error),
-            Input::LogFailed(error) => self.failed = Some(DiskFailed(error).into()),
+            Input::LogFailed(error) => {
+                self.failed = Some(BeginAgain::disk_failed(error).into());
+            }
             Input::Link { link, hello } => {
                 if let Some(peer) = self.transport.accept(&link, &hello) {
                     self.driver.link_up(peer);
@@ -41,6 +43,7 @@ impl Member {
                     self.driver.link_lost(from);
                 }
             }
+            Input::LogDamaged => self.checkpoints.replace_log(),
             Input::Fetched { peer, entries } => self.driver.fetched(now, peer, entries),
             Input::Routed { link, frame } => self.routed(now, link, &frame),
             Input::LbLost(number) => self.lbs.lost(number),

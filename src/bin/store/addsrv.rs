@@ -185,7 +185,7 @@ pub(crate) fn wait_serving(process: &mut Background) -> Outcome<(SocketAddr, Soc
             Some(Announcement::Server { progress: Progress::Serving { client, peer, .. } }) => {
                 return Ok((client, peer));
             }
-            Some(_) => {}
+            Some(announcement) => tell_repair(&process.node.name, &announcement),
             None if Instant::now() < until => {
                 say!("{} still reads its files ...", process.node.name);
                 patience = Instant::now() + Duration::from_secs(10);
@@ -200,6 +200,23 @@ pub(crate) fn wait_serving(process: &mut Background) -> Outcome<(SocketAddr, Soc
                 )));
             }
         }
+    }
+}
+
+/// Says what a start found damaged, and what becomes of it.
+fn tell_repair(name: &str, announcement: &Announcement) {
+    match announcement {
+        Announcement::Server { progress: Progress::Repairing { what } } => {
+            say!("{name} repairs its files: {what}");
+        }
+        Announcement::Server { progress: Progress::SetAside { why, aside } } => {
+            say!(
+                "{name} joins as a new server, because its files are damaged: {why}\n\
+                 What is left of them is in {}.",
+                aside.display()
+            );
+        }
+        _ => {}
     }
 }
 
@@ -230,7 +247,9 @@ impl Standing {
                     }
                     Progress::Member { id, role, .. } => standing.member = Some((id, role)),
                     Progress::NotRegistered { why } => standing.refused = Some(why),
-                    Progress::Serving { .. } => {}
+                    Progress::Serving { .. }
+                    | Progress::Repairing { .. }
+                    | Progress::SetAside { .. } => {}
                 },
                 Some(_) => {}
                 None => break,
@@ -384,7 +403,9 @@ impl Recorder {
                 Some(settings) if !settings.registered => settings.registered = true,
                 _ => return,
             },
-            Progress::NotRegistered { .. } => return,
+            Progress::NotRegistered { .. }
+            | Progress::Repairing { .. }
+            | Progress::SetAside { .. } => return,
         }
         let Some(settings) = self.settings.clone() else { return };
         if let Err(error) = self.node.record(&Settings::Server(settings)) {

@@ -81,7 +81,10 @@ pub(crate) fn run(args: &RunArgs) -> Outcome {
         Progress::Member { id, role, .. } => {
             say!("{} is server {id} of its cluster, {}.", node.name, role_name(role));
         }
-        Progress::Registered { .. } | Progress::NotRegistered { .. } => {}
+        Progress::Repairing { what } => say!("{} repairs its files: {what}", node.name),
+        Progress::Registered { .. }
+        | Progress::NotRegistered { .. }
+        | Progress::SetAside { .. } => {}
     });
     serve::block_on(false, |shutdown| server::run(config, sockets, progress, shutdown))
 }

@@ -378,7 +378,8 @@ impl Process {
                 }
             }
             self.driver.apply(now);
-            if !self.driver.wants_flush(&self.actions) {
+            // A broken rule may be that there is no end to it.
+            if out.watch.violation.is_some() || !self.driver.wants_flush(&self.actions) {
                 return;
             }
         }
