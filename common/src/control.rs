@@ -45,8 +45,12 @@ pub enum Party {
         /// Which folder.
         folder: FolderId,
     },
-    /// Somebody with the cluster key who gives orders; asks load balancers.
-    Operator,
+    /// A command of an operator: it asks one thing of one server, and is no
+    /// part of the cluster.
+    Operator {
+        /// Which command, for logs.
+        name: String,
+    },
 }
 
 /// How a server is found; the `info` of a Raft member, as JSON.

@@ -12,11 +12,15 @@
 //! done             3  number u64  replies
 //! not leader       4  number u64
 //! session unknown  5  number u64
+//! digest           6  index u64  digest u64
 //! ```
 //!
 //! Numbers are little-endian; `requests` is what
 //! [`encode_requests`](crate::memcached::encode_requests) writes; `replies`
 //! are the bytes for the client, in order.
+//!
+//! A digest is what a server noted at the integrity check at that index of the
+//! log, for its leader; it is not answered.
 //!
 //! # Sessions
 //!
@@ -69,6 +73,13 @@ pub enum ForwardFrame {
         /// What became of it.
         reply: ForwardReply,
     },
+    /// What the sender noted at an integrity check.
+    Digest {
+        /// Index of the check's entry.
+        index: u64,
+        /// The digest of the sender's data at that entry.
+        digest: u64,
+    },
 }
 
 /// What came back for a forwarded batch, or for a session to be opened.
@@ -105,6 +116,7 @@ const OPEN_SESSION: u8 = 2;
 const DONE: u8 = 3;
 const NOT_LEADER: u8 = 4;
 const SESSION_UNKNOWN: u8 = 5;
+const DIGEST: u8 = 6;
 
 /// Bytes in front of the requests of [`ForwardFrame::Requests`], the longest
 /// head of all frames.
@@ -140,6 +152,12 @@ pub fn encode_session_unknown(number: u64, out: &mut impl BufMut) {
     put_head(SESSION_UNKNOWN, number, out);
 }
 
+/// Encodes [`ForwardFrame::Digest`].
+pub fn encode_digest(index: u64, digest: u64, out: &mut impl BufMut) {
+    put_head(DIGEST, index, out);
+    out.put_u64_le(digest);
+}
+
 fn put_head(kind: u8, number: u64, out: &mut impl BufMut) {
     out.put_u8(kind);
     out.put_u64_le(number);
@@ -172,6 +190,7 @@ pub fn decode_forward(frame: &Bytes) -> Result<ForwardFrame, ForwardError> {
         }
         NOT_LEADER => ForwardFrame::Reply { number, reply: ForwardReply::NotLeader },
         SESSION_UNKNOWN => ForwardFrame::Reply { number, reply: ForwardReply::SessionUnknown },
+        DIGEST => ForwardFrame::Digest { index: number, digest: u64(&mut input)? },
         other => return Err(ForwardError::UnknownKind(other)),
     };
     match input.len() {
@@ -222,6 +241,9 @@ mod tests {
             (frame(|out| encode_not_leader(1, out)), ForwardReply::NotLeader),
             (frame(|out| encode_session_unknown(1, out)), ForwardReply::SessionUnknown),
         ];
+        let digest = frame(|out| encode_digest(4, u64::MAX, out));
+        let expected = ForwardFrame::Digest { index: 4, digest: u64::MAX };
+        assert_eq!(decode_forward(&digest), Ok(expected));
         for (encoded, reply) in replies {
             assert_eq!(decode_forward(&encoded), Ok(ForwardFrame::Reply { number: 1, reply }));
         }

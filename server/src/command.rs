@@ -6,6 +6,8 @@
 //!            [cas:u64 when op = 6] flags:u32 deadline_ms:u64 klen:u8 key value
 //! delete     op = 7   klen:u8 key
 //! arithmetic op = 8 incr, 9 decr   delta:u64 klen:u8 key
+//! check      op = 10  algorithm:u8
+//! verdict    op = 11  index:u64 digest:u64
 //! ```
 //! Integers are little-endian; `value` is the rest.
 
@@ -51,6 +53,18 @@ pub enum Operation<'a> {
         key: &'a [u8],
         /// By how much.
         delta: u64,
+    },
+    /// Changes nothing: every replica notes the digest of its keystore here.
+    Check {
+        /// How the digest is computed; whoever does not know it takes no part.
+        algorithm: u8,
+    },
+    /// Changes nothing: what most replicas noted at an earlier check.
+    Verdict {
+        /// Index of the check's entry.
+        index: u64,
+        /// The digest that a majority of the voters agreed on.
+        digest: u64,
     },
 }
 
@@ -118,6 +132,17 @@ impl Command<'_> {
                 out.put_u64_le(delta);
                 put_key(out, key);
             }
+            Operation::Check { algorithm } => {
+                out.put_u8(10);
+                out.put_u64_le(self.clock_ms);
+                out.put_u8(algorithm);
+            }
+            Operation::Verdict { index, digest } => {
+                out.put_u8(11);
+                out.put_u64_le(self.clock_ms);
+                out.put_u64_le(index);
+                out.put_u64_le(digest);
+            }
         }
     }
 }
@@ -156,6 +181,11 @@ impl<'a> Command<'a> {
                 let operation = if op == 8 { Arithmetic::Incr } else { Arithmetic::Decr };
                 let delta = take_u64(&mut bytes)?;
                 Operation::Arithmetic { operation, key: take_key(&mut bytes)?, delta }
+            }
+            10 => Operation::Check { algorithm: take(&mut bytes, 1)?[0] },
+            11 => {
+                let index = take_u64(&mut bytes)?;
+                Operation::Verdict { index, digest: take_u64(&mut bytes)? }
             }
             other => return Err(CommandError::Unknown(other)),
         };

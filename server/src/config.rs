@@ -7,6 +7,8 @@ use std::time::Duration;
 use common::control::{MemberRecord, Role, Waiting};
 use common::ids::{ClusterId, FolderId, ServerId};
 
+use crate::log_file::LogOptions;
+
 /// Settings of one server process.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
@@ -36,11 +38,21 @@ pub struct ServerConfig {
     /// size of the data if that is more; as much of the log stays for servers
     /// that lag.
     pub checkpoint_after_bytes: u64,
+    /// Segments of the log-file that are not needed any more go to its archive
+    /// instead of being reused.
+    pub keep_log: bool,
     /// Bytes that items may take before a leader refuses stores; `None`: no
     /// limit.
     pub memory_bytes: Option<u64>,
     /// Client connections accepted at a time.
     pub max_connections: usize,
+}
+
+impl ServerConfig {
+    /// How the log-file is opened.
+    pub fn log_options(&self) -> LogOptions {
+        LogOptions { keep: self.keep_log, ..LogOptions::default() }
+    }
 }
 
 /// The members of a cluster without a load balancer (`store run`).
@@ -100,6 +112,19 @@ pub enum Progress {
         id: ServerId,
         /// Its role.
         role: Role,
+    },
+    /// The disk is damaged; what it lacks comes from the other servers.
+    Repairing {
+        /// What was wrong, and what became of it.
+        what: String,
+    },
+    /// The disk is damaged so that the server must not come back as who it was:
+    /// its data were set aside, and it joins as a new one.
+    SetAside {
+        /// What is damaged.
+        why: String,
+        /// Where the data are now.
+        aside: PathBuf,
     },
     /// No load balancer answered for five seconds, or one refused.
     NotRegistered {

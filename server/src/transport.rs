@@ -163,10 +163,10 @@ impl Transport {
                 }
             }
             Party::Fresh { .. } => Err("the caller is no member yet".to_owned()),
-            Party::Operator => Err("operators ask load balancers".to_owned()),
             Party::LoadBalancer { .. } => {
                 Err("servers dial load balancers, not the reverse".to_owned())
             }
+            Party::Operator { name } => Err(format!("`{name}` is no peer")),
         }
     }
 

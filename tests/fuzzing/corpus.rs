@@ -38,6 +38,8 @@ pub(crate) fn commands() -> Vec<Vec<u8>> {
     for operation in [Arithmetic::Incr, Arithmetic::Decr] {
         operations.push(Operation::Arithmetic { operation, key: b"key", delta: 9 });
     }
+    operations.push(Operation::Check { algorithm: 1 });
+    operations.push(Operation::Verdict { index: 7, digest: 0x0123_4567_89ab_cdef });
     let encode = |operation| {
         let mut out = Vec::new();
         Command { clock_ms: 1_700_000_000_000, operation }.encode(&mut out);
@@ -130,7 +132,7 @@ pub(crate) fn batches() -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn forwards() -> Vec<Bytes> {
-    let mut frames = vec![Vec::new(); 5];
+    let mut frames = vec![Vec::new(); 6];
     let ids = WriteIds { session: 3, first_sequence: 5, done_below: 4 };
     forward::encode_requests_head(7, &ids, &mut frames[0]);
     frames[0].extend_from_slice(&batches()[1]);
@@ -138,6 +140,7 @@ pub(crate) fn forwards() -> Vec<Bytes> {
     forward::encode_not_leader(7, &mut frames[2]);
     forward::encode_session_unknown(7, &mut frames[3]);
     forward::encode_open_session(7, 3, &mut frames[4]);
+    forward::encode_digest(7, 9, &mut frames[5]);
     frames.into_iter().map(Bytes::from).collect()
 }
 
@@ -178,6 +181,7 @@ pub(crate) fn controls() -> Vec<Vec<u8>> {
         Party::LoadBalancer { name: "lb-1".to_owned() },
         Party::Member { cluster, id, folder, peer: address },
         Party::Fresh { folder },
+        Party::Operator { name: "backup".to_owned() },
     ];
     let mut all: Vec<Vec<u8>> = parties
         .into_iter()

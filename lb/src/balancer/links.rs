@@ -41,7 +41,7 @@ impl Balancer {
     pub(super) fn opened(&mut self, link: LinkId, remote: SocketAddr, hello: Hello) {
         let folder = match hello.from {
             Party::Member { folder, .. } | Party::Fresh { folder } => folder,
-            Party::Operator => return self.operator_opened(link),
+            Party::Operator { .. } => return self.operator_opened(link),
             Party::LoadBalancer { name } => {
                 let reason = format!("{} is a load balancer, not a server", self.settings.name);
                 self.log(

@@ -12,6 +12,7 @@ use raft::{DurableMark, Entry, Index, NodeId};
 
 use super::snapshots::{Arrived, ChunkRead};
 use crate::command::Payload;
+use crate::keystore_file::WriteError;
 
 /// A link to a load balancer, with the number that it has for this process.
 #[derive(Clone)]
@@ -42,10 +43,14 @@ pub(crate) enum Input {
     DiskFull(String),
     /// The log-file cannot be written any more.
     LogFailed(String),
+    /// An old entry is damaged.
+    LogDamaged,
     /// Entries for a slow peer were read.
     Fetched { peer: NodeId, entries: Vec<Entry<Payload>> },
     /// A checkpoint was written, or could not be.
-    Checkpointed(Result<Index, String>),
+    Checkpointed(Result<Index, WriteError>),
+    /// An operator wants something.
+    Operator(super::operator::Step),
     /// A chunk of a snapshot was read for a peer.
     ChunkRead { peer: NodeId, result: Box<ChunkRead> },
     /// A chunk of a snapshot was written; how long the side file is now.

@@ -1,14 +1,15 @@
 //! What the member does with each thing that arrives.
 
 use bytes::Bytes;
-use common::control::{MemberInfo, ToLb, ToServer};
+use common::control::{MemberInfo, Party, ToLb, ToServer};
 use common::ids::ServerId;
 use common::udp::Lane;
 use raft::NodeId;
 
-use super::disk_trouble::DiskFailed;
+use super::disk_trouble::BeginAgain;
 use super::inbox::Input;
 use super::member::Member;
+use super::operator;
 use super::restore::info_bytes;
 use crate::config::Progress;
 use crate::driver::Now;
@@ -29,7 +30,12 @@ impl Member {
                 self.driver.synced(now, mark);
             }
             Input::DiskFull(error) => self.disk_full(&error),
-            Input::LogFailed(error) => self.failed = Some(DiskFailed(error).into()),
+            Input::LogFailed(error) => {
+                self.failed = Some(BeginAgain::disk_failed(error).into());
+            }
+            Input::Link { link, hello } if matches!(hello.from, Party::Operator { .. }) => {
+                operator::listen(&link, &self.shell.inbox);
+            }
             Input::Link { link, hello } => {
                 if let Some(peer) = self.transport.accept(&link, &hello) {
                     self.driver.link_up(peer);
@@ -41,10 +47,12 @@ impl Member {
                     self.driver.link_lost(from);
                 }
             }
+            Input::LogDamaged => self.checkpoints.replace_log(),
             Input::Fetched { peer, entries } => self.driver.fetched(now, peer, entries),
             Input::Routed { link, frame } => self.routed(now, link, &frame),
             Input::LbLost(number) => self.lbs.lost(number),
             Input::FromLb { lb, message } => self.lb_message(now, lb, message),
+            Input::Operator(step) => self.operator(now, step),
             Input::Checkpointed(result) => self.checkpointed(result),
             Input::ChunkRead { peer, result } => self.chunk_read(now, peer, *result),
             Input::ChunkWritten { index, next_offset } => {

@@ -9,18 +9,18 @@ use common::limits::REPORT_INTERVAL;
 use raft::{Fetch, NodeId};
 use tokio::time::Instant as TokioInstant;
 
+use super::Shell;
 use super::checkpoint::Checkpoints;
-use super::disk_trouble::{DiskFailed, DiskTrouble};
+use super::disk_trouble::{BeginAgain, DiskTrouble};
 use super::inbox::Input;
 use super::install::Install;
 use super::log_writer::LogWriter;
+use super::restore::Disk;
 use super::routed::LbLinks;
 use super::snapshots::Snapshots;
-use super::{Shell, restore};
 use crate::config::Progress;
 use crate::driver::{Actions, Driver, Facts, Now};
-use crate::keystore::KeystoreLimits;
-use crate::log_file::LogReader;
+use crate::log_file::{LogError, LogReader};
 use crate::transport::{Me, Transport};
 
 /// A stopping server waits for its successor and its last answers so long.
@@ -52,8 +52,12 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub(super) fn restore(shell: Shell, cluster: ClusterId, id: ServerId) -> anyhow::Result<Self> {
-        let disk = restore::open(&shell, id)?;
+    pub(super) fn start(
+        shell: Shell,
+        cluster: ClusterId,
+        id: ServerId,
+        disk: Disk,
+    ) -> anyhow::Result<Self> {
         let facts = Facts {
             info: shell.info.clone(),
             cluster,
@@ -61,9 +65,7 @@ impl Member {
             counters: std::sync::Arc::clone(&shell.counters),
             started_ms: shell.started_ms,
         };
-        let mut keystore = disk.keystore;
-        keystore.set_limits(KeystoreLimits { memory_bytes: shell.config.memory_bytes });
-        let driver = Driver::new(disk.node, keystore, facts);
+        let driver = Driver::new(disk.node, disk.keystore, facts);
         let id = NodeId(id.0);
         let mut transport = Transport::new(
             Me { cluster, id },
@@ -77,11 +79,19 @@ impl Member {
             replayed: disk.replayed,
         });
         let reader = disk.log.reader();
-        let log = LogWriter::start(disk.log, std::sync::Arc::clone(&shell.inbox))?;
+        let log =
+            LogWriter::start(disk.log, disk.replayed_bytes, std::sync::Arc::clone(&shell.inbox))?;
         let path = shell.config.keystore_file.clone();
         let snapshots = Snapshots::new(path.clone(), std::sync::Arc::clone(&shell.inbox));
-        let checkpoints =
-            Checkpoints::new(path, disk.checkpoint, shell.config.checkpoint_after_bytes);
+        let mut checkpoints = Checkpoints::new(
+            path,
+            disk.checkpoint,
+            driver.keystore().memory_bytes(),
+            shell.config.checkpoint_after_bytes,
+        );
+        if disk.checkpoint_lost {
+            checkpoints.renew();
+        }
         Ok(Member {
             cluster,
             id,
@@ -149,6 +159,7 @@ impl Member {
         self.mind_membership(now);
         self.note_commit()?;
         self.hand_over_if_full(now);
+        self.end_if_data_differ();
         if self.reported.elapsed() >= REPORT_INTERVAL - Duration::from_millis(25) {
             self.report(false);
         }
@@ -175,7 +186,7 @@ impl Member {
                     self.log.write_in_thread(persist, commit);
                 } else {
                     let written = self.log.write_inline(persist, commit);
-                    let mark = written.map_err(|error| DiskFailed(error.to_string()))?;
+                    let mark = written.map_err(BeginAgain::disk_failed)?;
                     synced_inline = true;
                     if let Some(mark) = mark {
                         now = self.shell.now();
@@ -214,6 +225,14 @@ impl Member {
         for refused in std::mem::take(&mut self.actions.refuse) {
             self.tell_not_leader(refused);
         }
+        for (leader, report) in self.actions.digests.drain(..) {
+            self.transport.request(leader, |out| {
+                forward::encode_digest(report.index, report.digest, out);
+            });
+        }
+        if let Some(failure) = self.actions.integrity_failure.take() {
+            self.data_differ(failure);
+        }
         for task in std::mem::take(&mut self.actions.snapshots) {
             self.snapshot_task(now, task);
         }
@@ -227,8 +246,12 @@ impl Member {
         let reader = self.reader.clone();
         let inbox = std::sync::Arc::clone(&self.shell.inbox);
         tokio::task::spawn_blocking(move || {
-            let entries = reader.read(fetch.from, fetch.to, fetch.max_bytes).unwrap_or_else(|error| {
+            let read = reader.read(fetch.from, fetch.to, fetch.max_bytes);
+            let entries = read.unwrap_or_else(|error| {
                 tracing::warn!(from = fetch.from, %error, "entries for a slow peer cannot be read");
+                if matches!(error, LogError::Damaged { .. }) {
+                    inbox.push(Input::LogDamaged);
+                }
                 Vec::new()
             });
             inbox.push(Input::Fetched { peer: fetch.peer, entries });
@@ -275,7 +298,11 @@ impl Member {
 
     /// Lets go of the files, after a last checkpoint.
     pub(super) fn close(self) -> Shell {
-        let Member { shell, driver, log, checkpoints, install, .. } = self;
+        let Member { shell, driver, mut log, checkpoints, install, .. } = self;
+        // So that whoever reads the files sees all that was acknowledged.
+        if let Err(error) = log.note_commit(driver.node().commit()) {
+            tracing::warn!(%error, "the log-file does not say how far it is committed");
+        }
         drop(log);
         // A snapshot that took the place of the checkpoint is newer.
         let finished = if install.is_under_way() { Ok(()) } else { checkpoints.finish(&driver) };

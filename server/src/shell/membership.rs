@@ -12,8 +12,8 @@ use common::control::{MemberRecord, Operation, Outcome};
 use common::ids::ServerId;
 use raft::{Change, NodeId, PeerStatus, Status, Suffrage, Time};
 
-use super::hello_of;
 use super::member::Member;
+use super::{Shell, hello_of};
 use crate::driver::Now;
 
 /// A server that was heard within this time is there.
@@ -138,7 +138,10 @@ impl Member {
 
     /// Comes back under the id that the cluster has admitted its folder under,
     /// with all its data; what it lacks the leader sends.
-    pub(super) fn rejoin(self, id: ServerId) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub(super) fn rejoin(self, id: ServerId) -> anyhow::Result<Shell> {
         let (cluster, before) = (self.cluster, self.id);
         self.transport.close();
         let mut shell = self.close();
@@ -146,7 +149,7 @@ impl Member {
         shell.folder.adopt(cluster, id)?;
         shell.endpoint.set_hello(hello_of(&shell.folder, &shell.info));
         shell.inbox.keep_for_another_member();
-        Member::restore(shell, cluster, id)
+        Ok(shell)
     }
 
     /// A member by its name or its id.

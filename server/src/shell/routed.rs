@@ -15,7 +15,7 @@ use raft::NodeId;
 use super::Shell;
 use super::inbox::{Input, LbLink};
 use super::member::Member;
-use crate::driver::{ForwardId, Forwarder, Now};
+use crate::driver::{DigestReport, ForwardId, Forwarder, Now};
 
 /// Sends the replies of a forwarded batch back.
 struct ForwardOrigin {
@@ -89,6 +89,10 @@ impl Member {
                 self.driver.forward_reply(now, from, number, &reply);
                 Ok(())
             }
+            ForwardFrame::Digest { index, digest } => {
+                self.driver.digest_reported(now, from, DigestReport { index, digest });
+                Ok(())
+            }
             request => match self.transport.link_to(from) {
                 Some(link) => self.execute(now, &link, Forwarder::Peer(from), request),
                 None => Ok(()),
@@ -100,7 +104,9 @@ impl Member {
     pub(super) fn routed(&mut self, now: Now, lb: LbLink, frame: &Bytes) {
         let LbLink { number, link } = lb;
         let done = match forward::decode_forward(frame) {
-            Ok(ForwardFrame::Reply { .. }) => Err("nothing was asked".to_owned()),
+            Ok(ForwardFrame::Reply { .. } | ForwardFrame::Digest { .. }) => {
+                Err("nothing was asked".to_owned())
+            }
             Ok(request) => self.execute(now, &link, Forwarder::LoadBalancer(number), request),
             Err(error) => Err(error.to_string()),
         };
@@ -138,7 +144,7 @@ impl Member {
                 let batch = Batch::new(requests, BytesMut::new(), bytes, origin);
                 self.driver.forwarded(now, ForwardId { from, number }, batch);
             }
-            ForwardFrame::Reply { .. } => {}
+            ForwardFrame::Reply { .. } | ForwardFrame::Digest { .. } => {}
         }
         Ok(())
     }

@@ -7,9 +7,7 @@
 //! was read back and found whole; what is there of it outlives a restart.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -19,6 +17,7 @@ use raft::{Index, NodeId, SnapshotMeta};
 
 use super::inbox::{Inbox, Input};
 use crate::driver::Chunk;
+use crate::files::{self, File};
 use crate::keystore::Keystore;
 use crate::keystore_file::{self, CheckpointMeta, KeystoreFileError};
 
@@ -131,7 +130,7 @@ impl Snapshots {
     pub(super) fn remove_leftover(&self) {
         if self.received.is_none_or(|at| at.elapsed() > FORGET_AFTER) {
             // It takes room, no more: the next time will do as well.
-            let _ = std::fs::remove_file(side_path(&self.path));
+            let _ = files::remove_file(&side_path(&self.path));
         }
     }
 
@@ -169,9 +168,9 @@ fn read_chunk(path: &Path, open: Option<Outgoing>, index: Index, offset: u64) ->
         None => {
             // All of it is read once before any of it is sent: a damaged
             // checkpoint is no snapshot.
-            let file = File::open(path).map_err(failed)?;
-            let size = file.metadata().map_err(failed)?.len();
-            let meta = keystore_file::verify(path, &file, size)?;
+            let mut file = File::open(path).map_err(failed)?;
+            let size = file.len().map_err(failed)?;
+            let meta = keystore_file::verify(path, &mut file, size)?;
             Outgoing { file: Arc::new(file), meta, size }
         }
     };
@@ -236,12 +235,7 @@ impl Side {
     /// Writes a chunk; how long the side file is now.
     fn write(&mut self, meta: &CheckpointMeta, offset: u64, data: &[u8]) -> io::Result<u64> {
         if offset == 0 {
-            let file = File::options()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .open(&self.path)?;
+            let file = File::create(&self.path)?;
             tracing::info!(index = meta.index, "a snapshot begins to arrive");
             self.open = Some(Incoming { meta: meta.clone(), file, length: 0, synced: 0 });
         } else if self.open.as_ref().is_none_or(|open| open.meta != *meta) {
@@ -269,7 +263,7 @@ impl Side {
         if found != *meta {
             return Ok(None);
         }
-        let file = File::options().read(true).write(true).open(&self.path)?;
+        let file = File::open_rw(&self.path)?;
         file.set_len(length)?;
         tracing::info!(index = meta.index, bytes = length, "a snapshot goes on arriving");
         Ok(Some(Incoming { meta: meta.clone(), file, length, synced: 0 }))
@@ -292,7 +286,7 @@ impl Side {
         tracing::error!(index, error, "a snapshot was given up, it is asked for anew");
         self.open = None;
         // A disk that is full must not stay full of this.
-        let _ = std::fs::remove_file(&self.path);
+        let _ = files::remove_file(&self.path);
         std::thread::sleep(pause);
         0
     }

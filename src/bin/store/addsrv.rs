@@ -48,6 +48,7 @@ struct Plan {
     election_timeout: TimeoutRange,
     max_item_bytes: usize,
     checkpoint_after_bytes: u64,
+    keep_log: bool,
     memory_limit_mib: u32,
     /// A load balancer has accepted this folder before.
     registered: bool,
@@ -103,6 +104,7 @@ fn plan(args: &AddSrvArgs, home: &Home, node: &Node) -> Outcome<Plan> {
             .checkpoint_after
             .or(recorded.map(|server| server.checkpoint_after_bytes))
             .unwrap_or(DEFAULT_CHECKPOINT_AFTER),
+        keep_log: args.keep_log.or(recorded.map(|server| server.keep_log)).unwrap_or(false),
         memory_limit_mib: args
             .memory_limit
             .or(recorded.map(|server| server.memory_limit_mib))
@@ -191,7 +193,7 @@ pub(crate) fn wait_serving(process: &mut Background) -> Outcome<(SocketAddr, Soc
             Some(Announcement::Server { progress: Progress::Serving { client, peer, .. } }) => {
                 return Ok((client, peer));
             }
-            Some(_) => {}
+            Some(announcement) => tell_repair(&process.node.name, &announcement),
             None if Instant::now() < until => {
                 say!("{} still reads its files ...", process.node.name);
                 patience = Instant::now() + Duration::from_secs(10);
@@ -206,6 +208,23 @@ pub(crate) fn wait_serving(process: &mut Background) -> Outcome<(SocketAddr, Soc
                 )));
             }
         }
+    }
+}
+
+/// Says what a start found damaged, and what becomes of it.
+fn tell_repair(name: &str, announcement: &Announcement) {
+    match announcement {
+        Announcement::Server { progress: Progress::Repairing { what } } => {
+            say!("{name} repairs its files: {what}");
+        }
+        Announcement::Server { progress: Progress::SetAside { why, aside } } => {
+            say!(
+                "{name} joins as a new server, because its files are damaged: {why}\n\
+                 What is left of them is in {}.",
+                aside.display()
+            );
+        }
+        _ => {}
     }
 }
 
@@ -236,7 +255,9 @@ impl Standing {
                     }
                     Progress::Member { id, role, .. } => standing.member = Some((id, role)),
                     Progress::NotRegistered { why } => standing.refused = Some(why),
-                    Progress::Serving { .. } => {}
+                    Progress::Serving { .. }
+                    | Progress::Repairing { .. }
+                    | Progress::SetAside { .. } => {}
                 },
                 Some(_) => {}
                 None => break,
@@ -350,6 +371,7 @@ fn foreground(
         election_timeout: plan.election_timeout.durations(),
         max_value_bytes: plan.max_item_bytes,
         checkpoint_after_bytes: plan.checkpoint_after_bytes,
+        keep_log: plan.keep_log,
         memory_bytes: values::memory_bytes(Some(plan.memory_limit_mib)),
         max_connections: DEFAULT_MAX_CONNECTIONS,
     };
@@ -384,6 +406,7 @@ impl Recorder {
                     election_timeout: self.plan.election_timeout,
                     max_item_bytes: self.plan.max_item_bytes,
                     checkpoint_after_bytes: self.plan.checkpoint_after_bytes,
+                    keep_log: self.plan.keep_log,
                     memory_limit_mib: self.plan.memory_limit_mib,
                     registered: self.plan.registered,
                 });
@@ -392,7 +415,9 @@ impl Recorder {
                 Some(settings) if !settings.registered => settings.registered = true,
                 _ => return,
             },
-            Progress::NotRegistered { .. } => return,
+            Progress::NotRegistered { .. }
+            | Progress::Repairing { .. }
+            | Progress::SetAside { .. } => return,
         }
         let Some(settings) = self.settings.clone() else { return };
         if let Err(error) = self.node.record(&Settings::Server(settings)) {

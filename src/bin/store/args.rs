@@ -1,5 +1,7 @@
 //! What can be typed.
 
+mod operations;
+
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -9,7 +11,11 @@ use clap::{Args, Parser, Subcommand};
 use lb::config::Policy;
 
 use crate::logging::LogFormat;
+use crate::operate::{RemoveArgs, TransferArgs};
 use crate::values::{self, TimeoutRange};
+pub(crate) use operations::{
+    BackupArgs, ClusterArgs, KeystoreArgs, LogArgs, RecoverArgs, RestoreArgs, VerifyArgs,
+};
 
 /// Where a load balancer listens for clients, unless told otherwise.
 pub(crate) const LB_CLIENT_PORT: u16 = 5002;
@@ -68,6 +74,14 @@ pub(crate) enum Command {
     Log(LogArgs),
     /// Print a server's keystore: `<key> <value>`
     Keystore(KeystoreArgs),
+    /// Check every checksum of servers' files and backups
+    Verify(VerifyArgs),
+    /// Write everything that the cluster holds at one instant to a file
+    Backup(BackupArgs),
+    /// Make the first server of a new cluster from a backup
+    Restore(RestoreArgs),
+    /// Go on with one surviving server when the majority is lost for ever
+    Recover(RecoverArgs),
 }
 
 /// `store up`.
@@ -89,6 +103,9 @@ pub(crate) struct UpArgs {
     /// The load balancer's port for servers (UDP) [default: 5001]
     #[arg(long)]
     pub(crate) sport: Option<u16>,
+    /// Keep every segment of the log-file in its archive, for `store restore --until`; `=false`: no longer
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) keep_log: Option<bool>,
     /// Memory for items in MiB on each server, beyond which stores are refused; 0: no limit
     #[arg(short, long)]
     pub(crate) memory_limit: Option<u32>,
@@ -200,6 +217,9 @@ pub(crate) struct AddSrvArgs {
     /// Growth of the log-file after which a checkpoint is written, if the data is not larger [default: 64m]
     #[arg(long, value_name = "SIZE", value_parser = values::checkpoint_after)]
     pub(crate) checkpoint_after: Option<u64>,
+    /// Keep every segment of the log-file in its archive, for `store restore --until`; `=false`: no longer
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) keep_log: Option<bool>,
     /// Memory for items in MiB, beyond which stores are refused; 0: no limit [default: 0]
     #[arg(short, long)]
     pub(crate) memory_limit: Option<u32>,
@@ -245,6 +265,9 @@ pub(crate) struct RunArgs {
     /// Growth of the log-file after which a checkpoint is written, if the data is not larger [default: 64m]
     #[arg(long, value_name = "SIZE", value_parser = values::checkpoint_after)]
     pub(crate) checkpoint_after: Option<u64>,
+    /// Keep every segment of the log-file in its archive, for `store restore --until`; `=false`: no longer
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) keep_log: Option<bool>,
     /// Memory for items in MiB, beyond which stores are refused; 0: no limit [default: 0]
     #[arg(short, long)]
     pub(crate) memory_limit: Option<u32>,
@@ -258,15 +281,9 @@ pub(crate) struct RunArgs {
 #[command(after_help = "Examples:\n  store status\n  store status --watch\n  \
     store status --json --lbip 192.168.1.10 --lbport 5002")]
 pub(crate) struct StatusArgs {
-    /// Folder whose load balancer is asked
-    #[arg(long, default_value = DEFAULT_DIR)]
-    pub(crate) dir: PathBuf,
-    /// The load balancer's address for clients [default: from the folder, or 127.0.0.1]
-    #[arg(long)]
-    pub(crate) lbip: Option<String>,
-    /// The load balancer's port for clients [default: from the folder, or 5002]
-    #[arg(long)]
-    pub(crate) lbport: Option<u16>,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
     /// Again each second, with rates, until Ctrl-C
     #[arg(long)]
     pub(crate) watch: bool,
@@ -291,71 +308,6 @@ pub(crate) struct StopArgs {
 pub(crate) struct DownArgs {
     /// Folder that holds the nodes' folders
     #[arg(long, default_value = DEFAULT_DIR)]
-    pub(crate) dir: PathBuf,
-}
-
-/// Which load balancer brings an operator's command to the leader.
-#[derive(Args, Debug)]
-pub(crate) struct ByWay {
-    /// Folder with the cluster's key, and whose load balancers are asked
-    #[arg(long, default_value = DEFAULT_DIR)]
-    pub(crate) dir: PathBuf,
-    /// Load balancers' addresses for servers, e.g. `a:5001,b:5001` [default: those of the folder]
-    #[arg(long, value_delimiter = ',', value_parser = values::remote)]
-    pub(crate) lb: Vec<SocketAddr>,
-}
-
-/// `store removesrv`.
-#[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  \
-    store removesrv srv-3            it votes no longer; its process and its data stay\n  \
-    store removesrv 3 --force        though only one server votes then\n\n\
-    Refused if fewer than two servers, or no majority of them, would be left to vote.")]
-pub(crate) struct RemoveArgs {
-    /// Its name or its id
-    pub(crate) server: String,
-    /// Even if fewer than two voters or no majority of them would be left
-    #[arg(long)]
-    pub(crate) force: bool,
-    /// By way of whom.
-    #[command(flatten)]
-    pub(crate) by: ByWay,
-}
-
-/// `store transfer`.
-#[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  store transfer\n  store transfer srv-2")]
-pub(crate) struct TransferArgs {
-    /// To whom, by name or id [default: the voter that is furthest along]
-    pub(crate) server: Option<String>,
-    /// By way of whom.
-    #[command(flatten)]
-    pub(crate) by: ByWay,
-}
-
-/// `store log`.
-#[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  store log store-data/srv-1\n  \
-    store log store-data/srv-1 --from 10 --to 20 --all")]
-pub(crate) struct LogArgs {
-    /// The server's folder, e.g. store-data/srv-1 (of `store run`: LOG-FILE.server)
-    pub(crate) dir: PathBuf,
-    /// Also entries that store nothing, with their terms
-    #[arg(long)]
-    pub(crate) all: bool,
-    /// First index
-    #[arg(long)]
-    pub(crate) from: Option<u64>,
-    /// Last index
-    #[arg(long)]
-    pub(crate) to: Option<u64>,
-}
-
-/// `store keystore`.
-#[derive(Args, Debug)]
-#[command(after_help = "Example:\n  store keystore store-data/srv-1")]
-pub(crate) struct KeystoreArgs {
-    /// The server's folder, e.g. store-data/srv-1 (of `store run`: LOG-FILE.server)
     pub(crate) dir: PathBuf,
 }
 
@@ -423,6 +375,7 @@ impl AddSrvArgs {
         );
         line.option("--max-item-size", text(self.max_item_size));
         line.option("--checkpoint-after", text(self.checkpoint_after));
+        line.option("--keep-log", text(self.keep_log));
         line.option("--memory-limit", text(self.memory_limit));
         line.0
     }
@@ -441,7 +394,8 @@ mod tests {
     #[test]
     fn a_background_line_says_the_same_as_the_one_typed() {
         let typed = "store addsrv --cport 0 --sip ::1 --lb 127.0.0.1:1,127.0.0.1:2 --heartbeat 5ms \
-                     --election-timeout 20ms..40ms -I 2k -m 64 --checkpoint-after 1m --dir x --name srv-9";
+                     --election-timeout 20ms..40ms --keep-log -I 2k -m 64 --checkpoint-after 1m \
+                     --dir x --name srv-9";
         let Command::Addsrv(args) = Cli::parse_from(typed.split_whitespace()).command else {
             panic!("not addsrv");
         };
@@ -455,6 +409,7 @@ mod tests {
         assert_eq!(again.election_timeout, args.election_timeout);
         assert_eq!(again.max_item_size, args.max_item_size);
         assert_eq!(again.checkpoint_after, args.checkpoint_after);
+        assert_eq!((again.keep_log, args.keep_log), (Some(true), Some(true)));
         assert_eq!((again.memory_limit, args.memory_limit), (Some(64), Some(64)));
         assert_eq!(again.name, args.name);
         assert!(again.node.foreground && again.node.announce);

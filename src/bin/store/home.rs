@@ -103,6 +103,9 @@ pub(crate) struct ServerSettings {
     pub(crate) max_item_bytes: usize,
     /// Growth of the log after which a checkpoint is due.
     pub(crate) checkpoint_after_bytes: u64,
+    /// Whether the log-file is archived.
+    #[serde(default)]
+    pub(crate) keep_log: bool,
     /// Memory for items; 0: no limit.
     #[serde(default)]
     pub(crate) memory_limit_mib: u32,
@@ -327,6 +330,7 @@ mod tests {
             election_timeout: TimeoutRange { low_ms: 200, high_ms: 400 },
             max_item_bytes: 1 << 20,
             checkpoint_after_bytes: 64 << 20,
+            keep_log: false,
             memory_limit_mib: 0,
             registered,
         })

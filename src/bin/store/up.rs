@@ -209,6 +209,7 @@ fn servers(
             election_timeout: None,
             max_item_size: None,
             checkpoint_after: None,
+            keep_log: args.keep_log,
             memory_limit: args.memory_limit,
             node: node_args(args),
         };

@@ -151,6 +151,13 @@ impl World {
         if !self.members().all(up_to_date) {
             return Some("replicas have not applied the same");
         }
+        let digests =
+            |host: usize| self.hosts[host].driver().map(|driver| driver.keystore().digest());
+        let mut digests = self.members().map(digests);
+        let first = digests.next();
+        if first.is_some_and(|first| digests.any(|digest| digest != first)) {
+            return Some("replicas differ, and have not noticed it");
+        }
         None
     }
 

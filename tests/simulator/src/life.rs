@@ -2,7 +2,7 @@
 
 use raft::{Config, NodeId, Restored};
 use server::command::Payload;
-use server::driver::{Driver, Facts, Node};
+use server::driver::{Driver, Facts, IntegrityOptions, Node};
 use server::keystore::Keystore;
 use server::recovery::{self, Decision};
 
@@ -29,7 +29,9 @@ impl World {
         let checkpoint = restored.snapshot.index;
         let node = Node::new(now.mono_us, config, restored.clone());
         self.out.watch.started(&node, &restored);
-        let driver = Driver::new(node, keystore, facts(now.wall_ms));
+        let mut driver = Driver::new(node, keystore, facts(now.wall_ms));
+        let interval_us = self.plan.check_interval;
+        driver.set_integrity(IntegrityOptions { interval_us, ..IntegrityOptions::default() });
         let at = &mut self.hosts[host];
         at.life += 1;
         at.paused = false;
@@ -112,6 +114,13 @@ impl World {
     pub(crate) fn die(&mut self, host: usize, why: &'static str) {
         self.out.watch.trace.note(|| format!("h{host} ends: {why}"));
         self.crash(host, RETRY);
+    }
+
+    /// The data in memory is known to be wrong. What is on the disk came from
+    /// there: the server starts over with what the others have.
+    pub(crate) fn give_up_data(&mut self, host: usize, why: &'static str) {
+        self.hosts[host].disk.damage_checkpoint(&mut self.disk_rng);
+        self.die(host, why);
     }
 
     /// The process is gone; the disk keeps what was synced, and perhaps more.

@@ -14,7 +14,9 @@ use common::memcached::decode_requests;
 use raft::{Config, DurableMark, HardState, Membership, Message, NodeId, Restored, SnapshotMeta};
 
 use super::{Answer, requests};
-use crate::driver::{Actions, Driver, Facts, ForwardId, Forwarder, Node, Now};
+use crate::driver::{
+    Actions, DigestReport, Driver, Facts, ForwardId, Forwarder, IntegrityFailure, Node, Now,
+};
 use crate::keystore::{Keystore, KeystoreLimits};
 use crate::wire;
 
@@ -36,6 +38,7 @@ pub(super) enum Kind {
     Requests,
     Reply,
     Refusal,
+    Digest,
 }
 
 struct Frame {
@@ -62,6 +65,7 @@ struct Server {
     writing: Option<DurableMark>,
     /// Whether forwarded requests are refused by the link.
     no_link: bool,
+    failures: Vec<IntegrityFailure>,
     replies: Arc<Mutex<Vec<(u64, Bytes)>>>,
 }
 
@@ -209,6 +213,11 @@ impl Cluster {
         self.server(id).no_link = no_link;
     }
 
+    /// What a server has found to be wrong with its data since the last time.
+    pub(super) fn take_failures(&mut self, id: u64) -> Vec<IntegrityFailure> {
+        std::mem::take(&mut self.server(id).failures)
+    }
+
     /// What is written from now on is not durable before [`Cluster::sync`].
     pub(super) fn slow_disk(&mut self, id: u64) {
         self.server(id).slow_disk = true;
@@ -284,6 +293,13 @@ impl Cluster {
         let messages = std::mem::take(&mut actions.send);
         let forwards = std::mem::take(&mut actions.forward);
         let refusals = std::mem::take(&mut actions.refuse);
+        let digests = std::mem::take(&mut actions.digests);
+        server.failures.extend(actions.integrity_failure.take());
+        for (leader, report) in digests {
+            let mut frame = BytesMut::new();
+            forward::encode_digest(report.index, report.digest, &mut frame);
+            self.send(id, leader.0, Kind::Digest, frame.freeze());
+        }
         for envelope in messages {
             let mut frame = BytesMut::new();
             wire::encode(&envelope, &mut frame);
@@ -323,7 +339,7 @@ impl Cluster {
         let now = self.now;
         let from = NodeId(frame.from);
         let server = self.server(frame.to);
-        if !matches!(frame.kind, Kind::Requests | Kind::Reply | Kind::Refusal) {
+        if !matches!(frame.kind, Kind::Requests | Kind::Reply | Kind::Refusal | Kind::Digest) {
             let envelope = wire::decode(&frame.bytes).expect("a message");
             return server.driver.message(now, envelope);
         }
@@ -341,6 +357,9 @@ impl Cluster {
                 server.driver.forward_reply(now, from, number, &reply);
             }
             ForwardFrame::OpenSession { .. } => unreachable!("servers open no sessions"),
+            ForwardFrame::Digest { index, digest } => {
+                server.driver.digest_reported(now, from, DigestReport { index, digest });
+            }
         }
     }
 }
@@ -373,6 +392,7 @@ impl Server {
             slow_disk: false,
             writing: None,
             no_link: false,
+            failures: Vec::new(),
             replies: Arc::default(),
         }
     }

@@ -168,7 +168,7 @@ fn closed_segments_are_archived_and_read_in_order() {
         let expected = (1..=100).rev().find(|index| index % 10 != 0 && clock(*index) <= clock_ms);
         let found = archive.index_at(clock_ms).unwrap();
         // A no-op in between has no time of its own.
-        let noop = found % 10 == 0 && Some(found + 1) != expected;
+        let noop = found.is_multiple_of(10) && Some(found + 1) != expected;
         assert!(Some(found) == expected.or(Some(0)) || noop, "{clock_ms}: {found} {expected:?}");
     }
     let error = archive.entries(0..=1).next().unwrap().unwrap_err();
