@@ -17,7 +17,7 @@ use server::restore::{self, Founder, Survivor};
 use crate::addsrv::{DEFAULT_ELECTION_TIMEOUT, DEFAULT_HEARTBEAT_MS};
 use crate::args::{DEFAULT_DIR, RecoverArgs, RestoreArgs, SERVER_CLIENT_PORT, SERVER_PEER_PORT};
 use crate::failure::{Failure, Outcome, say};
-use crate::home::{Home, ServerSettings, Settings, split_number};
+use crate::home::{DEFAULT_DEAD_AFTER_MS, Home, ServerSettings, Settings, split_number};
 use crate::lookup::Files;
 use crate::sockets::{self, CLIENT_OPTIONS, Port, SERVER_OPTIONS};
 use crate::table;
@@ -50,6 +50,7 @@ pub(crate) fn restore(args: &RestoreArgs) -> Outcome {
         client,
         peer,
         lbs: Vec::new(),
+        dead_after_ms: DEFAULT_DEAD_AFTER_MS,
         heartbeat_ms: DEFAULT_HEARTBEAT_MS,
         election_timeout: DEFAULT_ELECTION_TIMEOUT,
         max_item_bytes: common::limits::DEFAULT_MAX_VALUE_BYTES,
