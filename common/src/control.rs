@@ -45,8 +45,8 @@ pub enum Party {
         /// Which folder.
         folder: FolderId,
     },
-    /// A command of an operator, who has the cluster key: it asks one thing of
-    /// one server or load balancer, and is no part of the cluster.
+    /// A command of an operator: it asks one thing of one server, and is no
+    /// part of the cluster.
     Operator {
         /// Which command, for logs.
         name: String,

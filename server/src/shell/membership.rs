@@ -12,9 +12,8 @@ use common::control::{MemberRecord, Operation, Outcome};
 use common::ids::ServerId;
 use raft::{Change, NodeId, PeerStatus, Status, Suffrage, Time};
 
-use super::Shell;
-use super::hello_of;
 use super::member::Member;
+use super::{Shell, hello_of};
 use crate::driver::Now;
 
 /// A server that was heard within this time is there.
@@ -139,6 +138,9 @@ impl Member {
 
     /// Comes back under the id that the cluster has admitted its folder under,
     /// with all its data; what it lacks the leader sends.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
     pub(super) fn rejoin(self, id: ServerId) -> anyhow::Result<Shell> {
         let (cluster, before) = (self.cluster, self.id);
         self.transport.close();

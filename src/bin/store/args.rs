@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use lb::config::Policy;
 
 use crate::logging::LogFormat;
+use crate::operate::{RemoveArgs, TransferArgs};
 use crate::values::{self, TimeoutRange};
 pub(crate) use operations::{
     BackupArgs, ClusterArgs, KeystoreArgs, LogArgs, RecoverArgs, RestoreArgs, VerifyArgs,
@@ -308,45 +309,6 @@ pub(crate) struct DownArgs {
     /// Folder that holds the nodes' folders
     #[arg(long, default_value = DEFAULT_DIR)]
     pub(crate) dir: PathBuf,
-}
-
-/// Which load balancer brings an operator's command to the leader.
-#[derive(Args, Debug)]
-pub(crate) struct ByWay {
-    /// Folder with the cluster's key, and whose load balancers are asked
-    #[arg(long, default_value = DEFAULT_DIR)]
-    pub(crate) dir: PathBuf,
-    /// Load balancers' addresses for servers, e.g. `a:5001,b:5001` [default: those of the folder]
-    #[arg(long, value_delimiter = ',', value_parser = values::remote)]
-    pub(crate) lb: Vec<SocketAddr>,
-}
-
-/// `store removesrv`.
-#[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  \
-    store removesrv srv-3            it votes no longer; its process and its data stay\n  \
-    store removesrv 3 --force        though only one server votes then\n\n\
-    Refused if fewer than two servers, or no majority of them, would be left to vote.")]
-pub(crate) struct RemoveArgs {
-    /// Its name or its id
-    pub(crate) server: String,
-    /// Even if fewer than two voters or no majority of them would be left
-    #[arg(long)]
-    pub(crate) force: bool,
-    /// By way of whom.
-    #[command(flatten)]
-    pub(crate) by: ByWay,
-}
-
-/// `store transfer`.
-#[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  store transfer\n  store transfer srv-2")]
-pub(crate) struct TransferArgs {
-    /// To whom, by name or id [default: the voter that is furthest along]
-    pub(crate) server: Option<String>,
-    /// By way of whom.
-    #[command(flatten)]
-    pub(crate) by: ByWay,
 }
 
 /// Collects the command line of a background process.

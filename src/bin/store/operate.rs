@@ -2,9 +2,11 @@
 //! load balancer. The cluster key opens the way.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use clap::Args;
 use common::control::{
     Hello, Operation, Outcome as Answer, PROTOCOL_VERSION, Party, ToLb, ToServer,
 };
@@ -12,16 +14,56 @@ use common::udp::{ClusterKey, Endpoint, Lane, Link, Receive};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::args::{ByWay, LB_SERVER_PORT, RemoveArgs, TransferArgs};
+use crate::args::{DEFAULT_DIR, LB_SERVER_PORT};
 use crate::failure::{Failure, Outcome, say};
 use crate::home::Home;
 use crate::serve::LOOPBACK;
+use crate::values;
 
 /// How long what was asked for may take to come about.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Between two questions.
 const AGAIN: Duration = Duration::from_millis(50);
+
+/// Which load balancer brings an operator's command to the leader.
+#[derive(Args, Debug)]
+pub(crate) struct ByWay {
+    /// Folder with the cluster's key, and whose load balancers are asked
+    #[arg(long, default_value = DEFAULT_DIR)]
+    pub(crate) dir: PathBuf,
+    /// Load balancers' addresses for servers, e.g. `a:5001,b:5001` [default: those of the folder]
+    #[arg(long, value_delimiter = ',', value_parser = values::remote)]
+    pub(crate) lb: Vec<SocketAddr>,
+}
+
+/// `store removesrv`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    store removesrv srv-3            it votes no longer; its process and its data stay\n  \
+    store removesrv 3 --force        though only one server votes then\n\n\
+    Refused if fewer than two servers, or no majority of them, would be left to vote.")]
+pub(crate) struct RemoveArgs {
+    /// Its name or its id
+    pub(crate) server: String,
+    /// Even if fewer than two voters or no majority of them would be left
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// By way of whom.
+    #[command(flatten)]
+    pub(crate) by: ByWay,
+}
+
+/// `store transfer`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  store transfer\n  store transfer srv-2")]
+pub(crate) struct TransferArgs {
+    /// To whom, by name or id [default: the voter that is furthest along]
+    pub(crate) server: Option<String>,
+    /// By way of whom.
+    #[command(flatten)]
+    pub(crate) by: ByWay,
+}
 
 /// `store removesrv`.
 pub(crate) fn remove(args: &RemoveArgs) -> Outcome {
@@ -126,7 +168,7 @@ impl Order {
         for &lb in lbs {
             let hello = Hello {
                 version: PROTOCOL_VERSION,
-                from: Party::Operator { name: "membership".to_owned() },
+                from: Party::Operator { name: "orders".to_owned() },
             };
             let from = match lb {
                 _ if lb.ip().is_loopback() => SocketAddr::new(lb.ip(), 0),
