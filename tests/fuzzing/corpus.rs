@@ -173,12 +173,15 @@ pub(crate) fn controls() -> Vec<Vec<u8>> {
         writes: 3,
         connections: 2,
         pid: 1,
+        may_found: true,
+        heard_of: Some(ClusterId(9)),
         trouble: Some(common::control::Trouble::DiskFull),
     };
     let parties = [
         Party::LoadBalancer { name: "lb-1".to_owned() },
         Party::Member { cluster, id, folder, peer: address },
         Party::Fresh { folder },
+        Party::Operator { name: "backup".to_owned() },
     ];
     let mut all: Vec<Vec<u8>> = parties
         .into_iter()
@@ -192,7 +195,7 @@ pub(crate) fn controls() -> Vec<Vec<u8>> {
     ];
     all.extend(to_lb.iter().map(|message| serde_json::to_vec(message).expect("is JSON")));
     let to_server = [
-        ToServer::Registered { lb: "lb-1".to_owned(), waiting_for: None },
+        ToServer::Registered { lb: "lb-1".to_owned(), cluster: None, waiting_for: None },
         ToServer::Refused { why: "no".to_owned() },
         ToServer::Adopt { cluster, id, voters: vec![record], campaign: true },
         ToServer::Admit { info: info() },

@@ -61,6 +61,8 @@ impl Driver {
             writes: self.stats.writes,
             connections: self.facts.counters.current_connections(),
             pid: self.facts.pid,
+            may_found: false,
+            heard_of: None,
             trouble: self.trouble(),
         }
     }

@@ -49,6 +49,8 @@ pub(crate) enum Input {
     Fetched { peer: NodeId, entries: Vec<Entry<Payload>> },
     /// A checkpoint was written, or could not be.
     Checkpointed(Result<Index, WriteError>),
+    /// An operator wants something.
+    Operator(super::operator::Step),
     /// A chunk of a snapshot was read for a peer.
     ChunkRead { peer: NodeId, result: Box<ChunkRead> },
     /// A chunk of a snapshot was written; how long the side file is now.
@@ -85,6 +87,25 @@ impl Inbox {
     pub(crate) fn take(&self, inputs: &mut Vec<Input>) {
         debug_assert!(inputs.is_empty());
         std::mem::swap(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner), inputs);
+    }
+
+    /// Forgets what only the member concerns that has just ended: its peers'
+    /// frames, its disk.
+    pub(crate) fn keep_for_another_member(&self) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.retain(|input| {
+            matches!(
+                input,
+                Input::Client(_)
+                    | Input::Routed { .. }
+                    | Input::LbLost(_)
+                    | Input::FromLb { .. }
+                    | Input::Stop
+            )
+        });
+        drop(queue);
+        // Whoever was to be woken by what is left has gone.
+        self.bell.notify_one();
     }
 
     /// Waits until something has arrived.

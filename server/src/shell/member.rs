@@ -47,6 +47,8 @@ pub(super) struct Member {
     told_member: bool,
     pub(super) stop_by: Option<Instant>,
     pub(super) failed: Option<anyhow::Error>,
+    /// The cluster has removed this server and admitted it under a new id.
+    pub(super) rejoins_as: Option<ServerId>,
 }
 
 impl Member {
@@ -107,6 +109,7 @@ impl Member {
             told_member: false,
             stop_by: None,
             failed: None,
+            rejoins_as: None,
             shell,
         })
     }
@@ -137,7 +140,7 @@ impl Member {
             if let Some(error) = self.failed.take() {
                 return Err(error);
             }
-            if self.is_stopped() {
+            if self.is_stopped() || self.rejoins_as.is_some() {
                 return Ok(());
             }
             let wake_at = self.wake_at();
@@ -153,6 +156,7 @@ impl Member {
 
     fn timer(&mut self, now: Now) -> anyhow::Result<()> {
         self.driver.tick(now);
+        self.mind_membership(now);
         self.note_commit()?;
         self.hand_over_if_full(now);
         self.end_if_data_differ();
@@ -288,7 +292,17 @@ impl Member {
 
     /// The last checkpoint, then goodbye.
     pub(super) async fn end(self) -> anyhow::Result<()> {
-        let Member { shell, driver, log, checkpoints, install, .. } = self;
+        self.shell.refuse_routed().await;
+        self.close().end().await
+    }
+
+    /// Lets go of the files, after a last checkpoint.
+    pub(super) fn close(self) -> Shell {
+        let Member { shell, driver, mut log, checkpoints, install, .. } = self;
+        // So that whoever reads the files sees all that was acknowledged.
+        if let Err(error) = log.note_commit(driver.node().commit()) {
+            tracing::warn!(%error, "the log-file does not say how far it is committed");
+        }
         drop(log);
         // A snapshot that took the place of the checkpoint is newer.
         let finished = if install.is_under_way() { Ok(()) } else { checkpoints.finish(&driver) };
@@ -296,6 +310,6 @@ impl Member {
             tracing::warn!(%error, "no checkpoint at the end; the next start replays the log");
         }
         tracing::info!(applied = driver.keystore().applied(), "stopped");
-        shell.end().await
+        shell
     }
 }

@@ -15,6 +15,8 @@ mod inputs;
 mod install;
 mod log_writer;
 mod member;
+mod membership;
+pub(crate) mod operator;
 mod refetch;
 pub(crate) mod restore;
 mod routed;
@@ -39,6 +41,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::{Progress, ServerConfig, Sockets};
 use crate::driver::Now;
 use crate::identity::{Folder, FolderError, Identity};
+use crate::registration::Lb;
 pub use disk_trouble::BeginAgain;
 use inbox::{Inbox, Input};
 use restore::Opened;
@@ -76,23 +79,28 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut shell = Shell::start(config, sockets, progress, shutdown)?;
-    let (cluster, id, disk) = loop {
-        let (cluster, id) = match shell.membership()? {
-            Some(member) => member,
-            None => match fresh::wait_for_adoption(&mut shell).await? {
+    loop {
+        let (cluster, id, disk) = loop {
+            let (cluster, id) = match shell.membership()? {
                 Some(member) => member,
-                None => return shell.end().await,
-            },
+                None => match fresh::wait_for_adoption(&mut shell).await? {
+                    Some(member) => member,
+                    None => return shell.end().await,
+                },
+            };
+            match restore::open(&shell, id)? {
+                Opened::Disk(disk) => break (cluster, id, *disk),
+                Opened::Amnesia(why) => shell.forget_itself(&why)?,
+            }
         };
-        match restore::open(&shell, id)? {
-            Opened::Disk(disk) => break (cluster, id, *disk),
-            Opened::Amnesia(why) => shell.forget_itself(&why)?,
-        }
-    };
-    let mut member = member::Member::start(shell, cluster, id, disk)?;
-    let ended = member.serve().await;
-    member.end().await?;
-    ended
+        let mut member = member::Member::start(shell, cluster, id, disk)?;
+        let ended = member.serve().await;
+        let Some(id) = member.rejoins_as else {
+            member.end().await?;
+            return ended;
+        };
+        shell = member.rejoin(id)?;
+    }
 }
 
 impl Shell {
@@ -156,11 +164,11 @@ impl Shell {
 
     /// Starts one task for each load balancer.
     fn register(&mut self) {
-        for lb in self.config.lbs.clone() {
+        for (place, lb) in self.config.lbs.clone().into_iter().enumerate() {
             let (sender, receiver) = mpsc::unbounded_channel();
             self.to_lbs.push((lb, sender));
             self.tasks.push(spawn(crate::registration::keep_registered(
-                lb,
+                Lb { address: lb, may_found: place == 0 },
                 self.endpoint.clone(),
                 Arc::clone(&self.inbox),
                 self.reports.subscribe(),
@@ -208,6 +216,18 @@ impl Shell {
         self.started.elapsed().as_secs()
     }
 
+    /// A fresh server that was told of a cluster tells its other load
+    /// balancers: none of them may found a second one.
+    fn hear_of(&self, cluster: Option<ClusterId>) {
+        self.reports.send_if_modified(|report| {
+            let news = cluster.is_some() && report.heard_of != cluster;
+            if news {
+                report.heard_of = cluster;
+            }
+            news
+        });
+    }
+
     fn tell_lb(&self, lb: SocketAddr, message: ToLb) {
         if let Some((_, sender)) = self.to_lbs.iter().find(|(address, _)| *address == lb) {
             // The task lives as long as this sender.
@@ -221,8 +241,7 @@ impl Shell {
         for (_, sender) in &self.to_lbs {
             let _ = sender.send(ToLb::Goodbye);
         }
-        // One turn of the runtime, so that the goodbyes reach the endpoint.
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        self.refuse_routed().await;
         self.tasks.clear();
         self.endpoint.close().await;
         Ok(())

@@ -50,7 +50,7 @@ pub(super) fn adopt(
     write_members(&shell.config.keystore_file, &meta.membership)?;
     // Made now, so that a log-file that is missing later is known to be lost:
     // a server without its log must not vote.
-    LogFile::open(&shell.config.log_file, LogOptions::default(), 0)?;
+    LogFile::open(&shell.config.log_file, shell.config.log_options(), 0)?;
     shell.folder.adopt(cluster, id)?;
     shell.endpoint.set_hello(hello_of(&shell.folder, &shell.info));
     Ok(())
@@ -118,7 +118,7 @@ pub(crate) enum Read {
 
 /// Reads the disk and makes a node of it.
 pub(super) fn open(shell: &Shell, id: ServerId) -> anyhow::Result<Opened> {
-    let options = LogOptions::default();
+    let options = shell.config.log_options();
     let start = match read(&shell.config, id, options, &*shell.progress)? {
         Read::Start(start) => *start,
         Read::Amnesia(why) => return Ok(Opened::Amnesia(why)),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use common::forward::{self, ForwardFrame};
@@ -11,7 +12,8 @@ use common::memcached;
 use common::udp::{Lane, Link};
 use raft::NodeId;
 
-use super::inbox::LbLink;
+use super::Shell;
+use super::inbox::{Input, LbLink};
 use super::member::Member;
 use crate::driver::{DigestReport, ForwardId, Forwarder, Now};
 
@@ -45,6 +47,32 @@ pub(super) struct LbLinks(BTreeMap<u64, Link>);
 impl LbLinks {
     pub(super) fn lost(&mut self, number: u64) {
         self.0.remove(&number);
+    }
+}
+
+/// How long load balancers may take to hear that another server leads, or a goodbye.
+const NEWS: Duration = Duration::from_millis(25);
+
+impl Shell {
+    /// Refuses what load balancers route to a server that ends, until they have
+    /// heard of it: a request without an answer would have an unknown outcome.
+    pub(super) async fn refuse_routed(&self) {
+        let until = tokio::time::Instant::now() + NEWS;
+        let mut inputs = Vec::new();
+        loop {
+            self.inbox.take(&mut inputs);
+            for input in inputs.drain(..) {
+                if let Input::Routed { link, frame } = input
+                    && let Ok(ForwardFrame::Requests { number, .. }) =
+                        forward::decode_forward(&frame)
+                {
+                    send(&link.link, |out| forward::encode_not_leader(number, out));
+                }
+            }
+            if tokio::time::timeout_at(until, self.inbox.wait()).await.is_err() {
+                return;
+            }
+        }
     }
 }
 

@@ -89,6 +89,8 @@ fn config(dir: &Path) -> ServerConfig {
     ServerConfig {
         name: "srv-1".to_owned(),
         dir: dir.to_owned(),
+        keep_log: false,
+        dead_after: Duration::ZERO,
         log_file: dir.join("log-file"),
         keystore_file: dir.join("keystore-file"),
         key_file: dir.join("cluster.key"),

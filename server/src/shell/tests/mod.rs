@@ -103,10 +103,12 @@ impl Trio {
                 id: ServerId(id),
                 members: self.members.clone(),
             }),
+            dead_after: std::time::Duration::ZERO,
             heartbeat: Duration::from_millis(50),
             election_timeout: (Duration::from_millis(300), Duration::from_millis(600)),
             max_value_bytes: 1 << 20,
             checkpoint_after_bytes: self.checkpoint_after_bytes,
+            keep_log: false,
             memory_bytes: None,
             max_connections: 64,
         }
