@@ -48,6 +48,14 @@ impl Ending {
         matches!(self.stage, Stage::Over)
     }
 
+    /// A fault of before was noticed only now: the cluster recovers from that
+    /// first, in the time that it has.
+    pub(crate) fn begin_again(&mut self) {
+        if !self.is_over() {
+            self.stage = Stage::Settling;
+        }
+    }
+
     pub(crate) fn clients_stop(&self, now: Micros) -> bool {
         now >= self.healed_at + MORE_WORK
     }

@@ -119,6 +119,7 @@ impl World {
     /// The data in memory is known to be wrong. What is on the disk came from
     /// there: the server starts over with what the others have.
     pub(crate) fn give_up_data(&mut self, host: usize, why: &'static str) {
+        self.ending.begin_again();
         self.hosts[host].disk.damage_checkpoint(&mut self.disk_rng);
         self.die(host, why);
     }
