@@ -285,6 +285,7 @@ async fn a_cluster_forms_fails_over_survives_the_load_balancer_and_grows() {
     let info = two.told("the request to admit", admit).await;
     assert_eq!(info.folder, FolderId(3));
     let record = MemberRecord { id: ServerId(3), voter: false, info };
+    one.change(|report| report.members.push(record.clone()));
     two.change(|report| report.members.push(record));
     assert_eq!(three.adopted().await, (cluster, ServerId(3), Vec::new(), false));
     lb.rotation_becomes(&[&two, &one, &three]).await;
