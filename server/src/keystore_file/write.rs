@@ -17,9 +17,15 @@ use crate::log_file::put_membership;
 /// A block of items is closed once it holds so much.
 const BLOCK_BYTES: usize = 256 * 1024;
 
+/// So much is written at a time; between two writes the pace is asked. Short
+/// pieces of work: on few cores a writer that computes for milliseconds keeps
+/// whoever serves clients from a core for as long.
+const WRITE_BYTES: usize = 64 * 1024;
+
 /// So much is written between two syncs: a single sync of a whole checkpoint
-/// would keep the disk from the log for as long as it takes.
-const SYNC_EVERY_BYTES: u64 = 4 * 1024 * 1024;
+/// would keep the disk from the log for as long as it takes. But not less:
+/// each sync that meets one of the log delays it.
+const SYNC_EVERY_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The pace of a server's checkpoints: fast enough that a million small items
 /// take less than a second, with enough of the disk and of a core left for
@@ -120,7 +126,7 @@ pub fn write(path: &Path, frozen: &Frozen, meta: &CheckpointMeta) -> Result<Writ
 /// Writes `frozen` as the checkpoint at `path`, durably, replacing the one
 /// that is there, and lets go of `frozen` part by part on the way. `meta.index`
 /// must be `frozen.applied()`. Takes long for large stores: call it on a thread
-/// of its own. `pace` is asked every few MiB: it may sleep, and ends the writing
+/// of its own. `pace` is asked after each write: it may sleep, and ends the writing
 /// with an error.
 ///
 /// # Errors
@@ -133,9 +139,11 @@ pub fn write_paced(
 ) -> Result<Written, WriteError> {
     let side = side_path(path);
     let result = File::create(&side).map_err(WriteError::from).and_then(|file| {
+        let mut synced = 0;
         let (file, written) = stream(file, frozen, meta, &mut |file: &mut File, progress| {
-            if !progress.hurries() {
+            if progress.bytes - synced >= SYNC_EVERY_BYTES && !progress.hurries() {
                 file.sync_data()?;
+                synced = progress.bytes;
             }
             pace(progress)
         })?;
@@ -175,7 +183,7 @@ pub fn write_to<W: Write>(
     stream(file, frozen.clone(), meta, &mut |_, _| Ok(()))
 }
 
-/// `settle` is called with the file every few MiB.
+/// `settle` is called with the file after each write.
 fn stream<W: Write>(
     file: W,
     frozen: Frozen,
@@ -196,7 +204,6 @@ fn stream<W: Write>(
         data_bytes,
         buffer,
         bytes: 0,
-        settled: 0,
         blocks: 0,
         digest: 0,
     };
@@ -253,8 +260,6 @@ struct Blocks<'a, W> {
     buffer: Vec<u8>,
     /// Bytes written.
     bytes: u64,
-    /// Bytes written when `settle` was called last.
-    settled: u64,
     blocks: u64,
     digest: u64,
 }
@@ -291,17 +296,13 @@ impl<W: Write> Blocks<'_, W> {
         block[..4].copy_from_slice(&crc.to_le_bytes());
         self.digest = digest_of(&block[..BLOCK_HEADER_BYTES], self.digest);
         self.blocks += 1;
-        if self.buffer.len() >= BLOCK_BYTES { self.flush() } else { Ok(()) }
+        if self.buffer.len() >= WRITE_BYTES { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.write_all(&self.buffer)?;
         self.bytes += self.buffer.len() as u64;
         self.buffer.clear();
-        if self.bytes - self.settled < SYNC_EVERY_BYTES {
-            return Ok(());
-        }
-        self.settled = self.bytes;
         let (bytes, data_bytes) = (self.bytes, self.data_bytes);
         let progress = Progress { bytes, kept_bytes: self.kept.bytes(), data_bytes };
         (self.settle)(&mut self.file, progress)
