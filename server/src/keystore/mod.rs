@@ -23,6 +23,7 @@
 
 mod hash;
 mod item;
+pub mod sessions;
 mod shard;
 #[cfg(test)]
 mod tests;
