@@ -4,7 +4,6 @@
 //! checksum covers the inner object as compact JSON with its keys in order.
 //! It is written beside, synced and renamed into place.
 
-use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,7 +13,8 @@ use common::ids::{ClusterId, FolderId, ServerId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::log_file::{REJOIN, sync_dir};
+use crate::files::{self, File, sync_dir};
+use crate::log_file::REJOIN;
 
 const IDENTITY: &str = "identity";
 const FORMAT: u32 = 1;
@@ -115,7 +115,7 @@ impl Folder {
             let path = path.to_owned();
             move |source| FolderError::Io { what, path, source }
         };
-        fs::create_dir_all(dir).map_err(io("cannot make", dir))?;
+        files::create_dir_all(dir).map_err(io("cannot make", dir))?;
         if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             sync_dir(parent).map_err(io("cannot sync", parent))?;
         }
@@ -137,7 +137,7 @@ impl Folder {
     /// As [`Folder::open`].
     pub fn look(dir: &Path) -> Result<Option<Identity>, FolderError> {
         let file = dir.join(IDENTITY);
-        match fs::read(&file) {
+        match files::read(&file) {
             Ok(bytes) => parse(&file, &bytes).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(FolderError::Io { what: "cannot read", path: file, source }),
@@ -206,7 +206,7 @@ fn replace(dir: &Path, path: &Path, identity: &Identity) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut file, &outer)?;
     file.write_all(b"\n")?;
     file.sync_all()?;
-    fs::rename(&side, path)?;
+    files::rename(&side, path)?;
     sync_dir(dir)
 }
 

@@ -11,6 +11,7 @@
 //! | [`keystore`] | the state machine, in memory |
 //! | [`keystore_file`] | its checkpoint on disk |
 //! | [`log_file`] | the write-ahead log |
+//! | `files` | the way to the file system, for all of the above; faults for tests
 //! | [`identity`] | who this folder belongs to |
 //! | [`wire`] | frames between servers |
 //! | `transport` | links to the other servers |
@@ -23,6 +24,7 @@ pub mod command;
 pub mod config;
 pub mod driver;
 pub mod embed;
+mod files;
 pub mod identity;
 pub mod keystore;
 pub mod keystore_file;

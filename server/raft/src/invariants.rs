@@ -18,7 +18,7 @@
 //! durable before told; an acknowledged entry is on the disk; a committed
 //! entry is on the disks of a majority; only entries of the leader's own term
 //! are committed by counting, and no membership changes before one is; a
-//! restart brings back all that was durable.
+//! restart brings back all that was durable; a turn leaves nothing to be done.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
@@ -77,6 +77,16 @@ pub fn check_node<P: Payload>(node: &Node<P>) -> Result<(), Violation> {
     ensure(node.log.last().term <= node.term(), "no entry is of a later term", || {
         format!("{id}: {:?}", node.status())
     })
+}
+
+/// A turn does all that its inputs led to, but for what waits for the disk to
+/// take a batch: a driver may play turns for as long as there is output.
+fn check_quiet<P: Payload>(node: &Node<P>, output: &Output<P>) -> Result<(), Violation> {
+    let more = match output.persist {
+        Some(_) => node.has_output_beside_batch(),
+        None => node.has_output(),
+    };
+    ensure(!more, "a turn leaves nothing to be done", || format!("{:?}", node.status()))
 }
 
 /// Watches a cluster.
@@ -233,6 +243,7 @@ impl<P: Payload + PartialEq> Checker<P> {
     /// The first rule that is broken.
     pub fn observe(&mut self, node: &Node<P>, output: &Output<P>) -> Result<(), Violation> {
         self.check_node(node)?;
+        check_quiet(node, output)?;
         self.check_progress(node, output)?;
         if let Some(persist) = &output.persist {
             self.check_written(node, persist)?;

@@ -260,6 +260,12 @@ impl<P: Payload> Node<P> {
         peer.echoed = peer.echoed.max(read_round);
         let moved = match_index > peer.matched;
         peer.acknowledged(match_index, now);
+        if self.config.has(PlantedBug::AnswerRepeated)
+            && !moved
+            && let Some(term) = self.log.term_at(match_index)
+        {
+            self.out.say(&self.ballot, from, nudge(match_index, term, self.commit, newest));
+        }
         if moved {
             self.advance_commit();
         }
@@ -311,16 +317,15 @@ impl<P: Payload> Node<P> {
         let sent = peer.next - 1;
         if matches!(peer.supply, Supply::Replicate) && peer.has_inflight() && stuck {
             let prev_term = self.log.term_at(sent).filter(|_| last_index >= sent);
+            // Reads bring many such answers in a heartbeat: half of one,
+            // since answers do not come to the microsecond.
+            let rested = now.saturating_sub(peer.nudged_at) >= self.config.heartbeat_us / 2;
             if let Some(prev_term) = prev_term {
                 // The acknowledgement was lost, or the disk there is slow.
-                let nudge = Message::Append {
-                    prev_index: sent,
-                    prev_term,
-                    commit: self.commit,
-                    read_round: newest,
-                    entries: Vec::new(),
-                };
-                self.out.say(&self.ballot, from, nudge);
+                if rested {
+                    peer.nudged_at = now;
+                    self.out.say(&self.ballot, from, nudge(sent, prev_term, self.commit, newest));
+                }
             } else if peer.reported == Some(last_index) {
                 let arrived = last_index.clamp(peer.matched, sent);
                 peer.probe_from(arrived + 1, false);
@@ -360,4 +365,9 @@ impl<P: Payload> Node<P> {
         }
         self.become_follower(self.term());
     }
+}
+
+/// An append without entries: an acknowledgement is all that it is for.
+fn nudge<P>(prev_index: Index, prev_term: Term, commit: Index, read_round: u64) -> Message<P> {
+    Message::Append { prev_index, prev_term, commit, read_round, entries: Vec::new() }
 }

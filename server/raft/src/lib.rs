@@ -102,7 +102,9 @@
 //!    batch's own mark, in order; when several became durable together the
 //!    last mark is enough. A driver that has one batch under way at a time
 //!    leaves `out.persist` occupied: the core then keeps what comes meanwhile
-//!    and gives it as one batch later. A failed sync ends the process.
+//!    and gives it as one batch later; until then it is no output that could
+//!    be taken ([`Node::has_output_beside_batch`]). A failed sync ends the
+//!    process.
 //! 4. **Nothing is to be held back by the driver.** Votes, requests for votes
 //!    and acknowledgements come out in `send` only once what they promise is
 //!    durable.

@@ -103,12 +103,11 @@ impl<P> Outbox<P> {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty_beside_snapshots(&self) -> bool {
         self.send.is_empty()
             && self.reads.is_empty()
             && self.reads_failed.is_empty()
             && self.fetch.is_empty()
-            && self.snapshots.is_empty()
             && self.events.is_empty()
     }
 }

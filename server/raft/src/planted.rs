@@ -27,6 +27,9 @@ pub enum PlantedBug {
     LearnerCounts,
     /// No pre-vote, and voters who hear a leader vote for others.
     NoPreVote,
+    /// An acknowledgement that says nothing new is answered with another
+    /// append, which is acknowledged.
+    AnswerRepeated,
 }
 
 impl Config {

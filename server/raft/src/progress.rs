@@ -26,6 +26,8 @@ pub(crate) struct Peer {
     pub(crate) appended_at: Time,
     /// When `matched` last moved, or appends began to be on the way.
     pub(crate) progressed_at: Time,
+    /// When it was last asked to acknowledge what it has.
+    pub(crate) nudged_at: Time,
     /// Its last index, as the heartbeat reply before this one said.
     pub(crate) reported: Option<Index>,
     pub(crate) last_contact: Time,
@@ -72,6 +74,8 @@ pub(crate) struct Sending {
     pub(crate) wait: Wait,
     pub(crate) since: Time,
     pub(crate) retries: u32,
+    /// How often the peer has lost what it had.
+    pub(crate) restarts: u32,
 }
 
 /// What a snapshot transfer waits for.
@@ -99,6 +103,7 @@ impl Peer {
             inflight_bytes: 0,
             appended_at: 0,
             progressed_at: now,
+            nudged_at: 0,
             reported: None,
             last_contact: now,
             echoed: 0,
@@ -229,6 +234,29 @@ pub(crate) fn fetch_retry_at(config: &Config, asked: Time) -> Time {
 }
 
 impl Sending {
+    /// The peer has the snapshot up to `offset`, and wants what follows. It
+    /// gets that at once, except when it has lost what it had a second time:
+    /// perhaps it can never finish, and is not to be sent the whole again and
+    /// again at the speed of the network.
+    pub(crate) fn go_on_from(&mut self, offset: u64, now: Time) {
+        let lost = offset < self.offset;
+        self.offset = offset;
+        self.retries = 0;
+        if lost && self.restarts > 0 {
+            self.wait = Wait::Reply;
+            self.since = now;
+            self.retries = self.restarts;
+        } else {
+            self.wait = Wait::Nothing;
+        }
+        self.restarts += u32::from(lost);
+    }
+
+    /// From the beginning, since the snapshot is another one or cannot be had.
+    pub(crate) fn reset(&mut self, wait: Wait, now: Time) {
+        *self = Sending { wait, since: now, restarts: self.restarts, ..Sending::default() };
+    }
+
     /// A chunk may be lost, but installing may also just take long: the pause
     /// doubles, up to 16 heartbeats.
     pub(crate) fn retry_at(&self, config: &Config) -> Time {

@@ -10,7 +10,7 @@ use crate::message::Message;
 use crate::node::{Node, Role};
 use crate::output::SnapshotTask;
 use crate::planted::PlantedBug;
-use crate::progress::{Sending, Supply, Wait};
+use crate::progress::{Supply, Wait};
 use crate::types::{Index, NodeId, Payload, SnapshotMeta, Time};
 
 /// A snapshot that is being received.
@@ -186,12 +186,12 @@ impl<P: Payload> Node<P> {
         }
         if !usable || (data.is_empty() && !done) {
             // Asked again after the pause, for the newest.
-            *sending = Sending { wait: Wait::Read, since: now, ..Sending::default() };
+            sending.reset(Wait::Read, now);
             return;
         }
         if (sending.index, sending.term) != (meta.index, meta.term) {
             let wait = if offset == 0 { Wait::Read } else { Wait::Nothing };
-            *sending = Sending { wait, since: now, ..Sending::default() };
+            sending.reset(wait, now);
             if offset != 0 {
                 return;
             }
@@ -227,9 +227,7 @@ impl<P: Payload> Node<P> {
             peer.acknowledged(index, now);
             peer.probe_from(index + 1, false);
         } else if next_offset != sending.offset {
-            sending.offset = next_offset;
-            sending.wait = Wait::Nothing;
-            sending.retries = 0;
+            sending.go_on_from(next_offset, now);
         }
     }
 }

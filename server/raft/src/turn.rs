@@ -37,11 +37,17 @@ impl<P: Payload> Node<P> {
         out.events.append(&mut self.out.events);
     }
 
-    /// Whether `take_output` would produce anything now.
+    /// Whether `take_output` would produce anything now, if `out.persist` is
+    /// free.
     pub fn has_output(&self) -> bool {
-        !self.out.is_empty()
-            || self.log.has_unpersisted()
-            || self.ballot.persisted != self.ballot.current
+        self.has_batch() || !self.out.snapshots.is_empty() || self.has_output_beside_batch()
+    }
+
+    /// Whether `take_output` would produce anything now while `out.persist` is
+    /// occupied: what waits for the batch there to be taken does not count, or
+    /// a driver that goes on for as long as there is output would never end.
+    pub fn has_output_beside_batch(&self) -> bool {
+        !self.out.is_empty_beside_snapshots()
             || self.applicable() > self.applied
             || self.acknowledgement_due()
             || self.forward_due()
@@ -49,9 +55,13 @@ impl<P: Payload> Node<P> {
             || self.supply_due()
     }
 
+    fn has_batch(&self) -> bool {
+        self.log.has_unpersisted() || self.ballot.persisted != self.ballot.current
+    }
+
     fn persist(&mut self, out: &mut Output<P>) {
-        let hard_changed = self.ballot.persisted != self.ballot.current;
-        if hard_changed || self.log.has_unpersisted() {
+        if self.has_batch() {
+            let hard_changed = self.ballot.persisted != self.ballot.current;
             out.persist = Some(self.log.take_batch(self.ballot.current, hard_changed));
             self.ballot.persisted = self.ballot.current;
         }

@@ -10,7 +10,8 @@
 //!    send at once, a batch for the log-file, forwarded requests;
 //! 3. the shell sends and hands the batch to the log-file, so that the disk
 //!    and the network work while
-//! 4. [`Driver::apply`] applies what is committed and answers those who wait.
+//! 4. [`Driver::apply`] applies what is committed and answers those who wait;
+//! 5. all over from 2 while [`Driver::wants_flush`] says so.
 //!
 //! # What becomes of a batch of requests
 //!
@@ -37,6 +38,8 @@ mod job;
 mod route;
 mod snapshot;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 use std::collections::VecDeque;
@@ -269,7 +272,7 @@ impl Driver {
     pub fn is_idle(&self) -> bool {
         let hands_over = self.node.is_leader() && self.node.membership().voters().count() > 1;
         !hands_over
-            && self.proposed.is_empty()
+            && self.proposed.iter().all(|proposed| proposed.job.is_none())
             && self.read_groups.is_empty()
             && self.forwards.is_empty()
     }
@@ -327,9 +330,14 @@ impl Driver {
         actions.forward.append(&mut self.forward);
     }
 
-    /// Whether applying has led to something that is to be sent.
-    pub fn wants_flush(&self) -> bool {
-        self.unpark || !self.refuse.is_empty() || !self.forward.is_empty() || self.node.has_output()
+    /// Whether another flush into `actions` would bring anything. What waits
+    /// for the disk to take the batch there does not count.
+    pub fn wants_flush(&self, actions: &Actions) -> bool {
+        let core = match actions.persist {
+            Some(_) => self.node.has_output_beside_batch(),
+            None => self.node.has_output(),
+        };
+        self.unpark || !self.refuse.is_empty() || !self.forward.is_empty() || core
     }
 
     fn note_events(&mut self, now: Now, actions: &mut Actions) {

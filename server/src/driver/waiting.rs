@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use raft::{Index, NodeId, Term};
+use raft::{Index, NodeId, Term, Time};
 
 use super::job::Job;
 
@@ -31,7 +31,16 @@ pub(super) struct ReadGroup {
 #[derive(Debug)]
 pub(super) struct Forwards {
     next: u64,
-    waiting: BTreeMap<u64, (NodeId, Job)>,
+    waiting: BTreeMap<u64, Forwarded>,
+}
+
+#[derive(Debug)]
+struct Forwarded {
+    to: NodeId,
+    /// How long the answer is waited for. Beside the batch's own deadline,
+    /// which still holds if the answer is that nothing was executed.
+    until: Time,
+    job: Job,
 }
 
 impl Forwards {
@@ -43,42 +52,38 @@ impl Forwards {
 
     pub(super) fn insert(&mut self, to: NodeId, job: Job) -> u64 {
         self.next += 1;
-        self.waiting.insert(self.next, (to, job));
+        self.waiting.insert(self.next, Forwarded { to, until: job.deadline, job });
         self.next
     }
 
     /// The job `number`, if it was forwarded to `from`.
     pub(super) fn take(&mut self, from: NodeId, number: u64) -> Option<Job> {
-        if self.waiting.get(&number)?.0 != from {
+        if self.waiting.get(&number)?.to != from {
             return None;
         }
-        self.waiting.remove(&number).map(|(_, job)| job)
+        self.waiting.remove(&number).map(|forwarded| forwarded.job)
     }
 
     /// Another server leads now: what was sent to a deposed leader is waited
-    /// for until `deadline` at the latest. An orderly handover still answers;
+    /// for until `until` at the latest. An orderly handover still answers;
     /// a leader that died does not, and its link may take a while to tell.
-    pub(super) fn hurry(&mut self, leader: NodeId, deadline: raft::Time) {
-        for (to, job) in self.waiting.values_mut() {
-            if *to != leader {
-                job.deadline = job.deadline.min(deadline);
-            }
+    pub(super) fn hurry(&mut self, leader: NodeId, until: Time) {
+        for forwarded in self.waiting.values_mut().filter(|forwarded| forwarded.to != leader) {
+            forwarded.until = forwarded.until.min(until);
         }
     }
 
     pub(super) fn take_all(&mut self, peer: NodeId) -> Vec<Job> {
-        self.take_if(|to, _| to == peer)
+        self.take_if(|forwarded| forwarded.to == peer)
     }
 
-    pub(super) fn take_expired(&mut self, now: raft::Time) -> Vec<Job> {
-        self.take_if(|_, job| job.deadline <= now)
+    pub(super) fn take_expired(&mut self, now: Time) -> Vec<Job> {
+        self.take_if(|forwarded| forwarded.until <= now)
     }
 
-    fn take_if(&mut self, matches: impl Fn(NodeId, &Job) -> bool) -> Vec<Job> {
-        self.waiting
-            .extract_if(.., |_, (to, job)| matches(*to, job))
-            .map(|(_, (_, job))| job)
-            .collect()
+    fn take_if(&mut self, matches: impl Fn(&Forwarded) -> bool) -> Vec<Job> {
+        let taken = self.waiting.extract_if(.., |_, forwarded| matches(forwarded));
+        taken.map(|(_, forwarded)| forwarded.job).collect()
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -78,7 +78,7 @@ impl Disk {
             let snapshot = Snapshot { meta: restored.snapshot.clone(), ..Snapshot::default() };
             return Ok(Found { disk: Disk::Memory, restored, snapshot });
         };
-        std::fs::create_dir_all(dir)
+        crate::files::create_dir_all(dir)
             .map_err(|source| StartError::Io { path: dir.to_owned(), source })?;
         let lock = FolderLock::acquire(dir)?;
         let path = snapshot_file::path_in(dir);

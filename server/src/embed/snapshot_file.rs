@@ -12,7 +12,6 @@
 //! ```
 //! Integers are little-endian. `snapshot.tmp` is one that was being written.
 
-use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -21,7 +20,8 @@ use raft::SnapshotMeta;
 
 use super::Snapshot;
 use super::error::StartError;
-use crate::log_file::{put_membership, sync_dir, take_membership};
+use crate::files::{self, File};
+use crate::log_file::{put_membership, take_membership};
 
 const MAGIC: &[u8; 8] = b"STORESNA";
 const VERSION: u32 = 1;
@@ -49,13 +49,13 @@ pub(super) fn write(path: &Path, snapshot: &Snapshot) -> io::Result<()> {
     file.write_all(&head)?;
     file.write_all(&snapshot.state)?;
     file.sync_all()?;
-    fs::rename(&side, path)?;
-    sync_dir(path.parent().unwrap_or(Path::new(".")))
+    files::rename(&side, path)?;
+    files::sync_dir(path.parent().unwrap_or(Path::new(".")))
 }
 
 /// Reads the snapshot; `None`: there is none.
 pub(super) fn read(path: &Path) -> Result<Option<Snapshot>, StartError> {
-    let bytes = match fs::read(path) {
+    let bytes = match files::read(path) {
         Ok(bytes) => Bytes::from(bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(StartError::Io { path: path.to_owned(), source }),

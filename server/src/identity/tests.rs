@@ -1,5 +1,7 @@
 //! Folders and identities.
 
+use std::fs;
+
 use super::*;
 
 fn identity() -> Identity {

@@ -1,6 +1,5 @@
 //! Reading a checkpoint.
 
-use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -10,6 +9,7 @@ use super::{
     BLOCK_HEADER_BYTES, CheckpointMeta, FOOTER, HEADER_BYTES, ITEM_HEADER_BYTES, ITEMS,
     KeystoreFileError, MAGIC, POSITION, VERSION, side_path,
 };
+use crate::files::{self, File};
 use crate::keystore::{ItemView, Keystore, KeystoreLimits, Position};
 use crate::log_file::{REJOIN, take_membership};
 
@@ -21,7 +21,7 @@ use crate::log_file::{REJOIN, take_membership};
 /// damaged checkpoint is given back.
 pub fn read(path: &Path) -> Result<Option<(Keystore, CheckpointMeta)>, KeystoreFileError> {
     let side = side_path(path);
-    match fs::remove_file(&side) {
+    match files::remove_file(&side) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(KeystoreFileError::io(&side, error));
         }
@@ -40,7 +40,7 @@ pub fn load(path: &Path) -> Result<Option<(Keystore, CheckpointMeta)>, KeystoreF
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(KeystoreFileError::io(path, error)),
     };
-    let size = file.metadata().map_err(|error| KeystoreFileError::io(path, error))?.len();
+    let size = file.len().map_err(|error| KeystoreFileError::io(path, error))?;
     read_from(path, file, size).map(Some)
 }
 

@@ -1,6 +1,5 @@
 //! Writing a checkpoint.
 
-use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -10,8 +9,9 @@ use super::{
     BLOCK_HEADER_BYTES, CheckpointMeta, FOOTER, ITEM_HEADER_BYTES, ITEMS, MAGIC, POSITION, VERSION,
     side_path,
 };
+use crate::files::{self, File};
 use crate::keystore::{Frozen, ItemView};
-use crate::log_file::{put_membership, sync_dir};
+use crate::log_file::put_membership;
 
 /// A block is written once it holds so much.
 const BLOCK_BYTES: usize = 256 * 1024;
@@ -36,15 +36,15 @@ pub fn write(path: &Path, frozen: &Frozen, meta: &CheckpointMeta) -> io::Result<
     let result = File::create(&side).and_then(|file| {
         let (file, written) = write_to(file, frozen, meta)?;
         file.sync_all()?;
-        fs::rename(&side, path)?;
+        files::rename(&side, path)?;
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-        sync_dir(dir.unwrap_or(Path::new(".")))?;
+        files::sync_dir(dir.unwrap_or(Path::new(".")))?;
         Ok(written)
     });
     if result.is_err() {
         // A disk that is full must not stay full of this. If it cannot be
         // removed either, the next start does it.
-        let _ = fs::remove_file(&side);
+        let _ = files::remove_file(&side);
     }
     result
 }

@@ -92,7 +92,6 @@ pub(crate) use error::REJOIN;
 pub use reader::LogReader;
 pub(crate) use record::{put_membership, take_membership};
 pub use recovery::{Recovered, TornTail};
-pub(crate) use segment::sync_dir;
 pub use writer::LogFile;
 
 /// Settings of a log-file.

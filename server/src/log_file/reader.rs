@@ -1,7 +1,6 @@
 //! Where entries are, and reading them back.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;

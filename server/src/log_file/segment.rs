@@ -1,8 +1,6 @@
 //! Segments: files of zeros with a header, made ahead of their use.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::{Buf, BufMut};
 
 use super::error::{Context, LogError};
+use crate::files::{self, File, sync_dir};
 
 /// Where the first record begins.
 pub(super) const HEADER_BYTES: usize = 64;
@@ -55,8 +54,7 @@ pub(super) fn path_of(dir: &Path, number: u64) -> PathBuf {
 /// When the folder cannot be read or holds something else.
 pub(super) fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>, LogError> {
     let mut found = Vec::new();
-    for item in fs::read_dir(dir).context("cannot list", dir)? {
-        let path = item.context("cannot list", dir)?.path();
+    for path in files::list(dir).context("cannot list", dir)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if name.ends_with(SIDE_SUFFIX) {
             continue;
@@ -73,10 +71,9 @@ pub(super) fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>, LogError> {
 
 /// Removes segments that were being made when the process ended.
 pub(super) fn remove_leftovers(dir: &Path) -> Result<(), LogError> {
-    for item in fs::read_dir(dir).context("cannot list", dir)? {
-        let path = item.context("cannot list", dir)?.path();
+    for path in files::list(dir).context("cannot list", dir)? {
         if path.to_string_lossy().ends_with(SIDE_SUFFIX) {
-            fs::remove_file(&path).context("cannot remove", &path)?;
+            files::remove_file(&path).context("cannot remove", &path)?;
         }
     }
     Ok(())
@@ -143,10 +140,10 @@ impl Segment {
         if made.is_err() {
             // On a full disk it must not hold the room that others need. If
             // it stays all the same, the next start removes it.
-            let _ = fs::remove_file(&side);
+            let _ = files::remove_file(&side);
         }
         let (file, seed) = made?;
-        fs::rename(&side, &path)?;
+        files::rename(&side, &path)?;
         sync_dir(dir)?;
         Ok(Segment { number, seed, capacity, file: Arc::new(file), path: path.into() })
     }
@@ -157,8 +154,7 @@ impl Segment {
         capacity: usize,
         stop: &AtomicBool,
     ) -> io::Result<(File, u32)> {
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(true).open(side)?;
+        let file = File::create(side)?;
         fill(&file, 0, capacity, stop)?;
         let header = header.encode(rand::random());
         file.write_all_at(&header, 0)?;
@@ -168,9 +164,9 @@ impl Segment {
 
     /// Opens a segment whose head was read already.
     pub(super) fn open(path: &Path, header: Header, write: bool) -> Result<Segment, LogError> {
-        let file = OpenOptions::new().read(true).write(write).open(path);
+        let file = if write { File::open_rw(path) } else { File::open(path) };
         let file = file.context("cannot open", path)?;
-        let capacity = file.metadata().context("cannot look at", path)?.len() as usize;
+        let capacity = file.len().context("cannot look at", path)? as usize;
         let Header { number, seed, .. } = header;
         Ok(Segment { number, seed, capacity, file: Arc::new(file), path: path.into() })
     }
@@ -207,16 +203,7 @@ fn fill(file: &File, from: usize, to: usize, stop: &AtomicBool) -> io::Result<()
     Ok(())
 }
 
-/// Makes names in `dir` durable.
-pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
 /// The whole file.
 pub(super) fn read_all(path: &Path) -> Result<Vec<u8>, LogError> {
-    let mut file = File::open(path).context("cannot open", path)?;
-    let size = file.metadata().context("cannot look at", path)?.len() as usize;
-    let mut bytes = Vec::with_capacity(size + 1);
-    file.read_to_end(&mut bytes).context("cannot read", path)?;
-    Ok(bytes)
+    files::read(path).context("cannot read", path)
 }

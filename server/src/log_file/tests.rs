@@ -266,7 +266,7 @@ fn readers_see_only_what_was_in_the_log_together() {
 
 /// Puts another file in the place of the one that is written.
 fn replace_file(log: &mut LogFile, path: &str) {
-    let file = OpenOptions::new().write(true).open(path).unwrap();
+    let file = crate::files::File::open_rw(Path::new(path)).unwrap();
     log.active.file = Arc::new(file);
 }
 

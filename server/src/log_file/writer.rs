@@ -1,7 +1,5 @@
 //! The owner of the stream.
 
-use std::fs;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -16,9 +14,10 @@ use super::record::{
     put, put_entry, put_hard,
 };
 use super::recovery::{Active, Recovered, scan};
-use super::segment::{HEADER_BYTES, Segment, remove_leftovers, sync_dir};
+use super::segment::{HEADER_BYTES, Segment, remove_leftovers};
 use super::spare::SpareMaker;
 use crate::command::Payload;
+use crate::files::{self, sync_dir};
 
 /// Size of the first segment, in bytes: made while the first start waits.
 const FIRST_SEGMENT_BYTES: usize = 1024 * 1024;
@@ -64,7 +63,7 @@ impl LogFile {
         options: LogOptions,
         after: Index,
     ) -> Result<(LogFile, Recovered), LogError> {
-        fs::create_dir_all(dir).context("cannot make", dir)?;
+        files::create_dir_all(dir).context("cannot make", dir)?;
         if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             sync_dir(parent).context("cannot sync", parent)?;
         }
@@ -81,7 +80,7 @@ impl LogFile {
             }
         };
         for path in &scan.spoilt {
-            fs::remove_file(path).context("cannot remove", path)?;
+            files::remove_file(path).context("cannot remove", path)?;
         }
         let Active { segment: active, end, started } = active;
         if let Some(torn) = &scan.recovered.torn {

@@ -144,24 +144,24 @@ impl Member {
         loop {
             self.driver.flush(now, &mut self.actions);
             self.send(now);
-            if self.log.is_busy() {
+            if !self.log.is_busy()
+                && let Some(persist) = self.actions.persist.take()
+            {
+                let commit = self.driver.node().commit();
+                if self.log.prefers_thread(self.driver.is_leader()) {
+                    self.log.write_in_thread(persist, commit);
+                } else {
+                    let mark = self.log.write_inline(&persist, commit)?;
+                    synced_inline = true;
+                    now = self.shell.now();
+                    self.driver.synced(now, mark);
+                    continue;
+                }
+            }
+            self.driver.apply(now);
+            if !self.driver.wants_flush(&self.actions) {
                 break;
             }
-            let Some(persist) = self.actions.persist.take() else { break };
-            let commit = self.driver.node().commit();
-            if self.log.prefers_thread(self.driver.is_leader()) {
-                self.log.write_in_thread(persist, commit);
-                break;
-            }
-            let mark = self.log.write_inline(&persist, commit)?;
-            synced_inline = true;
-            now = self.shell.now();
-            self.driver.synced(now, mark);
-        }
-        self.driver.apply(now);
-        if self.driver.wants_flush() {
-            self.driver.flush(now, &mut self.actions);
-            self.send(now);
         }
         if std::mem::take(&mut self.actions.changed) {
             self.transport.set_members(&self.driver.members());

@@ -14,7 +14,7 @@ pub enum Bug {
 }
 
 /// Every bug, with the name that it has on the command line.
-pub const BUGS: [(&str, Bug, &str); 11] = [
+pub const BUGS: [(&str, Bug, &str); 12] = [
     (
         "commit-earlier-term",
         Bug::Core(PlantedBug::CommitEarlierTerm),
@@ -61,6 +61,11 @@ pub const BUGS: [(&str, Bug, &str); 11] = [
         "removed-disrupts",
         Bug::Core(PlantedBug::NoPreVote),
         "no pre-vote and no stickiness: a removed server deposes leader after leader",
+    ),
+    (
+        "append-storm",
+        Bug::Core(PlantedBug::AnswerRepeated),
+        "a leader answers an acknowledgement that says nothing new with another append",
     ),
 ];
 

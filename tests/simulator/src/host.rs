@@ -74,17 +74,48 @@ pub(crate) struct Process {
 
 /// Something that happened to a process.
 pub(crate) enum Input {
-    Frame { from: NodeId, lane: Lane, frame: Bytes },
-    Client { number: u64, requests: Vec<Request> },
-    Fetched { peer: NodeId, entries: Vec<Entry<Payload>> },
-    Checkpointed { index: Index, first_kept: Index },
-    Chunk { peer: NodeId, chunk: Chunk },
-    Written { index: Index, next_offset: u64 },
-    Installed { next_offset: u64, meta: SnapshotMeta, state: Box<Keystore> },
+    /// The last of `chain` messages in a row.
+    Frame {
+        from: NodeId,
+        lane: Lane,
+        frame: Bytes,
+        chain: u32,
+    },
+    Client {
+        number: u64,
+        requests: Vec<Request>,
+    },
+    Fetched {
+        peer: NodeId,
+        entries: Vec<Entry<Payload>>,
+    },
+    Checkpointed {
+        index: Index,
+        first_kept: Index,
+    },
+    Chunk {
+        peer: NodeId,
+        chunk: Chunk,
+    },
+    Written {
+        index: Index,
+        next_offset: u64,
+    },
+    Installed {
+        next_offset: u64,
+        meta: SnapshotMeta,
+        state: Box<Keystore>,
+    },
     LinkLost(NodeId),
     Campaign,
     Transfer,
     Change(raft::Change),
+}
+
+impl Input {
+    fn chain(&self) -> u32 {
+        if let Input::Frame { chain, .. } = self { *chain } else { 0 }
+    }
 }
 
 /// Where a batch came from.
@@ -108,7 +139,7 @@ impl Finish for Slip {
 
 /// What a turn asks of the world.
 pub(crate) struct Outgoing {
-    pub(crate) frames: Vec<(NodeId, Lane, Bytes)>,
+    pub(crate) frames: Vec<(NodeId, Lane, Bytes, u32)>,
     pub(crate) fetches: Vec<Fetch>,
     pub(crate) snapshots: Vec<SnapshotTask>,
     /// Answers for clients; `None`: the connection was closed instead.
@@ -128,6 +159,12 @@ pub(crate) struct Ways {
     pub(crate) thread: bool,
     /// Planted: the disk is believed before it is done.
     pub(crate) ack_before_sync: bool,
+}
+
+impl Outgoing {
+    fn say(&mut self, to: NodeId, lane: Lane, frame: BytesMut) {
+        self.frames.push((to, lane, frame.freeze(), self.watch.silence.next()));
+    }
 }
 
 impl Host {
@@ -173,15 +210,16 @@ impl Host {
         let now = self.clock.now(at);
         let Some(process) = &mut self.process else { return };
         let inputs = std::mem::take(&mut process.inbox);
-        let any = !inputs.is_empty();
-        for input in inputs {
-            process.input(now, input);
-        }
-        if any {
+        if !inputs.is_empty() {
+            out.watch.silence.begin(inputs.iter().map(Input::chain).max().unwrap_or(0));
+            for input in inputs {
+                process.input(now, input);
+            }
             process.work(now, &mut self.disk, out);
         }
         let rings = at >= process.timer_at && !process.inline;
         if rings {
+            out.watch.silence.begin(0);
             process.driver.tick(now);
             process.work(now, &mut self.disk, out);
         }
@@ -195,6 +233,7 @@ impl Host {
         let Some(process) = &mut self.process else { return };
         process.writing = false;
         process.inline = false;
+        out.watch.silence.begin(0);
         if !out.ways.ack_before_sync {
             out.watch.synced(process.id, &mark);
             process.driver.synced(now, mark);
@@ -236,7 +275,7 @@ impl Process {
 
     fn input(&mut self, now: Now, input: Input) {
         match input {
-            Input::Frame { from, lane: Lane::Request, frame } => {
+            Input::Frame { from, lane: Lane::Request, frame, .. } => {
                 self.request_frame(now, from, &frame);
             }
             Input::Frame { frame, .. } => {
@@ -297,25 +336,27 @@ impl Process {
 
     /// What the shell does after the inputs.
     fn work(&mut self, now: Now, disk: &mut Disk, out: &mut Outgoing) {
-        self.flush(now, out);
-        if !self.writing
-            && let Some(persist) = self.actions.persist.take()
-        {
-            let (mark, commit) = (persist.mark, self.driver.node().commit());
-            disk.write(persist, commit);
-            self.writing = true;
-            out.wrote = true;
-            if out.ways.ack_before_sync {
-                self.driver.synced(now, mark);
-                self.flush(now, out);
-            } else if !out.ways.thread && !self.driver.is_leader() {
-                self.inline = true;
+        loop {
+            self.flush(now, out);
+            if !self.writing
+                && let Some(persist) = self.actions.persist.take()
+            {
+                let (mark, commit) = (persist.mark, self.driver.node().commit());
+                disk.write(persist, commit);
+                self.writing = true;
+                out.wrote = true;
+                if out.ways.ack_before_sync {
+                    self.driver.synced(now, mark);
+                    self.flush(now, out);
+                } else if !out.ways.thread && !self.driver.is_leader() {
+                    self.inline = true;
+                    return;
+                }
+            }
+            self.driver.apply(now);
+            if !self.driver.wants_flush(&self.actions) {
                 return;
             }
-        }
-        self.driver.apply(now);
-        if self.driver.wants_flush() {
-            self.flush(now, out);
         }
     }
 
@@ -341,7 +382,7 @@ impl Process {
                 common::udp::Lane::Bulk => Lane::Bulk,
                 _ => Lane::Urgent,
             };
-            out.frames.push((envelope.to, lane, frame.freeze()));
+            out.say(envelope.to, lane, frame);
             if out.watch.trace.is_on() {
                 out.watch.trace.message(&envelope);
             }
@@ -349,12 +390,12 @@ impl Process {
         for forward in self.actions.forward.drain(..) {
             let mut frame = BytesMut::new();
             wire::encode_forward(forward.number, &forward.requests, &mut frame);
-            out.frames.push((forward.to, Lane::Request, frame.freeze()));
+            out.say(forward.to, Lane::Request, frame);
         }
         for refused in self.actions.refuse.drain(..) {
             let mut frame = BytesMut::new();
             wire::encode_refusal(refused.number, &mut frame);
-            out.frames.push((refused.from, Lane::Request, frame.freeze()));
+            out.say(refused.from, Lane::Request, frame);
         }
         out.fetches.append(&mut self.actions.fetch);
         out.snapshots.append(&mut self.actions.snapshots);
@@ -372,7 +413,7 @@ impl Process {
                 Origin::Peer(id) => {
                     let mut frame = BytesMut::new();
                     wire::encode_forward_reply(id.number, &finished.out, &mut frame);
-                    out.frames.push((id.from, Lane::Request, frame.freeze()));
+                    out.say(id.from, Lane::Request, frame);
                 }
             }
         }

@@ -30,6 +30,8 @@
 //!
 //! - After every turn of every core: the invariants of Raft
 //!   (`raft::invariants`), and that all replicas apply the same entries.
+//! - How much is said (see `silence`): messages lead to something, or end;
+//!   nothing is repeated at the speed of the network.
 //! - At the end: within 30 virtual seconds of healing all replicas have
 //!   applied the same and every server writes and reads; then nothing deposes
 //!   the leader for two seconds.
@@ -69,6 +71,7 @@ mod plan;
 mod queue;
 mod rng;
 mod run;
+mod silence;
 mod storage;
 mod trace;
 mod traffic;

@@ -15,6 +15,7 @@ use server::driver::Node;
 use crate::history::Moment;
 use crate::oracle::Violation;
 use crate::oracle::witness::Applied;
+use crate::silence::Silence;
 use crate::trace::{Trace, name};
 
 /// See the module's page.
@@ -28,10 +29,10 @@ pub(crate) struct Watch {
     pub(crate) membership: (Index, Membership),
     /// The id of each folder that a committed membership has named.
     ids: BTreeMap<Arc<[u8]>, NodeId>,
-    /// Who was a member once.
     /// Whoever was removed, and the term of the entry that did it.
     removed: BTreeMap<NodeId, Term>,
     moment: Moment,
+    pub(crate) silence: Silence,
     pub(crate) trace: Trace,
 }
 
@@ -45,6 +46,7 @@ impl Watch {
             removed: BTreeMap::new(),
             membership: (0, first),
             moment: 0,
+            silence: Silence::default(),
             trace,
         }
     }
@@ -84,6 +86,9 @@ impl Watch {
     pub(crate) fn observe(&mut self, node: &Node, output: &Output<Payload>) {
         let result = self.checker.observe(node, output);
         self.judge(result);
+        if let Err(violation) = self.silence.check(self.trace.now, node.id(), output) {
+            self.fail(violation);
+        }
         if self.trace.is_on() {
             for event in &output.events {
                 self.note_event(node.id(), event);

@@ -29,6 +29,8 @@ pub(crate) enum Event {
         to: (usize, NodeId),
         lane: Lane,
         frame: Bytes,
+        /// How many messages in a row this one is the last of.
+        chain: u32,
     },
     Timer {
         host: usize,
@@ -241,11 +243,11 @@ impl World {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Frame { from, to, lane, frame } => {
+            Event::Frame { from, to, lane, frame, chain } => {
                 self.fingerprint(1 + lane as u64, to.0);
                 let is_there = |p: &crate::host::Process| p.id == to.1;
                 if self.hosts[to.0].process.as_ref().is_some_and(is_there) {
-                    self.give(to.0, Input::Frame { from: from.1, lane, frame });
+                    self.give(to.0, Input::Frame { from: from.1, lane, frame, chain });
                 }
             }
             Event::Timer { host, life } if self.is_alive(host, life) => self.timer(host),
@@ -354,12 +356,12 @@ impl World {
         if let Some((_, length)) = self.pause_on_send.take_if(|(at, _)| *at == host && sends) {
             self.pause_mid_question(host, length);
         }
-        for (to, lane, frame) in std::mem::take(&mut self.out.frames) {
+        for (to, lane, frame, chain) in std::mem::take(&mut self.out.frames) {
             let Some(&home) = self.homes.get(&to) else { continue };
             let from = (host, id);
             for at in self.network.send(self.now, (host, home), lane).into_iter().flatten() {
                 let frame = frame.clone();
-                self.queue.push(at, Event::Frame { from, to: (home, to), lane, frame });
+                self.queue.push(at, Event::Frame { from, to: (home, to), lane, frame, chain });
             }
         }
         for fetch in std::mem::take(&mut self.out.fetches) {

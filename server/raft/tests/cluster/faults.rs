@@ -31,6 +31,10 @@ fn live(seed: u64) {
         sync_us: (50, dice.between(60, 30_000)),
         batches: dice.between(1, 3) as usize,
     };
+    if dice.chance(200) {
+        // Whoever answers each other without end is caught: time stands still.
+        world.weather.delay_us = (0, 0);
+    }
     let mut known = voters;
     for number in 0..150 {
         let pause = dice.between(100, 30_000);

@@ -7,5 +7,6 @@ mod garbage;
 mod membership;
 mod reads;
 mod replication;
+mod silence;
 mod snapshots;
 mod support;

@@ -281,7 +281,8 @@ impl World {
         done: bool,
     ) {
         let now = self.now;
-        let give_up = self.dice.chance(20) && self.weather.loss_permille > 0;
+        let give_up = (self.dice.chance(20) && self.weather.loss_permille > 0)
+            || (done && self.full_disks.contains(&node));
         let machine = self.machines.get_mut(&node).unwrap();
         if offset == 0 {
             machine.side_file.clear();

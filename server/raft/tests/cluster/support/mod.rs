@@ -83,6 +83,10 @@ enum Happening {
     Work(NodeId, u64, Work),
 }
 
+/// Far more messages than are of use while time stands still: replicas that
+/// send more answer each other for ever.
+const MAX_MESSAGES_AT_ONCE: u64 = 2_000;
+
 type Filter = Box<dyn FnMut(&Envelope<Cmd>) -> bool>;
 
 /// The cluster and everything around it.
@@ -96,6 +100,8 @@ pub(crate) struct World {
     pub(crate) cut: BTreeSet<(NodeId, NodeId)>,
     /// Disks that do not finish.
     pub(crate) stuck_disks: BTreeSet<NodeId>,
+    /// Servers that cannot finish a snapshot.
+    pub(crate) full_disks: BTreeSet<NodeId>,
     /// Messages for which this says `false` are lost.
     pub(crate) filter: Option<Filter>,
     agenda: BTreeMap<(Time, u64), Happening>,
@@ -104,6 +110,8 @@ pub(crate) struct World {
     /// Every event, with who told it.
     pub(crate) events: Vec<(NodeId, Event)>,
     pub(crate) messages: u64,
+    /// How many of them left at which time.
+    at_once: (Time, u64),
     next_request: u64,
     /// Highest index whose proposer was told that it is committed.
     pub(crate) acknowledged: Index,
@@ -126,12 +134,14 @@ impl World {
             checker: Checker::new(),
             cut: BTreeSet::new(),
             stuck_disks: BTreeSet::new(),
+            full_disks: BTreeSet::new(),
             filter: None,
             agenda: BTreeMap::new(),
             sequence: 0,
             tune: Box::new(tune),
             events: Vec::new(),
             messages: 0,
+            at_once: (0, 0),
             next_request: 0,
             acknowledged: 0,
             proposals: Vec::new(),
@@ -198,6 +208,7 @@ impl World {
     pub(crate) fn heal(&mut self) {
         self.cut.clear();
         self.stuck_disks.clear();
+        self.full_disks.clear();
         self.filter = None;
     }
 
@@ -328,6 +339,9 @@ impl World {
 
     fn transmit(&mut self, envelope: Envelope<Cmd>) {
         self.messages += 1;
+        let before = if self.at_once.0 == self.now { self.at_once.1 } else { 0 };
+        self.at_once = (self.now, before + 1);
+        assert!(before < MAX_MESSAGES_AT_ONCE, "the replicas never fall silent: {envelope:?}");
         if self.filter.as_mut().is_some_and(|filter| !filter(&envelope))
             || self.cut.contains(&(envelope.from, envelope.to))
             || !self.machines.contains_key(&envelope.to)

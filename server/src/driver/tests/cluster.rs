@@ -1,0 +1,366 @@
+//! Drivers that hear each other through the bytes that really travel, disks
+//! that are done when a test says so, and a clock that a test moves.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use bytes::{Bytes, BytesMut};
+use common::control::MemberInfo;
+use common::front_end::{Batch, Finish, Finished};
+use common::ids::{ClusterId, FolderId};
+use common::memcached::decode_requests;
+use raft::{Config, DurableMark, HardState, Membership, Message, NodeId, Restored, SnapshotMeta};
+
+use super::{Answer, requests};
+use crate::driver::{Actions, Driver, Facts, ForwardId, Node, Now};
+use crate::keystore::{Keystore, KeystoreLimits};
+use crate::wire::{self, ForwardFrame};
+
+const STEP_MS: u64 = 10;
+
+/// Far more frames than any test needs while the clock stands still: servers
+/// that send more answer each other for ever.
+const MAX_FRAMES_AT_ONCE: usize = 2_000;
+
+/// Far more rounds than a turn needs.
+const MAX_ROUNDS: usize = 100;
+
+/// What a frame on the way was, for those that tests count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Heartbeat,
+    ReadIndex,
+    OtherRaft,
+    Requests,
+    Reply,
+    Refusal,
+}
+
+struct Frame {
+    from: u64,
+    to: u64,
+    kind: Kind,
+    bytes: Bytes,
+}
+
+/// The servers 1, 2, ... of a cluster.
+pub(super) struct Cluster {
+    servers: Vec<Server>,
+    now: Now,
+    frames: VecDeque<Frame>,
+    cut: BTreeSet<(u64, u64)>,
+    sent: Vec<(u64, Kind)>,
+}
+
+struct Server {
+    driver: Driver,
+    actions: Actions,
+    slow_disk: bool,
+    /// With the disk, while it is slow.
+    writing: Option<DurableMark>,
+    /// Whether forwarded requests are refused by the link.
+    no_link: bool,
+    replies: Arc<Mutex<Vec<(u64, Bytes)>>>,
+}
+
+/// Sends the replies of a forwarded batch back, as the shell does.
+struct ForwardOrigin {
+    from: ForwardId,
+    replies: Arc<Mutex<Vec<(u64, Bytes)>>>,
+}
+
+impl Finish for ForwardOrigin {
+    fn finish(&self, finished: Finished) {
+        if finished.complete {
+            let mut frame = BytesMut::new();
+            wire::encode_forward_reply(self.from.number, &finished.out, &mut frame);
+            self.replies.lock().unwrap().push((self.from.from.0, frame.freeze()));
+        }
+    }
+}
+
+fn info(id: u64) -> MemberInfo {
+    MemberInfo {
+        folder: FolderId(u128::from(id)),
+        name: format!("srv-{id}"),
+        peer: ([127, 0, 0, 1], 7000 + id as u16).into(),
+        client: ([127, 0, 0, 1], 11000 + id as u16).into(),
+    }
+}
+
+impl Cluster {
+    /// `count` servers, none of which leads.
+    pub(super) fn new(count: u64) -> Self {
+        Cluster::with(count, |_| {})
+    }
+
+    pub(super) fn with(count: u64, set: impl Fn(&mut Config)) -> Self {
+        let infos = (1..=count)
+            .map(|id| (NodeId(id), serde_json::to_vec(&info(id)).expect("plain data").into()));
+        let membership = Membership::of_voters(infos);
+        let now = Now { mono_us: 1_000_000, wall_ms: 1_700_000_000_000 };
+        let servers = (1..=count).map(|id| Server::new(now, id, &membership, &set)).collect();
+        Cluster { servers, now, frames: VecDeque::new(), cut: BTreeSet::new(), sent: Vec::new() }
+    }
+
+    /// `count` servers, the first of which leads.
+    pub(super) fn led(count: u64) -> Self {
+        let mut cluster = Cluster::new(count);
+        cluster.elect(1);
+        cluster
+    }
+
+    pub(super) fn now(&self) -> Now {
+        self.now
+    }
+
+    pub(super) fn set_wall_clock(&mut self, wall_ms: u64) {
+        self.now.wall_ms = wall_ms;
+    }
+
+    fn server(&mut self, id: u64) -> &mut Server {
+        &mut self.servers[id as usize - 1]
+    }
+
+    pub(super) fn driver(&mut self, id: u64) -> &mut Driver {
+        &mut self.server(id).driver
+    }
+
+    /// A client's batch, as an input of a turn that is still to be played.
+    pub(super) fn ask(&mut self, id: u64, text: &str) -> Answer {
+        self.ask_sized(id, text, text.len())
+    }
+
+    /// As [`Cluster::ask`], with a batch that counts as `bytes`.
+    pub(super) fn ask_sized(&mut self, id: u64, text: &str, bytes: usize) -> Answer {
+        let answer = Answer::default();
+        let origin = Arc::new(answer.clone());
+        let batch = Batch::new(requests(text), BytesMut::new(), bytes, origin);
+        let now = self.now;
+        self.driver(id).client(now, batch);
+        answer
+    }
+
+    /// A client's batch and all that follows from it at once.
+    pub(super) fn play(&mut self, id: u64, text: &str) -> Answer {
+        let answer = self.ask(id, text);
+        self.run();
+        answer
+    }
+
+    /// Plays turns and carries frames until nothing moves.
+    pub(super) fn run(&mut self) {
+        for id in 1..=self.servers.len() as u64 {
+            self.turn(id);
+        }
+        let mut carried = 0;
+        while let Some(frame) = self.frames.pop_front() {
+            carried += 1;
+            assert!(carried < MAX_FRAMES_AT_ONCE, "the servers never fall silent");
+            let to = frame.to;
+            self.deliver(&frame);
+            self.turn(to);
+        }
+    }
+
+    /// Lets time pass.
+    pub(super) fn advance_ms(&mut self, time_ms: u64) {
+        for _ in 0..time_ms / STEP_MS {
+            self.now.mono_us += STEP_MS * 1000;
+            self.now.wall_ms += STEP_MS;
+            let now = self.now;
+            for server in &mut self.servers {
+                server.driver.tick(now);
+            }
+            self.run();
+        }
+    }
+
+    pub(super) fn elect(&mut self, id: u64) {
+        let now = self.now;
+        self.driver(id).campaign(now);
+        self.run();
+        assert!(self.driver(id).is_leader(), "server {id} leads");
+    }
+
+    /// From now on nothing leaves for `id` or comes from it. What is on its
+    /// way already still arrives.
+    pub(super) fn isolate(&mut self, id: u64) {
+        for other in 1..=self.servers.len() as u64 {
+            self.cut.extend([(id, other), (other, id)]);
+        }
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.cut.clear();
+    }
+
+    /// The links of `id` take no requests, or do again.
+    pub(super) fn set_no_link(&mut self, id: u64, no_link: bool) {
+        self.server(id).no_link = no_link;
+    }
+
+    /// What is written from now on is not durable before [`Cluster::sync`].
+    pub(super) fn slow_disk(&mut self, id: u64) {
+        self.server(id).slow_disk = true;
+    }
+
+    /// A slow disk finishes the batch that it has, if any, and some time passes.
+    pub(super) fn play_slowly(&mut self, id: u64) {
+        if self.server(id).writing.is_some() {
+            self.sync(id);
+        } else {
+            self.advance_ms(STEP_MS);
+        }
+    }
+
+    /// The disk finishes the batch that it has, and is given the next one.
+    pub(super) fn sync(&mut self, id: u64) {
+        let now = self.now;
+        let server = self.server(id);
+        let mark = server.writing.take().expect("a batch is with the disk");
+        server.driver.synced(now, mark);
+        self.run();
+    }
+
+    /// How many frames of this kind a server has sent since the last time.
+    pub(super) fn take_sent(&mut self, id: u64, kind: Kind) -> usize {
+        let before = self.sent.len();
+        self.sent.retain(|sent| *sent != (id, kind));
+        before - self.sent.len()
+    }
+
+    pub(super) fn last_index(&mut self, id: u64) -> u64 {
+        self.driver(id).node().status().last_index
+    }
+
+    /// One turn, as the shell plays it.
+    pub(super) fn turn(&mut self, id: u64) {
+        let now = self.now;
+        let mut rounds = 0;
+        loop {
+            rounds += 1;
+            assert!(rounds < MAX_ROUNDS, "the turn of server {id} never ends");
+            let server = self.server(id);
+            server.driver.flush(now, &mut server.actions);
+            self.carry_out(id);
+            let server = self.server(id);
+            if server.writing.is_none()
+                && let Some(persist) = server.actions.persist.take()
+            {
+                if server.slow_disk {
+                    server.writing = Some(persist.mark);
+                } else {
+                    server.driver.synced(now, persist.mark);
+                    continue;
+                }
+            }
+            server.driver.apply(now);
+            if !server.driver.wants_flush(&server.actions) {
+                break;
+            }
+        }
+        let replies = std::mem::take(&mut *self.server(id).replies.lock().unwrap());
+        for (to, bytes) in replies {
+            self.send(id, to, Kind::Reply, bytes);
+        }
+    }
+
+    fn carry_out(&mut self, id: u64) {
+        let now = self.now;
+        let server = self.server(id);
+        let no_link = server.no_link;
+        let actions = &mut server.actions;
+        assert!(actions.fetch.is_empty() && actions.snapshots.is_empty(), "logs stay in memory");
+        let messages = std::mem::take(&mut actions.send);
+        let forwards = std::mem::take(&mut actions.forward);
+        let refusals = std::mem::take(&mut actions.refuse);
+        for envelope in messages {
+            let mut frame = BytesMut::new();
+            wire::encode(&envelope, &mut frame);
+            let kind = match envelope.message {
+                Message::Heartbeat { .. } => Kind::Heartbeat,
+                Message::ReadIndex { .. } => Kind::ReadIndex,
+                _ => Kind::OtherRaft,
+            };
+            self.send(id, envelope.to.0, kind, frame.freeze());
+        }
+        for forward in forwards {
+            if no_link {
+                self.driver(id).forward_failed(now, forward.to, forward.number);
+                continue;
+            }
+            let mut frame = BytesMut::new();
+            wire::encode_forward(forward.number, &forward.requests, &mut frame);
+            self.send(id, forward.to.0, Kind::Requests, frame.freeze());
+        }
+        for refused in refusals {
+            let mut frame = BytesMut::new();
+            wire::encode_refusal(refused.number, &mut frame);
+            self.send(id, refused.from.0, Kind::Refusal, frame.freeze());
+        }
+    }
+
+    fn send(&mut self, from: u64, to: u64, kind: Kind, bytes: Bytes) {
+        self.sent.push((from, kind));
+        if !self.cut.contains(&(from, to)) {
+            self.frames.push_back(Frame { from, to, kind, bytes });
+        }
+    }
+
+    fn deliver(&mut self, frame: &Frame) {
+        let now = self.now;
+        let from = NodeId(frame.from);
+        let server = self.server(frame.to);
+        if !matches!(frame.kind, Kind::Requests | Kind::Reply | Kind::Refusal) {
+            let envelope = wire::decode(&frame.bytes).expect("a message");
+            return server.driver.message(now, envelope);
+        }
+        match wire::decode_forward(&frame.bytes).expect("a request or its answer") {
+            ForwardFrame::Requests { number, requests } => {
+                let from = ForwardId { from, number };
+                let replies = Arc::clone(&server.replies);
+                let bytes = requests.len();
+                let requests = decode_requests(requests).expect("requests");
+                let origin = Arc::new(ForwardOrigin { from, replies });
+                let batch = Batch::new(requests, BytesMut::new(), bytes, origin);
+                server.driver.forwarded(now, from, batch);
+            }
+            ForwardFrame::Reply { number, reply } => {
+                server.driver.forward_reply(now, from, number, &reply);
+            }
+        }
+    }
+}
+
+impl Server {
+    fn new(now: Now, id: u64, membership: &Membership, set: &impl Fn(&mut Config)) -> Self {
+        let mut config = Config::new(NodeId(id), id);
+        set(&mut config);
+        let restored = Restored {
+            hard_state: HardState::default(),
+            snapshot: SnapshotMeta { membership: membership.clone(), ..SnapshotMeta::default() },
+            runs: Vec::new(),
+            memberships: Vec::new(),
+            entries: Vec::new(),
+            commit: 0,
+        };
+        let facts = Facts {
+            info: info(id),
+            cluster: ClusterId(0xc0ffee),
+            pid: 4711,
+            counters: Arc::default(),
+            started_ms: now.wall_ms,
+        };
+        let node = Node::new(now.mono_us, config, restored);
+        let keystore = Keystore::new(KeystoreLimits::default());
+        Server {
+            driver: Driver::new(node, keystore, facts),
+            actions: Actions::default(),
+            slow_disk: false,
+            writing: None,
+            no_link: false,
+            replies: Arc::default(),
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Batches with writes on a follower.
+
+use bytes::Bytes;
+use common::front_end::Batch;
+use raft::NodeId;
+
+use super::*;
+use crate::driver::{ForwardId, ForwardReply};
+
+#[test]
+fn a_batch_with_a_write_goes_to_the_leader_as_a_whole() {
+    let mut cluster = Cluster::led(3);
+    let before = cluster.last_index(1);
+    let batch = ["version\r\nget k\r\n", &set("k", "v"), "get k\r\nincr k 1 noreply\r\nbogus\r\n"];
+    let version = common::front_end::VERSION_REPLY;
+    cluster
+        .play(3, &batch.concat())
+        .expect(&[version, "\r\nEND\r\nSTORED\r\n", &hit("k", "v"), "ERROR\r\n"].concat());
+    assert_eq!(cluster.last_index(1), before + 2);
+    assert_eq!(cluster.take_sent(3, Kind::Requests), 1);
+    assert_eq!(cluster.take_sent(3, Kind::ReadIndex), 0);
+}
+
+#[test]
+fn an_item_that_is_to_expire_is_refused_by_the_leader_in_its_place() {
+    let mut cluster = Cluster::led(3);
+    let refusal = "SERVER_ERROR expiry is not supported yet, not executed: use exptime 0\r\n";
+    let batch = [&set("a", "1"), "set b 0 60 1\r\nx\r\n", "get a b\r\n"].concat();
+    cluster.play(2, &batch).expect(&["STORED\r\n", refusal, &hit("a", "1")].concat());
+}
+
+#[test]
+fn a_refused_batch_waits_for_the_next_leader_and_is_executed_once() {
+    let mut cluster = Cluster::led(3);
+    cluster.play(1, &set("n", "0")).expect("STORED\r\n");
+    cluster.isolate(3);
+    cluster.elect(2);
+    cluster.heal();
+    // It still takes server 1 for the leader.
+    let answer = cluster.play(3, "incr n 1\r\nget n\r\n");
+    assert_eq!(cluster.take_sent(1, Kind::Refusal), 1);
+    answer.expect_none();
+    assert_eq!(cluster.driver(3).parked.len(), 1);
+    cluster.advance_ms(100);
+    answer.expect(&["1\r\n", &hit("n", "1")].concat());
+    cluster.play(3, "get n\r\n").expect(&hit("n", "1"));
+}
+
+#[test]
+fn a_batch_that_was_forwarded_to_a_server_that_does_not_lead_is_refused() {
+    let mut cluster = Cluster::led(3);
+    let before = cluster.last_index(1);
+    let dropped = Answer::default();
+    let origin = Arc::new(dropped.clone());
+    let batch = Batch::new(requests(&set("k", "v")), BytesMut::new(), 1, origin);
+    let now = cluster.now();
+    cluster.driver(3).forwarded(now, ForwardId { from: NodeId(2), number: 7 }, batch);
+    cluster.run();
+    assert_eq!(cluster.take_sent(3, Kind::Refusal), 1);
+    assert_eq!(cluster.take_sent(3, Kind::Requests), 0, "it is not passed on");
+    let finished = dropped.0.lock().unwrap();
+    assert!(matches!(finished.as_slice(), [finished] if !finished.complete));
+    assert_eq!(cluster.last_index(1), before);
+}
+
+#[test]
+fn a_lost_link_leaves_the_outcome_of_writes_unknown() {
+    let mut cluster = Cluster::led(3);
+    cluster.isolate(1);
+    let answer = cluster.play(3, &[&set("k", "v"), "get k\r\n"].concat());
+    let other = cluster.play(2, &set("j", "v"));
+    answer.expect_none();
+    cluster.driver(3).link_lost(NodeId(2));
+    answer.expect_none();
+    cluster.driver(3).link_lost(NodeId(1));
+    answer.expect(&[UNKNOWN, NO_LEADER].concat());
+    other.expect_none();
+}
+
+#[test]
+fn a_request_that_the_link_does_not_take_waits_for_the_link() {
+    let mut cluster = Cluster::led(3);
+    cluster.set_no_link(3, true);
+    let answer = cluster.play(3, &set("k", "v"));
+    answer.expect_none();
+    assert_eq!(cluster.driver(3).parked.len(), 1);
+    cluster.set_no_link(3, false);
+    cluster.driver(3).link_up(NodeId(1));
+    cluster.run();
+    answer.expect("STORED\r\n");
+}
+
+#[test]
+fn a_forwarded_batch_without_answer_is_unknown_at_its_deadline_and_stays_so() {
+    let mut cluster = Cluster::led(3);
+    cluster.slow_disk(2);
+    cluster.slow_disk(3);
+    let answer = cluster.play(3, &set("k", "v"));
+    cluster.advance_ms(1490);
+    answer.expect_none();
+    cluster.advance_ms(20);
+    answer.expect(UNKNOWN);
+    cluster.sync(2);
+    answer.expect(UNKNOWN);
+    cluster.play(1, "get k\r\n").expect(&hit("k", "v"));
+}
+
+#[test]
+fn answers_with_a_number_that_nobody_waits_for_are_ignored() {
+    let mut cluster = Cluster::led(3);
+    cluster.isolate(1);
+    let answer = cluster.play(3, &set("k", "v"));
+    let now = cluster.now();
+    let number = cluster.driver(3).facts.started_ms << 20;
+    let driver = cluster.driver(3);
+    for stale in [0, number, number + 2, u64::MAX] {
+        driver.forward_reply(now, NodeId(1), stale, &ForwardReply::NotLeader);
+        driver.forward_reply(now, NodeId(1), stale, &done("STORED\r\n"));
+        driver.forward_failed(now, NodeId(1), stale);
+    }
+    // The right number from a peer that was not asked.
+    driver.forward_reply(now, NodeId(2), number + 1, &done("DELETED\r\n"));
+    driver.forward_reply(now, NodeId(2), number + 1, &ForwardReply::NotLeader);
+    assert!(driver.parked.is_empty());
+    answer.expect_none();
+    driver.forward_reply(now, NodeId(1), number + 1, &done("STORED\r\n"));
+    answer.expect("STORED\r\n");
+    driver.forward_reply(now, NodeId(1), number + 1, &done("STORED\r\n"));
+    answer.expect("STORED\r\n");
+}
+
+fn done(replies: &'static str) -> ForwardReply {
+    ForwardReply::Done(Bytes::from_static(replies.as_bytes()))
+}
+
+#[test]
+fn a_new_leader_hurries_what_the_deposed_one_owes() {
+    let mut cluster = Cluster::led(3);
+    cluster.isolate(1);
+    let owed = cluster.play(3, &[&set("k", "v"), "get k\r\n"].concat());
+    cluster.advance_ms(150);
+    cluster.elect(2);
+    let next = cluster.play(3, &set("j", "v"));
+    next.expect("STORED\r\n");
+    cluster.advance_ms(90);
+    owed.expect_none();
+    cluster.advance_ms(10);
+    owed.expect(&[UNKNOWN, NO_LEADER].concat());
+}
+
+#[test]
+fn a_deposed_leader_that_still_executes_may_answer() {
+    let mut cluster = Cluster::led(3);
+    // Its entry is on a majority, which server 1 does not know yet.
+    let answer = cluster.ask(3, &set("k", "v"));
+    cluster.turn(3);
+    cluster.isolate(3);
+    cluster.run();
+    answer.expect_none();
+    cluster.play(2, "get k\r\n").expect(&hit("k", "v"));
+    cluster.heal();
+    // The answer was lost with the link, so that only the deadline tells.
+    cluster.advance_ms(PAST_THE_DEADLINE_MS);
+    answer.expect(UNKNOWN);
+    cluster.play(3, "get k\r\n").expect(&hit("k", "v"));
+}
+
+#[test]
+fn a_refusal_by_a_deposed_leader_gives_the_whole_time_back() {
+    let mut cluster = Cluster::led(3);
+    cluster.isolate(1);
+    let answer = cluster.play(3, &set("k", "v"));
+    cluster.elect(2);
+    cluster.set_no_link(3, true);
+    let now = cluster.now();
+    let number = (cluster.driver(3).facts.started_ms << 20) + 1;
+    cluster.driver(3).forward_reply(now, NodeId(1), number, &ForwardReply::NotLeader);
+    // Longer than a deposed leader is waited for: it is certain now that
+    // nothing was executed, and somebody leads.
+    cluster.advance_ms(200);
+    answer.expect_none();
+    cluster.set_no_link(3, false);
+    cluster.advance_ms(50);
+    answer.expect("STORED\r\n");
+}
