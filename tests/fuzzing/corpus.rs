@@ -39,7 +39,7 @@ pub(crate) fn commands() -> Vec<Vec<u8>> {
     }
     let encode = |operation| {
         let mut out = Vec::new();
-        Command { clock_ms: 1_700_000_000_000, operation }.encode(&mut out);
+        Command { clock_ms: 1_700_000_000_000, id: None, operation }.encode(&mut out);
         out
     };
     operations.into_iter().map(encode).collect()

@@ -87,7 +87,7 @@ impl Driver {
         if self.encode.capacity() < bytes {
             self.encode = BytesMut::with_capacity(ENCODE_CHUNK_BYTES.max(bytes));
         }
-        Command { clock_ms: self.clock_ms, operation }.encode(&mut self.encode);
+        Command { clock_ms: self.clock_ms, id: None, operation }.encode(&mut self.encode);
         Payload(self.encode.split().freeze())
     }
 

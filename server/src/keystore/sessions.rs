@@ -24,6 +24,8 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut};
 use common::memcached::{NON_NUMERIC, Reply, TOO_LARGE};
 
+use crate::command::RequestId;
+
 /// A session that was not used for so long has expired, in milliseconds of
 /// the replicated clock.
 pub const SESSION_TTL_MS: u64 = 5 * 60 * 1000;
@@ -37,18 +39,6 @@ pub const MAX_REPLIES: usize = 65_536;
 /// The time of last use moves in steps of this, in milliseconds, so that a
 /// busy session does not change it with every write.
 const USE_STEP_MS: u64 = 1000;
-
-/// Names a write: the session, its number in it, and below which number the
-/// sender has all answers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RequestId {
-    /// The session; never 0.
-    pub session: u64,
-    /// The number of the write in it.
-    pub sequence: u64,
-    /// Every number below this one has been answered.
-    pub done_below: u64,
-}
 
 /// What is known of a write before it is applied.
 #[derive(Clone, PartialEq, Eq, Debug)]

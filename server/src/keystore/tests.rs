@@ -159,7 +159,7 @@ proptest! {
                     Operation::Arithmetic { operation, key: &key, delta: *delta }
                 }
             };
-            let reply = keystore.apply(index, &Command { clock_ms: 1000 - index, operation });
+            let reply = keystore.apply(index, &Command { clock_ms: 1000 - index, id: None, operation });
             prop_assert_eq!(reply, model.apply(&operation));
             prop_assert_eq!(keystore.applied(), index);
             prop_assert_eq!(keystore.cas_counter(), model.cas);
@@ -183,7 +183,7 @@ proptest! {
 fn set(keystore: &mut Keystore, key: &[u8], value: &[u8]) -> Reply {
     let operation = Operation::Store { verb: StoreVerb::Set, key, flags: 0, deadline_ms: 0, value };
     let index = keystore.applied() + 1;
-    keystore.apply(index, &Command { clock_ms: 5, operation })
+    keystore.apply(index, &Command { clock_ms: 5, id: None, operation })
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn append_and_prepend_have_a_limit_that_is_the_same_everywhere() {
     ] {
         let operation = Operation::Store { verb, key: b"k", flags: 9, deadline_ms: 0, value: b"y" };
         let index = keystore.applied() + 1;
-        assert_eq!(keystore.apply(index, &Command { clock_ms: 0, operation }), expected);
+        assert_eq!(keystore.apply(index, &Command { clock_ms: 0, id: None, operation }), expected);
     }
     assert_eq!(keystore.get(b"k").unwrap().value.len(), MAX_CONCATENATED_BYTES);
     assert_eq!(keystore.cas_counter(), 2);

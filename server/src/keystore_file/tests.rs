@@ -22,7 +22,7 @@ fn keystore(items: u64, value_bytes: usize) -> Keystore {
             deadline_ms: index * 3,
             value: &value,
         };
-        keystore.apply(index, &Command { clock_ms: 77 + index, operation });
+        keystore.apply(index, &Command { clock_ms: 77 + index, id: None, operation });
     }
     keystore.advance(items + 1);
     keystore
