@@ -11,6 +11,7 @@ use std::path::Path;
 use bytes::{Bytes, BytesMut};
 use common::config::ClusterFile;
 use common::control::{Hello, MemberInfo, ToLb, ToServer};
+use common::forward::{ForwardFrame, decode_forward};
 use common::memcached::{Parsed, Parser, decode_requests, encode_requests};
 use common::udp::ClusterKey;
 use fuzzing::{Dice, corpus, fuzz, mutate};
@@ -37,11 +38,9 @@ fn messages_between_servers() {
 #[test]
 fn forwarded_requests() {
     let frames: Vec<_> = corpus::forwards().iter().map(|frame| frame.to_vec()).collect();
-    fuzz("wire::decode_forward", &frames, 50_000, FIXED_BYTES, |input| {
+    fuzz("decode_forward", &frames, 50_000, FIXED_BYTES, |input| {
         let frame = Bytes::copy_from_slice(input);
-        if let Ok(server::wire::ForwardFrame::Requests { requests, .. }) =
-            server::wire::decode_forward(&frame)
-        {
+        if let Ok(ForwardFrame::Requests { requests, .. }) = decode_forward(&frame) {
             let _ = decode_requests(requests);
         }
     });

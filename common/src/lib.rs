@@ -2,7 +2,7 @@
 //! balancers share.
 //!
 //! Pure parts, without IO: [`limits`], [`ids`], [`config`], [`control`],
-//! [`discovery`] and the [`memcached`] codec. Edges: [`front_end`], the TCP
+//! [`discovery`], [`forward`] and the [`memcached`] codec. Edges: [`front_end`], the TCP
 //! side that faces clients, and [`udp`], the authenticated QUIC side that
 //! faces other servers. Nothing in here knows what a server or a load
 //! balancer does with a request.
@@ -11,6 +11,7 @@ pub mod config;
 pub mod control;
 pub mod discovery;
 pub mod folder;
+pub mod forward;
 pub mod front_end;
 pub mod ids;
 pub mod limits;

@@ -43,9 +43,23 @@ pub const MAX_PARKED_BATCHES: usize = 8192;
 /// See [`MAX_PARKED_BATCHES`].
 pub const MAX_PARKED_BYTES: usize = 64 * 1024 * 1024;
 
+/// Bytes of requests that are on their way through one load balancer: room
+/// for each of the default number of connections to have a full batch of
+/// small requests under way.
+pub const MAX_ROUTED_BYTES: usize = 256 * 1024 * 1024;
+
+/// Writes of one session that are not answered yet. The replicated state
+/// keeps as many replies for it.
+pub const MAX_UNANSWERED_WRITES: u64 = 65_536;
+
 /// Largest frame on a UDP link: a whole batch of requests with its values, or
 /// a batch of log entries, and some room.
 pub const MAX_FRAME_BYTES: usize = 16 * 1024 * 1024;
+
+/// As [`MAX_REPLY_BYTES`], for a batch that another server forwarded: its
+/// replies travel back in one frame. The rest of the frame is room for the
+/// short replies, of which each request has at most one.
+pub const MAX_FORWARDED_REPLY_BYTES: usize = MAX_FRAME_BYTES - MAX_BATCH_REQUESTS * 4096 - 64;
 
 /// Bytes queued on one lane of a link before frames are refused.
 pub const MAX_LANE_QUEUE_BYTES: usize = 32 * 1024 * 1024;
@@ -60,6 +74,7 @@ pub const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 /// A server that was silent for so long is out of the rotation.
 pub const SILENT_AFTER: Duration = Duration::from_millis(1000);
 
+const _: () = assert!(MAX_UNANSWERED_WRITES > 16 * MAX_BATCH_REQUESTS as u64);
 const _: () = assert!(MAX_LINE_BYTES > MAX_KEY_BYTES + 128);
 const _: () = assert!(MAX_FRAME_BYTES > DEFAULT_MAX_VALUE_BYTES + 2 * MAX_BATCH_BYTES);
 const _: () = assert!(MAX_LANE_QUEUE_BYTES >= 2 * MAX_FRAME_BYTES);

@@ -15,7 +15,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use common::control::{Report, ToLb, ToServer};
+use common::control::{Report, Role, ToLb, ToServer};
 use common::ids::{ClusterId, FolderId, ServerId};
 
 use crate::discovery::{self, View};
@@ -23,7 +23,8 @@ use crate::events::{Events, Severity};
 use crate::health::Health;
 use crate::memory::Memory;
 use crate::registration::{self, Verdict};
-use crate::registry::{Change, LinkId, Registry};
+use crate::registry::{Change, Entry, LinkId, Registry};
+use crate::routing::Routes;
 
 mod formation;
 mod fresh;
@@ -96,6 +97,31 @@ impl Balancer {
     /// The rotation.
     pub fn view(&self) -> &View {
         &self.view
+    }
+
+    /// Where requests of clients may go: the servers that follow the leader
+    /// and have its log, by id.
+    pub(crate) fn routes(&self) -> Routes {
+        let leader = self.memory.cluster.and_then(|cluster| {
+            let leader = self.registry.leader(cluster)?;
+            Some((cluster, leader.id_in(cluster)?, leader.link?))
+        });
+        let Some((cluster, id, link)) = leader else { return Routes::default() };
+        let follows = |entry: &&Entry| {
+            let report = &entry.report;
+            entry.is_live()
+                && entry.id_in(cluster).is_some()
+                && report.leader == Some(id)
+                && matches!(report.role, Role::Follower | Role::Leader)
+        };
+        let mut readers: Vec<_> = self
+            .registry
+            .iter()
+            .filter(follows)
+            .filter_map(|entry| Some((entry.id_in(cluster), entry.link?)))
+            .collect();
+        readers.sort_unstable();
+        Routes { leader: Some(link), readers: readers.into_iter().map(|(_, link)| link).collect() }
     }
 
     /// What happened lately.

@@ -1,45 +1,86 @@
 //! The client port: answers questions about the cluster from the balancer's
-//! view, there and then.
+//! view, there and then, and routes what needs the keystore.
 
 use std::fmt::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::BytesMut;
-use common::front_end::{Batch, Counters, Service, answer_local};
-use common::memcached::{Reply, Request, write_end};
+use common::front_end::{Batch, Counters, Service};
+use common::limits::REQUEST_DEADLINE;
+use common::memcached::{Request, write_end};
+use common::udp::Link;
 use tokio::time::Instant;
 
 use crate::balancer::Balancer;
+use crate::config::Policy;
+use crate::routing::{Job, Router};
 use crate::stats;
 
-/// The answer to every command that needs the keystore, until the client port
-/// routes them to the leader ([`ClientPort::answer`] is the place).
-const NO_ROUTING: &str =
-    "SERVER_ERROR this load balancer does not route yet, ask get-servers for the leader";
-
 /// Answers what clients ask a load balancer.
-#[derive(Debug)]
 pub(crate) struct ClientPort {
     pub(crate) balancer: Arc<Mutex<Balancer>>,
+    router: Mutex<Router<Link>>,
     /// The balancer's time zero.
-    pub(crate) started: Instant,
-    pub(crate) counters: Arc<Counters>,
+    started: Instant,
+    counters: Arc<Counters>,
 }
 
 impl Service for ClientPort {
-    fn call(&self, mut batch: Batch) {
-        for request in &batch.requests {
-            self.answer(request, &mut batch.out);
-        }
-        batch.finish();
+    fn call(&self, batch: Batch) {
+        let now = self.now();
+        self.proceed(now, Some(Job::new(batch, now + REQUEST_DEADLINE)));
     }
 }
 
 impl ClientPort {
-    fn answer(&self, request: &Request, out: &mut BytesMut) {
-        if answer_local(request, out) {
-            return;
+    pub(crate) fn new(
+        balancer: Arc<Mutex<Balancer>>,
+        policy: Policy,
+        started: Instant,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let router = Mutex::new(Router::new(policy, draw_session));
+        ClientPort { balancer, router, started, counters }
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Tells the router something, and gives everybody who is answered by
+    /// that the answer.
+    pub(crate) fn with_router(&self, act: impl FnOnce(Duration, &mut Router<Link>)) {
+        let now = self.now();
+        let mut router = self.router();
+        act(now, &mut router);
+        let ready = router.pop_ready();
+        drop(router);
+        self.proceed(now, ready);
+    }
+
+    /// Goes on with a job, and with all others whose run was answered
+    /// meanwhile. Clients get their answers outside the lock.
+    fn proceed(&self, now: Duration, mut next: Option<Job>) {
+        while let Some(mut job) = next {
+            let is_routed = job.next_run(|request, out| self.answer(request, out));
+            if !is_routed {
+                job.finish();
+                next = self.router().pop_ready();
+                continue;
+            }
+            let mut router = self.router();
+            router.submit(now, job);
+            next = router.pop_ready();
         }
+    }
+
+    fn router(&self) -> MutexGuard<'_, Router<Link>> {
+        self.router.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What only a load balancer can answer.
+    fn answer(&self, request: &Request, out: &mut BytesMut) {
         match request {
             Request::Discover { elasticache } => {
                 let balancer = self.balancer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -47,8 +88,7 @@ impl ClientPort {
                 out.extend_from_slice(if *elasticache { &view.config } else { &view.get_servers });
             }
             Request::Stats { what } => self.stats(what, out),
-            _ if request.noreply() => {}
-            _ => Reply::Error(NO_ROUTING).write(out),
+            _ => {}
         }
     }
 
@@ -66,11 +106,20 @@ impl ClientPort {
                 out.extend_from_slice(text.as_bytes());
             }
             b"connections" => {
+                drop(balancer);
                 let counters = &self.counters;
+                let router = self.router();
+                let (routed, (sent, parked)) = (router.routed, router.waiting());
+                drop(router);
                 let lines = [
                     ("curr_connections", counters.current_connections()),
                     ("total_connections", counters.total_connections()),
                     ("rejected_connections", counters.rejected_connections()),
+                    ("routed_reads", routed.reads),
+                    ("routed_writes", routed.writes),
+                    ("retried", routed.retries),
+                    ("waiting_sent", sent as u64),
+                    ("waiting_parked", parked as u64),
                 ];
                 for (key, value) in lines {
                     // A buffer in memory takes everything.
@@ -81,6 +130,11 @@ impl ClientPort {
             _ => write_end(out),
         }
     }
+}
+
+/// A session id that nobody else has; 0 is none.
+fn draw_session() -> u64 {
+    rand::random::<u64>().max(1)
 }
 
 #[cfg(test)]
@@ -99,30 +153,18 @@ mod tests {
             cluster_to_form: ClusterId(1),
             config_version: 7,
         };
-        let port = ClientPort {
-            balancer: Arc::new(Mutex::new(Balancer::new(settings, Memory::default()))),
-            started: Instant::now(),
-            counters: Arc::default(),
-        };
+        let balancer = Arc::new(Mutex::new(Balancer::new(settings, Memory::default())));
+        let port = ClientPort::new(balancer, Policy::Leader, Instant::now(), Arc::default());
         let mut out = BytesMut::new();
         port.answer(request, &mut out);
         String::from_utf8(out.to_vec()).unwrap()
     }
 
     #[test]
-    fn answers_what_it_knows_and_refuses_what_it_does_not_do() {
+    fn answers_what_it_knows() {
         assert_eq!(answer(&Request::Discover { elasticache: false }), "end\r\n");
         let config = "CONFIG cluster 0 3\r\n7\n\n\r\nEND\r\n";
         assert_eq!(answer(&Request::Discover { elasticache: true }), config);
-        assert!(answer(&Request::Version).starts_with("VERSION 1."));
-        assert_eq!(answer(&Request::Verbosity { noreply: false }), "OK\r\n");
-        assert_eq!(answer(&Request::Quit), "");
-
-        let get = Request::Get { keys: vec![Bytes::from_static(b"k")], with_cas: false };
-        assert_eq!(answer(&get), format!("{NO_ROUTING}\r\n"));
-        let delete = |noreply| Request::Delete { key: Bytes::from_static(b"k"), noreply };
-        assert_eq!(answer(&delete(false)), format!("{NO_ROUTING}\r\n"));
-        assert_eq!(answer(&delete(true)), "");
     }
 
     #[test]

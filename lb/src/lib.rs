@@ -17,15 +17,14 @@
 //! | `health` | who is in contact |
 //! | [`bootstrap`] | when a cluster is formed, and of whom |
 //! | [`discovery`] | whom clients go to, and the text of the answers |
+//! | `routing` | the way of a client's requests to the servers and back |
 //! | [`stats`] | the view as text, for `store status` |
 //! | [`events`] | what happened |
 //!
 //! [`run`] gives it links (QUIC over UDP), a clock, a disk for its
 //! [`memory`], and the client port.
 //!
-//! Not here yet: routing of memcached commands (the client port answers
-//! questions about the cluster and refuses the rest), hints that make a
-//! failover faster, and agreement between several load balancers on which of
+//! Not here yet: hints that make a failover faster, and agreement between several load balancers on which of
 //! them may form a cluster.
 
 pub mod balancer;
@@ -38,6 +37,7 @@ mod health;
 pub mod memory;
 mod registration;
 pub mod registry;
+mod routing;
 mod shell;
 pub mod stats;
 

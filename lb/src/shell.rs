@@ -13,11 +13,13 @@ use anyhow::Context;
 use bytes::Bytes;
 use common::control::{Hello, PROTOCOL_VERSION, Party, ToLb, ToServer};
 use common::folder::FolderLock;
+use common::forward::{self, ForwardFrame};
 use common::front_end::{FrontEnd, FrontEndConfig};
 use common::ids::ClusterId;
 use common::udp::{ClusterKey, Endpoint, Lane, Link, Receive};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -74,18 +76,22 @@ pub async fn run(
     let balancer = Arc::new(Mutex::new(Balancer::new(settings, memory)));
     let started = Instant::now();
 
+    let front_end = FrontEndConfig {
+        max_connections: config.max_connections,
+        max_value_bytes: config.max_value_bytes,
+        ..FrontEndConfig::default()
+    };
+    let counters = front_end.counters.clone();
+    let port = Arc::new(ClientPort::new(balancer.clone(), config.policy, started, counters));
     let front_end =
-        FrontEndConfig { max_connections: config.max_connections, ..FrontEndConfig::default() };
-    let client_port =
-        ClientPort { balancer: balancer.clone(), started, counters: front_end.counters.clone() };
-    let front_end =
-        tokio::spawn(FrontEnd::serve(listener, front_end, Arc::new(client_port), shutdown.clone()));
+        tokio::spawn(FrontEnd::serve(listener, front_end, port.clone(), shutdown.clone()));
     ready();
 
-    let shell = Shell { balancer, started, dir: config.dir, links: HashMap::new(), opened: 0 };
-    shell.serve(&endpoint, &shutdown).await;
+    let shell =
+        Shell { balancer, port, started, dir: config.dir, links: HashMap::new(), opened: 0 };
+    let ended = shell.serve(&endpoint, &shutdown, front_end).await;
     endpoint.close().await;
-    front_end.await.context("the client port broke down")
+    ended.context("the client port broke down")
 }
 
 /// Where the rotation's version starts: above that of every earlier run,
@@ -96,6 +102,7 @@ fn unix_seconds() -> u64 {
 
 struct Shell {
     balancer: Arc<Mutex<Balancer>>,
+    port: Arc<ClientPort>,
     started: Instant,
     dir: PathBuf,
     links: HashMap<LinkId, Link>,
@@ -103,7 +110,15 @@ struct Shell {
 }
 
 impl Shell {
-    async fn serve(mut self, endpoint: &Endpoint, shutdown: &CancellationToken) {
+    /// Serves until the front end has ended: after a shutdown the answers to
+    /// what clients have asked still come over the links.
+    async fn serve(
+        mut self,
+        endpoint: &Endpoint,
+        shutdown: &CancellationToken,
+        mut front_end: JoinHandle<()>,
+    ) -> Result<(), JoinError> {
+        let mut stopping = false;
         let (sender, mut inputs) = mpsc::channel(MAX_INPUTS);
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -112,13 +127,24 @@ impl Shell {
                 // What has arrived comes before the clock: after a stall of this
                 // process the reports that waited must count first.
                 biased;
-                () = shutdown.cancelled() => return,
+                ended = &mut front_end => return ended,
+                () = shutdown.cancelled(), if !stopping => {
+                    stopping = true;
+                    self.port.with_router(|now, router| router.stop(now));
+                }
                 Some(input) = inputs.recv() => self.handle(input),
                 accepted = endpoint.accept() => match accepted {
                     Some((link, hello)) => self.open(&link, hello, sender.clone()),
-                    None => return,
+                    // The endpoint is broken: nothing can be routed.
+                    None => {
+                        shutdown.cancel();
+                        return front_end.await;
+                    }
                 },
-                _ = ticks.tick() => self.handle(Input::Tick),
+                _ = ticks.tick() => {
+                    self.handle(Input::Tick);
+                    self.port.with_router(|now, router| router.tick(now));
+                }
             }
         }
     }
@@ -132,27 +158,29 @@ impl Shell {
         self.handle(Input::Opened { link: id, remote, hello });
         // Unless the balancer has closed it already.
         if self.links.contains_key(&id) {
-            link.start(Arc::new(Receiver { id, link: link.clone(), inputs }));
+            self.port.with_router(|_, router| router.link_up(id, link.clone()));
+            let port = self.port.clone();
+            link.start(Arc::new(Receiver { id, link: link.clone(), inputs, port }));
         }
     }
 
     /// Feeds the balancer and does what it says, until nothing is left to do.
     fn handle(&mut self, input: Input) {
         if let Input::Closed { link, .. } = &input {
-            self.links.remove(link);
+            self.forget(*link);
         }
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
-            let outputs = self
-                .balancer
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .handle(self.started.elapsed(), input);
+            let mut balancer = self.balancer.lock().unwrap_or_else(PoisonError::into_inner);
+            let outputs = balancer.handle(self.started.elapsed(), input);
+            let routes = balancer.routes();
+            drop(balancer);
+            self.port.with_router(|now, router| router.set_routes(now, routes));
             for output in outputs {
                 match output {
                     Output::Send { link, message } => self.send(link, &message),
                     Output::Close { link, reason } => {
-                        if let Some(link) = self.links.remove(&link) {
+                        if let Some(link) = self.forget(link) {
                             link.close(&reason);
                         }
                     }
@@ -166,6 +194,11 @@ impl Shell {
                 }
             }
         }
+    }
+
+    fn forget(&mut self, link: LinkId) -> Option<Link> {
+        self.port.with_router(|now, router| router.link_lost(now, link));
+        self.links.remove(&link)
     }
 
     fn send(&self, link: LinkId, message: &ToServer) {
@@ -193,12 +226,33 @@ struct Receiver {
     id: LinkId,
     link: Link,
     inputs: mpsc::Sender<Input>,
+    port: Arc<ClientPort>,
+}
+
+impl Receiver {
+    /// A server's answer goes to the client at once, not by way of the balancer.
+    fn answer(&self, frame: &Bytes) {
+        let why = match forward::decode_forward(frame) {
+            Ok(ForwardFrame::Reply { number, reply }) => {
+                let id = self.id;
+                return self.port.with_router(|now, router| router.reply(now, id, number, reply));
+            }
+            Ok(_) => "a load balancer executes no requests".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(remote = %self.link.remote(), why, "closed a link");
+        self.link.close(&why);
+    }
 }
 
 impl Receive for Receiver {
     fn frame(&self, lane: Lane, frame: Bytes) {
-        if lane != Lane::Control {
-            return self.link.close("a load balancer takes messages on the control lane only");
+        match lane {
+            Lane::Control => {}
+            Lane::Request => return self.answer(&frame),
+            Lane::Urgent | Lane::Bulk => {
+                return self.link.close("a load balancer takes no Raft messages");
+            }
         }
         match serde_json::from_slice::<ToLb>(&frame) {
             Ok(message) => {

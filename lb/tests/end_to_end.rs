@@ -13,7 +13,7 @@ use common::control::{
 use common::ids::{ClusterId, FolderId, ServerId};
 use common::udp::{ClusterKey, Endpoint, Lane, Link, Receive};
 use store_lb as lb;
-use store_lb::config::{LbConfig, Sockets};
+use store_lb::config::{LbConfig, Policy, Sockets};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -44,7 +44,9 @@ fn config(dir: &Path) -> LbConfig {
         dir: dir.to_owned(),
         key_file: dir.join("cluster.key"),
         expect: 2,
+        policy: Policy::Leader,
         max_connections: 16,
+        max_value_bytes: 1024,
     }
 }
 

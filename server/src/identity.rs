@@ -2,7 +2,10 @@
 //!
 //! The file `identity` is JSON: `{"crc32c": "…", "identity": {…}}`, where the
 //! checksum covers the inner object as compact JSON with its keys in order.
-//! It is written beside, synced and renamed into place.
+//! It is written beside, synced and renamed into place; then the same again as
+//! `identity.copy`. When one of them is damaged or missing the other counts
+//! and both are written anew, because a server that does not know for certain
+//! who it is must not vote.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -17,6 +20,7 @@ use crate::files::{self, File, sync_dir};
 use crate::log_file::REJOIN;
 
 const IDENTITY: &str = "identity";
+const COPY: &str = "identity.copy";
 const FORMAT: u32 = 1;
 
 /// Which server a folder holds.
@@ -72,7 +76,7 @@ pub enum FolderError {
         /// Its answer.
         source: io::Error,
     },
-    /// The identity cannot be what was written.
+    /// Neither copy of the identity can be what was written.
     #[error(
         "{file} is damaged: {what}; put a copy of it back, or {way_out}", file = file.display()
     )]
@@ -120,12 +124,18 @@ impl Folder {
             sync_dir(parent).map_err(io("cannot sync", parent))?;
         }
         let lock = FolderLock::acquire(dir)?;
-        let identity = Self::look(dir)?;
+        let copies = Copies::read(dir)?;
+        let repair = copies.need_repair();
+        let identity = copies.choose()?;
         if identity.is_none()
             && let Some(data) = ["log-file", "keystore-file"].iter().find(|d| dir.join(d).exists())
         {
             let what = format!("it is missing, although there is a {data}");
             return Err(damaged(&dir.join(IDENTITY), what));
+        }
+        if let (Some(identity), Some(why)) = (&identity, repair) {
+            tracing::warn!(dir = %dir.display(), "{why}: both copies of the identity are written anew");
+            replace(dir, identity).map_err(io("cannot write the identity in", dir))?;
         }
         Ok(Folder { dir: dir.to_owned(), identity, _lock: lock })
     }
@@ -136,12 +146,7 @@ impl Folder {
     /// # Errors
     /// As [`Folder::open`].
     pub fn look(dir: &Path) -> Result<Option<Identity>, FolderError> {
-        let file = dir.join(IDENTITY);
-        match files::read(&file) {
-            Ok(bytes) => parse(&file, &bytes).map(Some),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(FolderError::Io { what: "cannot read", path: file, source }),
-        }
+        Copies::read(dir)?.choose()
     }
 
     /// The process that has the folder, if it is alive.
@@ -167,10 +172,9 @@ impl Folder {
         if self.identity.as_ref() == Some(&identity) {
             return Ok(());
         }
-        let path = self.dir.join(IDENTITY);
-        replace(&self.dir, &path, &identity).map_err(|source| FolderError::Io {
+        replace(&self.dir, &identity).map_err(|source| FolderError::Io {
             what: "cannot write",
-            path,
+            path: self.dir.join(IDENTITY),
             source,
         })?;
         self.identity = Some(identity);
@@ -198,16 +202,67 @@ fn checksum(identity: &Value) -> String {
     format!("{:08x}", crc32c::crc32c(identity.to_string().as_bytes()))
 }
 
-fn replace(dir: &Path, path: &Path, identity: &Identity) -> io::Result<()> {
+/// Writes both copies, one after the other: a crash leaves one of them whole.
+/// The first one counts when they differ.
+fn replace(dir: &Path, identity: &Identity) -> io::Result<()> {
     let identity = serde_json::to_value(identity)?;
     let outer = serde_json::json!({ "crc32c": checksum(&identity), "identity": identity });
-    let side = path.with_extension("tmp");
-    let mut file = File::create(&side)?;
-    serde_json::to_writer_pretty(&mut file, &outer)?;
-    file.write_all(b"\n")?;
-    file.sync_all()?;
-    files::rename(&side, path)?;
-    sync_dir(dir)
+    let mut bytes = serde_json::to_vec_pretty(&outer)?;
+    bytes.push(b'\n');
+    for name in [IDENTITY, COPY] {
+        let side = dir.join("identity.tmp");
+        let mut file = File::create(&side)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        files::rename(&side, &dir.join(name))?;
+        sync_dir(dir)?;
+    }
+    Ok(())
+}
+
+/// The identity as it lies in the folder, twice.
+struct Copies {
+    first: Result<Option<Identity>, FolderError>,
+    second: Result<Option<Identity>, FolderError>,
+}
+
+impl Copies {
+    /// # Errors
+    /// When one cannot be read, or a newer program wrote it.
+    fn read(dir: &Path) -> Result<Copies, FolderError> {
+        let read = |name| {
+            let file = dir.join(name);
+            let found = match files::read(&file) {
+                Ok(bytes) => parse(&file, &bytes).map(Some),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(source) => Err(FolderError::Io { what: "cannot read", path: file, source }),
+            };
+            match found {
+                Ok(_) | Err(FolderError::Damaged { .. }) => Ok(found),
+                Err(error) => Err(error),
+            }
+        };
+        Ok(Copies { first: read(IDENTITY)?, second: read(COPY)? })
+    }
+
+    /// Why they must be written anew, if they must.
+    fn need_repair(&self) -> Option<String> {
+        match (&self.first, &self.second) {
+            (Ok(first), Ok(second)) if first == second => None,
+            (Ok(Some(_)), Ok(Some(_))) => Some("they differ".to_owned()),
+            (Ok(_), Ok(_)) => Some("one is missing".to_owned()),
+            (Err(error), _) | (_, Err(error)) => Some(error.to_string()),
+        }
+    }
+
+    /// The one that counts.
+    fn choose(self) -> Result<Option<Identity>, FolderError> {
+        match (self.first, self.second) {
+            (Ok(Some(identity)), _) | (Ok(None) | Err(_), Ok(Some(identity))) => Ok(Some(identity)),
+            (Ok(None), second) => second,
+            (first, _) => first,
+        }
+    }
 }
 
 fn parse(file: &Path, bytes: &[u8]) -> Result<Identity, FolderError> {

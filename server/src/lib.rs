@@ -12,6 +12,7 @@
 //! | [`keystore_file`] | its checkpoint on disk |
 //! | [`log_file`] | the write-ahead log |
 //! | `files` | the way to the file system, for all of the above; faults for tests
+//! | [`recovery`] | what a server starts from, by what its disk still says; pure |
 //! | [`identity`] | who this folder belongs to |
 //! | [`wire`] | frames between servers |
 //! | `transport` | links to the other servers |
@@ -29,10 +30,12 @@ pub mod identity;
 pub mod keystore;
 pub mod keystore_file;
 pub mod log_file;
-
 pub mod print;
+pub mod recovery;
 mod registration;
 mod shell;
+#[cfg(test)]
+mod tests;
 mod transport;
 pub mod wire;
 

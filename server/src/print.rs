@@ -193,9 +193,13 @@ fn log_line(out: &mut Vec<u8>, entry: &Entry<Payload>, all: bool) -> Result<(), 
 }
 
 fn command_line(out: &mut Vec<u8>, index: Index, operation: Operation<'_>) -> io::Result<()> {
-    let (Operation::Store { key, .. }
-    | Operation::Delete { key }
-    | Operation::Arithmetic { key, .. }) = operation;
+    let key = match operation {
+        Operation::Store { key, .. }
+        | Operation::Delete { key }
+        | Operation::Arithmetic { key, .. } => key,
+        // Concerns no key, like a no-op.
+        Operation::OpenSession { .. } => return Ok(()),
+    };
     write!(out, "{index} ")?;
     put_key(out, key);
     out.push(b' ');
@@ -214,6 +218,7 @@ fn command_line(out: &mut Vec<u8>, index: Index, operation: Operation<'_>) -> io
         Operation::Arithmetic { operation: Arithmetic::Decr, delta, .. } => {
             write!(out, "(decr {delta})")?;
         }
+        Operation::OpenSession { .. } => {}
     }
     out.push(b'\n');
     Ok(())

@@ -7,6 +7,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config::Progress;
 use crate::shell::ProgressFn;
-use crate::shell::inbox::{Inbox, Input};
+use crate::shell::inbox::{Inbox, Input, LbLink};
 
 /// Pause after a link was lost or an attempt failed.
 const REDIAL_PAUSE: Duration = Duration::from_millis(50);
@@ -26,15 +27,26 @@ const REDIAL_PAUSE: Duration = Duration::from_millis(50);
 /// little under the five seconds after which `addsrv` gives up.
 const TELL_AFTER: Duration = Duration::from_millis(4000);
 
+/// Links to load balancers so far, for their numbers.
+static LINKS: AtomicU64 = AtomicU64::new(0);
+
 struct LbReceiver {
     inbox: Arc<Inbox>,
     lb: SocketAddr,
+    link: LbLink,
 }
 
 impl Receive for LbReceiver {
     fn frame(&self, lane: Lane, frame: Bytes) {
-        if lane != Lane::Control {
-            return;
+        match lane {
+            Lane::Control => {}
+            Lane::Request => {
+                let link = self.link.clone();
+                return self.inbox.push(Input::Routed { link, frame });
+            }
+            Lane::Urgent | Lane::Bulk => {
+                return self.link.link.close("a load balancer has nothing to say on this lane");
+            }
         }
         match serde_json::from_slice::<ToServer>(&frame) {
             Ok(message) => self.inbox.push(Input::FromLb { lb: self.lb, message }),
@@ -46,6 +58,7 @@ impl Receive for LbReceiver {
 
     fn closed(&self, reason: String) {
         tracing::info!(lb = %self.lb, reason, "load balancer lost");
+        self.inbox.push(Input::LbLost(self.link.number));
     }
 }
 
@@ -65,7 +78,9 @@ pub(crate) async fn keep_registered(
             Ok((link, hello)) if is_lb(&hello) => {
                 told = true;
                 tracing::info!(%lb, "load balancer reached");
-                link.start(Arc::new(LbReceiver { inbox: Arc::clone(&inbox), lb }));
+                let number = LINKS.fetch_add(1, Ordering::Relaxed);
+                let known = LbLink { number, link: link.clone() };
+                link.start(Arc::new(LbReceiver { inbox: Arc::clone(&inbox), lb, link: known }));
                 report_while_open(&link, &mut reports, &mut messages).await;
             }
             Ok((link, _)) => {

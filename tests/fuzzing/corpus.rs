@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use common::control::{Hello, MemberInfo, MemberRecord, Party, Report, Role, ToLb, ToServer};
+use common::forward::{self, WriteIds};
 use common::ids::{ClusterId, FolderId, ServerId};
 use common::memcached::{Arithmetic, StoreVerb, encode_requests};
 use raft::{Body, Entry, Envelope, Member, Membership, Message, NodeId, SnapshotMeta, Suffrage};
@@ -129,10 +130,14 @@ pub(crate) fn batches() -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn forwards() -> Vec<Bytes> {
-    let mut frames = vec![Vec::new(), Vec::new(), Vec::new()];
-    server::wire::encode_forward(7, &batches()[1], &mut frames[0]);
-    server::wire::encode_forward_reply(7, b"STORED\r\n", &mut frames[1]);
-    server::wire::encode_refusal(7, &mut frames[2]);
+    let mut frames = vec![Vec::new(); 5];
+    let ids = WriteIds { session: 3, first_sequence: 5, done_below: 4 };
+    forward::encode_requests_head(7, &ids, &mut frames[0]);
+    frames[0].extend_from_slice(&batches()[1]);
+    forward::encode_done(7, b"STORED\r\n", &mut frames[1]);
+    forward::encode_not_leader(7, &mut frames[2]);
+    forward::encode_session_unknown(7, &mut frames[3]);
+    forward::encode_open_session(7, 3, &mut frames[4]);
     frames.into_iter().map(Bytes::from).collect()
 }
 

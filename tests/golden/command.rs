@@ -17,6 +17,7 @@
 //! | `transfer 1 [2]` | hands leadership over |
 //! | `crash 1 [n]`, `restart 1` | loses what is not synced, except n batches |
 //! | `checkpoint 1 [n]` | and drops the log, except the last n entries |
+//! | `damage 2 31`, `damage 2` | the disk of 2 lost the entries from 31 on; or all but its end, term and vote |
 //! | `cut 1->2`, `partition 1 \| 2 3`, `heal` | links |
 //! | `send 2->1 t5 vote last 3@2` | hands 1 a message that nobody sent |
 //! | `status`, `peers 1`, `disk 2`, `state 2`, `members 1` | prints |
@@ -303,6 +304,14 @@ impl Cluster {
                 let task = self.machine(node).tasks.pop_front();
                 self.work(node, task.expect("a task waits"));
                 self.turn(node);
+            }
+            "damage" => {
+                let machine = self.machine(number(words, 0));
+                assert!(machine.node.is_none(), "only what is down is damaged");
+                match optional(words, 1) {
+                    Some(index) => machine.disk.damage(index),
+                    None => machine.disk.lose(),
+                }
             }
             "checkpoint" => {
                 let node = number(words, 0);

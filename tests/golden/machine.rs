@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use raft::{
-    Body, Entry, Fetch, HardState, Index, Membership, Node, Output, Payload, Persist, Restored,
-    SnapshotMeta, SnapshotTask, Term, Time,
+    Body, Entry, Fetch, HardState, Index, Membership, Node, Output, Payload, Persist, Position,
+    Restored, SnapshotMeta, SnapshotTask, Term, Time,
 };
 
 /// A command: its name, and how big it pretends to be.
@@ -44,6 +44,8 @@ pub(crate) struct Disk {
     pub(crate) entries: Vec<Entry<Cmd>>,
     pub(crate) checkpoint: SnapshotMeta,
     pub(crate) checkpoint_state: Vec<String>,
+    /// Where the log ended before it was damaged, until it gets there again.
+    pub(crate) floor: Option<Position>,
 }
 
 impl Disk {
@@ -56,13 +58,45 @@ impl Disk {
             assert!(keep <= self.entries.len(), "the core writes with a gap");
             self.entries.truncate(keep);
             self.entries.extend(batch.entries);
+            self.note_floor();
         }
+    }
+
+    fn last(&self) -> Position {
+        let index = self.base + self.entries.len() as u64;
+        let before = if self.base == 0 { 0 } else { self.checkpoint.term };
+        Position { index, term: self.entries.last().map_or(before, |entry| entry.term) }
+    }
+
+    fn note_floor(&mut self) {
+        let last = self.last();
+        self.floor.take_if(|floor| last.covers(*floor));
+    }
+
+    /// The entry at `index` cannot be read, nor what comes behind it; where
+    /// the log ended is still known.
+    pub(crate) fn damage(&mut self, index: Index) {
+        let last = self.last();
+        self.entries.truncate((index - self.base - 1) as usize);
+        self.floor = Some(last.furthest(self.floor.unwrap_or_default()));
+        self.note_floor();
+    }
+
+    /// The checkpoint cannot be read, and the log does not reach back to the
+    /// first entry; where it ended, term and vote are still known.
+    pub(crate) fn lose(&mut self) {
+        let last = self.last();
+        self.checkpoint = SnapshotMeta::default();
+        self.checkpoint_state.clear();
+        self.restart_log();
+        self.floor = Some(last.furthest(self.floor.unwrap_or_default()));
     }
 
     /// The log begins anew behind the checkpoint.
     pub(crate) fn restart_log(&mut self) {
         self.entries.clear();
         self.base = self.checkpoint.index;
+        self.note_floor();
     }
 
     fn restore(&mut self) -> Restored<Cmd> {
@@ -89,6 +123,7 @@ impl Disk {
             memberships: entries.iter().filter_map(membership).collect(),
             entries,
             commit: 0,
+            floor: self.floor,
         };
         if restored.discard_unconnected() {
             self.restart_log();

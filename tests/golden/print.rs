@@ -134,6 +134,9 @@ fn event(node: u64, event: &Event) -> String {
             format!("{node} members {} at {index}", members(membership))
         }
         Event::Truncated { from } => format!("{node} truncates from {from}"),
+        Event::FloorReached { last } => {
+            format!("{node} reaches its floor with {}@{}", last.index, last.term)
+        }
         Event::Rejected { from, why } => format!("{node} refuses {}: {why}", from.0),
     }
 }
@@ -165,6 +168,9 @@ pub(crate) fn status(status: &Status) -> String {
         " log {}..{} durable {} commit {} applied {}",
         status.first_index, status.last_index, status.durable, status.commit, status.applied
     );
+    if let Some(floor) = status.floor {
+        line += &format!(" floor {}@{}", floor.index, floor.term);
+    }
     if status.checkpoint > 0 {
         line += &format!(" checkpoint {}", status.checkpoint);
     }

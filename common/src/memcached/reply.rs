@@ -27,6 +27,8 @@ pub enum Reply {
 pub const NON_NUMERIC: &str = "CLIENT_ERROR cannot increment or decrement non-numeric value";
 /// The value is over the limit.
 pub const TOO_LARGE: &str = "SERVER_ERROR object too large for cache";
+/// A store for which a server has no room.
+pub const OUT_OF_MEMORY: &str = "SERVER_ERROR out of memory storing object";
 /// Certainly not executed, safe to retry.
 pub const NO_LEADER: &str = "SERVER_ERROR no leader, not executed";
 /// May or may not have taken effect.

@@ -22,5 +22,13 @@ pub const TOO_MANY_CONNECTIONS: &str = "ERROR Too many open connections";
 
 /// Every text of [`super::Request::Invalid`], so that one that was sent over a
 /// link becomes a `&'static str` again.
-pub(super) const INVALID_TEXTS: [&str; 7] =
-    [ERROR, BAD_FORMAT, BAD_CHUNK, BAD_DELTA, DELETE_USAGE, LINE_TOO_LONG, super::reply::TOO_LARGE];
+pub(super) const INVALID_TEXTS: [&str; 8] = [
+    ERROR,
+    BAD_FORMAT,
+    BAD_CHUNK,
+    BAD_DELTA,
+    DELETE_USAGE,
+    LINE_TOO_LONG,
+    super::reply::TOO_LARGE,
+    super::reply::OUT_OF_MEMORY,
+];

@@ -48,6 +48,7 @@ impl Cluster {
                 memberships: Vec::new(),
                 entries: Vec::new(),
                 commit: 0,
+                floor: None,
             };
             Node::new(0, config, restored)
         };

@@ -39,9 +39,12 @@ impl<P: Payload> Node<P> {
     }
 
     /// Only voters campaign (dissertation, section 4.2.1), by their own
-    /// membership, and not while their state is being replaced.
+    /// membership, not while their state is being replaced, and not with a log
+    /// that lacks what they have acknowledged: their own vote would be one for
+    /// a log below their floor.
     pub(crate) fn may_campaign(&self) -> bool {
         self.memberships.may_need(self.config.id, self.commit)
+            && (self.floor.is_none() || self.config.has(PlantedBug::CampaignBelowFloor))
             && !self.is_installing()
             && self.term() < MAX_TERM
     }

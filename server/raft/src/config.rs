@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::types::{Entry, HardState, Index, Membership, NodeId, SnapshotMeta, Term};
+use crate::types::{Entry, HardState, Index, Membership, NodeId, Position, SnapshotMeta, Term};
 
 /// Settings of one replica. Times are microseconds.
 #[derive(Clone, Debug)]
@@ -93,6 +93,11 @@ pub struct Restored<P> {
     pub entries: Vec<Entry<P>>,
     /// An index known to be committed (from a mark in the stream), or 0.
     pub commit: Index,
+    /// Where the log ended before a part of it was lost that had been durable,
+    /// or a position behind that. Until the log has got there again the
+    /// replica votes as if it still ended there, and does not campaign. `None`
+    /// when nothing was lost; one that the log reaches has no effect.
+    pub floor: Option<Position>,
 }
 
 impl<P> Restored<P> {

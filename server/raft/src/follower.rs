@@ -3,13 +3,12 @@
 
 use alloc::vec::Vec;
 
-use crate::log::Position;
 use crate::message::Message;
 use crate::node::{Node, Role};
 use crate::output::Event;
 use crate::planted::PlantedBug;
 use crate::reads::Forward;
-use crate::types::{Body, Entry, Index, NodeId, Payload, Term};
+use crate::types::{Body, Entry, Index, NodeId, Payload, Position, Term};
 
 /// What a follower knows about its leader's log, in this term.
 #[derive(Clone, Debug, Default)]
@@ -155,6 +154,7 @@ impl<P: Payload> Node<P> {
             }
             self.log.append(entry);
         }
+        self.note_floor();
         true
     }
 
@@ -245,7 +245,7 @@ impl<P: Payload> Node<P> {
     /// than the candidate's (dissertation, section 4.1). So a learner answers,
     /// too: it is asked only by those in whose membership it votes already.
     pub(crate) fn on_pre_vote(&mut self, from: NodeId, term: Term, last: Position) {
-        let granted = term > self.term() && last.covers(self.log.last()) && !self.is_sticky();
+        let granted = term > self.term() && last.covers(self.vote_floor()) && !self.is_sticky();
         let term = if granted { term } else { self.term() };
         self.out.say_freely(from, term, Message::PreVoteReply { granted });
     }
@@ -256,7 +256,7 @@ impl<P: Payload> Node<P> {
             Some(voted) => voted == from,
             None => self.leader.is_none(),
         };
-        let granted = free && last.covers(self.log.last()) && !self.is_leader();
+        let granted = free && last.covers(self.vote_floor()) && !self.is_leader();
         if granted {
             self.ballot.current.vote = Some(from);
             self.restart_election_timer();

@@ -18,12 +18,18 @@
 //! durable before told; an acknowledged entry is on the disk; a committed
 //! entry is on the disks of a majority; only entries of the leader's own term
 //! are committed by counting, and no membership changes before one is; a
-//! restart brings back all that was durable; a turn leaves nothing to be done.
+//! restart brings back all that was durable, or a floor that stands for what
+//! it lost; below it no vote goes to a log that ends before it, and nobody
+//! campaigns; a turn leaves nothing to be done.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+
+mod watched;
+
+use watched::{Batch, Disk, Lost, Watched};
 
 use crate::config::Restored;
 use crate::message::{Envelope, Message};
@@ -31,7 +37,7 @@ use crate::node::{Node, Role};
 use crate::output::{DurableMark, Event, Output, Persist};
 use crate::quorum::is_majority;
 use crate::types::{
-    Body, Entry, HardState, Index, Membership, NodeId, Payload, SnapshotMeta, Term,
+    Body, Entry, HardState, Index, Membership, NodeId, Payload, Position, SnapshotMeta, Term,
 };
 
 /// A rule that was broken.
@@ -98,6 +104,8 @@ pub struct Checker<P> {
     written: BTreeMap<(Index, Term), (Term, Body<P>)>,
     /// What was handed out to be applied, and in which term first.
     committed: BTreeMap<Index, (Term, Term)>,
+    /// Where the log of each candidate ended.
+    candidates: BTreeMap<(Term, NodeId), Position>,
     nodes: BTreeMap<NodeId, Watched>,
 }
 
@@ -107,55 +115,8 @@ impl<P> Default for Checker<P> {
             leaders: BTreeMap::new(),
             written: BTreeMap::new(),
             committed: BTreeMap::new(),
+            candidates: BTreeMap::new(),
             nodes: BTreeMap::new(),
-        }
-    }
-}
-
-/// What is known of a node.
-#[derive(Clone, Debug)]
-struct Watched {
-    hard: HardState,
-    commit: Index,
-    applied: Index,
-    /// The term that it leads, and its last index.
-    leads: Option<(Term, Index)>,
-    /// The membership that was in force.
-    membership: Membership,
-    disk: Disk,
-}
-
-/// What a node's disk holds, by the batches that were synced.
-#[derive(Clone, Debug, Default)]
-struct Disk {
-    hard: HardState,
-    /// The entries up to here are in a snapshot or older.
-    base: Index,
-    /// Terms of the entries behind it.
-    terms: Vec<Term>,
-    batches: VecDeque<Batch>,
-}
-
-#[derive(Clone, Debug)]
-struct Batch {
-    mark: DurableMark,
-    first: Index,
-    terms: Vec<Term>,
-}
-
-impl Disk {
-    fn holds(&self, index: Index, term: Term) -> bool {
-        index <= self.base
-            || self.terms.get((index - self.base - 1) as usize).is_some_and(|&at| at == term)
-    }
-
-    fn write(&mut self, batch: &Batch) {
-        self.hard = batch.mark.hard_state;
-        if let Some(keep) = batch.first.checked_sub(self.base + 1)
-            && !batch.terms.is_empty()
-        {
-            self.terms.truncate(keep as usize);
-            self.terms.extend_from_slice(&batch.terms);
         }
     }
 }
@@ -169,13 +130,19 @@ impl<P: Payload + PartialEq> Checker<P> {
     /// `node` was made from `restored`, for the first time or after a crash.
     ///
     /// # Errors
-    /// When something is missing that had been durable.
+    /// When something is missing that had been durable, and no floor stands
+    /// for it.
     pub fn started(&mut self, node: &Node<P>, restored: &Restored<P>) -> Result<(), Violation> {
         const RULE: &str = "a restart brings back all that was durable";
         let id = node.id();
-        let mut disk =
-            Disk { hard: restored.hard_state, base: restored.snapshot.index, ..Disk::default() };
+        let mut disk = Disk {
+            hard: restored.hard_state,
+            base: restored.snapshot.index,
+            base_term: restored.snapshot.term,
+            ..Disk::default()
+        };
         disk.terms.extend(restored.entries.iter().map(|entry| entry.term));
+        let mut lost = None;
         if let Some(before) = self.nodes.get(&id) {
             let had = &before.disk;
             let same_term = disk.hard.term == had.hard.term;
@@ -183,13 +150,14 @@ impl<P: Payload + PartialEq> Checker<P> {
                 || disk.hard == had.hard
                 || (same_term && had.hard.vote.is_none());
             ensure(kept, RULE, || format!("{id}: {:?} became {:?}", had.hard, disk.hard))?;
-            // A batch that was not synced may have been written all the same;
-            // it replaces only what is not needed any more.
-            let replaced = had.batches.iter().map(|batch| batch.first).min();
-            let safe = replaced.unwrap_or(Index::MAX);
-            for (index, &term) in (had.base + 1..).zip(&had.terms) {
-                let held = index >= safe || disk.holds(index, term);
-                ensure(held, RULE, || format!("{id}: entry {index} of term {term} is gone"))?;
+            lost = before.lost_by(&disk);
+            if let Some(Lost { floor, .. }) = lost {
+                let told = disk.last().covers(floor)
+                    || restored.floor.is_some_and(|told| told.covers(floor));
+                ensure(told, RULE, || {
+                    let (last, told) = (disk.last(), restored.floor);
+                    format!("{id}: it ended at {floor:?}, now at {last:?} with the floor {told:?}")
+                })?;
             }
         }
         let seen = Watched {
@@ -199,6 +167,7 @@ impl<P: Payload + PartialEq> Checker<P> {
             leads: None,
             membership: node.memberships.current().clone(),
             disk,
+            lost,
         };
         self.nodes.insert(id, seen);
         self.check_node(node)
@@ -212,6 +181,13 @@ impl<P: Payload + PartialEq> Checker<P> {
         for batch in &written {
             disk.write(batch);
         }
+        self.forget_lost(id);
+    }
+
+    /// What was lost is on the disk again.
+    fn forget_lost(&mut self, id: NodeId) {
+        let Some(seen) = self.nodes.get_mut(&id) else { return };
+        seen.lost.take_if(|lost| seen.disk.last().covers(lost.floor));
     }
 
     /// The state machine and the log of node `id` are replaced by a snapshot.
@@ -228,12 +204,14 @@ impl<P: Payload + PartialEq> Checker<P> {
         let held = index > node.disk.base && node.disk.holds(index, meta.term);
         ensure(!held, RULE, || format!("{id} had all up to {index}, and perhaps more"))?;
         node.disk.base = index;
+        node.disk.base_term = meta.term;
         node.disk.terms.clear();
         node.applied = index;
         for batch in &mut node.disk.batches {
             batch.terms.clear();
             batch.first = index + 1;
         }
+        self.forget_lost(id);
         Ok(())
     }
 
@@ -250,6 +228,10 @@ impl<P: Payload + PartialEq> Checker<P> {
         }
         self.check_committed(node, &output.committed)?;
         for envelope in &output.send {
+            if let Message::Vote { last_index: index, last_term: term, .. } = envelope.message {
+                let last = Position { index, term };
+                self.candidates.insert((envelope.term, envelope.from), last);
+            }
             self.check_message(node, envelope)?;
         }
         Ok(())
@@ -297,6 +279,13 @@ impl<P: Payload + PartialEq> Checker<P> {
             "a leader counts its own term",
             || format!("leader {id} of term {term} committed {}, of an earlier term", node.commit),
         )?;
+        if let Some(lost) = &mut seen.lost {
+            lost.reached |= node.log.last().covers(lost.floor);
+            let follows = matches!(node.role, Role::Follower(_));
+            ensure(lost.reached || follows, "nobody campaigns below its floor", || {
+                format!("{id} at {:?}, floor {:?}", node.log.last(), lost.floor)
+            })?;
+        }
         seen.hard = hard;
         seen.commit = node.commit;
         seen.leads = node.is_leader().then_some((term, last));
@@ -342,7 +331,7 @@ impl<P: Payload + PartialEq> Checker<P> {
     fn check_majority(&self, node: &Node<P>) -> Result<(), Violation> {
         let (index, now) = (node.commit, node.memberships.current());
         let term = node.log.term_at(index).unwrap_or(0);
-        let holds = |id: &NodeId| self.nodes.get(id).is_some_and(|n| n.disk.holds(index, term));
+        let holds = |id: &NodeId| self.nodes.get(id).is_some_and(|node| node.vouches(index, term));
         let suffices = |membership: &Membership| {
             is_majority(membership.voters().filter(holds).count(), membership.voter_count())
         };
@@ -411,7 +400,7 @@ impl<P: Payload + PartialEq> Checker<P> {
     }
 
     fn check_message(&self, node: &Node<P>, envelope: &Envelope<P>) -> Result<(), Violation> {
-        let Some(Watched { disk, .. }) = self.nodes.get(&node.id()) else { return Ok(()) };
+        let Some(Watched { disk, lost, .. }) = self.nodes.get(&node.id()) else { return Ok(()) };
         let Envelope { from, to, term, message } = envelope;
         let told = |vote: NodeId| {
             disk.hard.term > *term || disk.hard == HardState { term: *term, vote: Some(vote) }
@@ -425,6 +414,14 @@ impl<P: Payload + PartialEq> Checker<P> {
         ensure(durable, "term and vote are durable before told", || {
             format!("{from} told {to} in term {term} while its disk has {:?}", disk.hard)
         })?;
+        if let Message::VoteReply { granted: true } = message
+            && let Some(Lost { floor, reached: false, .. }) = lost
+            && let Some(last) = self.candidates.get(&(*term, *to))
+        {
+            ensure(last.covers(*floor), "no vote for a log that ends below the floor", || {
+                format!("{from} votes for {to} at {last:?}, its floor is {floor:?}")
+            })?;
+        }
         if let Message::AppendReply { match_index, .. } = message {
             let known = node.log.term_at(*match_index);
             let held = known.is_none_or(|known| disk.holds(*match_index, known));

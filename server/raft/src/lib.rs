@@ -200,6 +200,6 @@ pub use output::{DurableMark, Event, Fetch, Output, Persist, ReadReady, RoleKind
 pub use planted::PlantedBug;
 pub use status::{PeerState, PeerStatus, Status};
 pub use types::{
-    Body, Change, Entry, HardState, Index, Member, Membership, NodeId, Payload, SnapshotMeta,
-    Suffrage, Term, Time,
+    Body, Change, Entry, HardState, Index, Member, Membership, NodeId, Payload, Position,
+    SnapshotMeta, Suffrage, Term, Time,
 };

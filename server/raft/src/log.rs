@@ -6,28 +6,13 @@ use alloc::vec::Vec;
 
 use crate::config::Restored;
 use crate::output::{DurableMark, Persist};
-use crate::types::{Body, Entry, HardState, Index, Payload, Term};
+use crate::types::{Body, Entry, HardState, Index, Payload, Position, Term};
 
 #[cfg(test)]
 mod tests;
 
 /// What an entry counts beside its payload, so that empty ones count too.
 const ENTRY_OVERHEAD_BYTES: usize = 32;
-
-/// An index and the term of the entry there.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(crate) struct Position {
-    pub(crate) index: Index,
-    pub(crate) term: Term,
-}
-
-impl Position {
-    /// Whether a log that ends here is at least as up to date as one that
-    /// ends at `other` (paper, section 5.4.1).
-    pub(crate) fn covers(self, other: Position) -> bool {
-        (self.term, self.index) >= (other.term, other.index)
-    }
-}
 
 /// A cached entry, with the sum of the sizes up to and including it: the
 /// bytes of any range are one subtraction.

@@ -7,7 +7,7 @@ use crate::candidate::Candidate;
 use crate::config::{Config, Restored};
 use crate::follower::Follower;
 use crate::leader::Leader;
-use crate::log::{Log, Position};
+use crate::log::Log;
 use crate::membership::Memberships;
 use crate::outbox::{Ballot, Outbox};
 use crate::output::{DurableMark, Event, RoleKind};
@@ -15,7 +15,7 @@ use crate::planted::PlantedBug;
 use crate::rng::Rng;
 use crate::snapshot::Incoming;
 use crate::status::Status;
-use crate::types::{Index, Membership, NodeId, Payload, SnapshotMeta, Term, Time};
+use crate::types::{Index, Membership, NodeId, Payload, Position, SnapshotMeta, Term, Time};
 
 /// One replica. See the crate's page for how it is driven.
 #[derive(Clone, Debug)]
@@ -26,6 +26,8 @@ pub struct Node<P: Payload> {
     pub(crate) now: Time,
     pub(crate) ballot: Ballot,
     pub(crate) log: Log<P>,
+    /// Set while the log ends below it, after it lost entries.
+    pub(crate) floor: Option<Position>,
     pub(crate) commit: Index,
     /// Handed out to be applied up to here.
     pub(crate) applied: Index,
@@ -74,7 +76,9 @@ impl<P: Payload> Node<P> {
                 memberships.push(index, membership);
             }
         }
-        let term = restored.hard_state.term.max(log.last().term);
+        let floor = restored.floor.filter(|floor| !log.last().covers(*floor));
+        let known = floor.unwrap_or_default().term.max(log.last().term);
+        let term = restored.hard_state.term.max(known);
         let mut hard_state = restored.hard_state;
         if term > hard_state.term {
             hard_state.vote = None;
@@ -100,6 +104,7 @@ impl<P: Payload> Node<P> {
             rng,
             now,
             log,
+            floor,
             memberships,
             heard_at,
             read_number,
@@ -237,6 +242,7 @@ impl<P: Payload> Node<P> {
             leader: self.leader,
             first_index: self.log.base().index + 1,
             last_index: self.log.last().index,
+            floor: self.floor,
             durable: self.log.durable(),
             commit: self.commit,
             applied: self.applied,
@@ -305,6 +311,26 @@ impl<P: Payload> Node<P> {
             index: self.memberships.index(),
             membership: self.memberships.current().clone(),
         });
+    }
+
+    /// The log grew: if it has reached the floor, everything is here again that
+    /// was acknowledged before the loss and is committed. What it holds then
+    /// is of a leader that had all that (crate page, "Damage").
+    pub(crate) fn note_floor(&mut self) {
+        if self.floor.is_some_and(|floor| self.log.last().covers(floor)) {
+            self.floor = None;
+            self.out.events.push(Event::FloorReached { last: self.log.last() });
+        }
+    }
+
+    /// What a candidate's log must reach to get this replica's vote: the end
+    /// of its own, be it there or lost (paper, section 5.4.1).
+    pub(crate) fn vote_floor(&self) -> Position {
+        let last = self.log.last();
+        match self.floor {
+            Some(floor) if !self.config.has(PlantedBug::FloorForgotten) => last.furthest(floor),
+            _ => last,
+        }
     }
 
     /// Moves the commit index; it never goes back.

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::message::Envelope;
-use crate::types::{Entry, HardState, Index, Membership, NodeId, SnapshotMeta, Term};
+use crate::types::{Entry, HardState, Index, Membership, NodeId, Position, SnapshotMeta, Term};
 
 /// Everything that one turn of the core produced. The driver handles the
 /// parts in the order of the fields; the crate's page has the whole contract.
@@ -158,6 +158,12 @@ pub enum Event {
     Truncated {
         /// First index that was dropped.
         from: Index,
+    },
+    /// The log ended below its floor (`Restored::floor`) and has reached it:
+    /// what was lost is there again.
+    FloorReached {
+        /// Where the log ends now.
+        last: Position,
     },
     /// A message was refused at the boundary.
     Rejected {

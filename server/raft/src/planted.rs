@@ -30,6 +30,13 @@ pub enum PlantedBug {
     /// An acknowledgement that says nothing new is answered with another
     /// append, which is acknowledged.
     AnswerRepeated,
+    /// A replica that lost entries votes by what it still has.
+    FloorForgotten,
+    /// A replica that lost entries campaigns with what it still has.
+    CampaignBelowFloor,
+    /// A leader believes for ever what a peer once acknowledged, though the
+    /// peer has lost it.
+    LossUnnoticed,
 }
 
 impl Config {

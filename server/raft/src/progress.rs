@@ -120,6 +120,17 @@ impl Peer {
         self.reported = None;
     }
 
+    /// The peer's log ends at `last`, though it acknowledged more. That stays
+    /// committed: the peer votes as if it had it. If the news are old ones
+    /// after all, the next answer puts things right.
+    pub(crate) fn lost(&mut self, last: Index) {
+        self.matched = self.matched.min(last);
+        if !matches!(self.supply, Supply::Snapshot(_)) {
+            self.probe_from(last + 1, false);
+        }
+        self.close_since = None;
+    }
+
     pub(crate) fn start_snapshot(&mut self) {
         self.supply = Supply::Snapshot(Sending::default());
         self.clear_inflight();

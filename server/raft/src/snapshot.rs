@@ -4,14 +4,13 @@
 use alloc::vec::Vec;
 
 use crate::leader::Leader;
-use crate::log::Position;
 use crate::membership::Memberships;
 use crate::message::Message;
 use crate::node::{Node, Role};
 use crate::output::SnapshotTask;
 use crate::planted::PlantedBug;
 use crate::progress::{Supply, Wait};
-use crate::types::{Index, NodeId, Payload, SnapshotMeta, Time};
+use crate::types::{Index, NodeId, Payload, Position, SnapshotMeta, Time};
 
 /// A snapshot that is being received.
 #[derive(Clone, Debug)]
@@ -156,6 +155,7 @@ impl<P: Payload> Node<P> {
         self.checkpoint = position;
         self.memberships = Memberships::new(index, meta.membership);
         self.note_membership();
+        self.note_floor();
         self.matched_by_snapshot(index);
         if let Some(leader) = self.leader {
             let reply = Message::SnapshotReply { index, next_offset: 0, installed: true };

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::output::RoleKind;
-use crate::types::{Index, Membership, NodeId, Suffrage, Term, Time};
+use crate::types::{Index, Membership, NodeId, Position, Suffrage, Term, Time};
 
 /// What a replica says about itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,6 +22,10 @@ pub struct Status {
     pub first_index: Index,
     /// The last index of its log.
     pub last_index: Index,
+    /// Its log lost entries that had been durable and ended here, or before:
+    /// until it does so again it votes for nobody behind that and does not
+    /// campaign.
+    pub floor: Option<Position>,
     /// Its log is durable up to here.
     pub durable: Index,
     /// The highest index that it knows to be committed.

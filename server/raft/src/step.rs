@@ -2,11 +2,10 @@
 //! made here, and only here.
 
 use crate::follower::AppendHeader;
-use crate::log::Position;
 use crate::message::{Envelope, Message};
 use crate::node::{Node, Role};
 use crate::snapshot::ChunkHeader;
-use crate::types::{Body, Entry, Index, NodeId, Payload, Term, Time};
+use crate::types::{Body, Entry, Index, NodeId, Payload, Position, Term, Time};
 
 /// Terms and indexes from outside beyond this are refused: counting on from
 /// them could overflow. At a million a second it takes 140,000 years.

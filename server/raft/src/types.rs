@@ -16,6 +16,29 @@ pub type Term = u64;
 /// carries it.
 pub type Time = u64;
 
+/// An index and the term of the entry there.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Position {
+    /// The index.
+    pub index: Index,
+    /// The term of the entry there; 0 before the log.
+    pub term: Term,
+}
+
+impl Position {
+    /// Whether a log that ends here is at least as up to date as one that
+    /// ends at `other` (paper, section 5.4.1).
+    pub fn covers(self, other: Position) -> bool {
+        (self.term, self.index) >= (other.term, other.index)
+    }
+
+    /// The one of the two that a log must reach to be as up to date as both.
+    #[must_use]
+    pub fn furthest(self, other: Position) -> Position {
+        if self.covers(other) { self } else { other }
+    }
+}
+
 /// Names a replica. Ids are given out by the replicated [`Membership`], start
 /// at 1 and are never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -2,7 +2,6 @@
 
 use bytes::{Bytes, BytesMut};
 use common::front_end::answer_local;
-use common::limits::MAX_REPLY_BYTES;
 use common::memcached::{self, REPLY_TOO_LARGE, Reply, Request, write_end, write_value};
 use raft::{Body, Entry};
 
@@ -11,7 +10,7 @@ use super::{Driver, Now};
 use crate::command::{Command, Payload};
 use crate::keystore::Keystore;
 
-/// Room for a `VALUE` line beside its key and data.
+/// A `VALUE` line and the line ends, beside its key and data, at the most.
 const VALUE_LINE_BYTES: usize = 64;
 
 impl Driver {
@@ -106,7 +105,8 @@ impl Driver {
             match (need(request), request) {
                 (Need::Log, _) => return,
                 (_, Request::Get { keys, with_cas }) => {
-                    let hits = write_hits(&self.keystore, keys, *with_cas, &mut job.batch.out);
+                    let (limit, out) = (job.reply_limit(), &mut job.batch.out);
+                    let hits = write_hits(&self.keystore, keys, *with_cas, limit, out);
                     self.stats.reads += 1;
                     self.stats.keys_read += keys.len() as u64;
                     self.stats.misses += keys.len() as u64 - hits;
@@ -131,17 +131,24 @@ impl Driver {
 
 /// Answers a get; how many keys were there. An answer is whole or an error:
 /// never an error behind a first value.
-fn write_hits(keystore: &Keystore, keys: &[Bytes], with_cas: bool, out: &mut BytesMut) -> u64 {
+fn write_hits(
+    keystore: &Keystore,
+    keys: &[Bytes],
+    with_cas: bool,
+    limit: usize,
+    out: &mut BytesMut,
+) -> u64 {
     let start = out.len();
     let mut hits = 0;
     for key in keys {
         let Some(item) = keystore.get(key) else { continue };
-        if out.len() + item.value.len() > MAX_REPLY_BYTES {
+        let bytes = VALUE_LINE_BYTES + key.len() + item.value.len();
+        if out.len() + bytes > limit {
             out.truncate(start);
             Reply::Error(REPLY_TOO_LARGE).write(out);
             return hits;
         }
-        out.reserve(key.len() + item.value.len() + VALUE_LINE_BYTES);
+        out.reserve(bytes);
         write_value(out, key, item.flags, with_cas.then_some(item.cas), item.value);
         hits += 1;
     }

@@ -1,6 +1,7 @@
 //! A batch in the driver's hands: how far it is answered, and how it ends.
 
 use common::front_end::{Batch, answer_local};
+use common::limits::{MAX_FORWARDED_REPLY_BYTES, MAX_REPLY_BYTES};
 use common::memcached::{self, Reply, Request};
 use raft::Time;
 
@@ -58,6 +59,12 @@ impl Job {
             }
         }
         strongest
+    }
+
+    /// Values are written up to here. What was forwarded must get back in one
+    /// frame, or it would be executed and yet end as an unknown outcome.
+    pub(super) fn reply_limit(&self) -> usize {
+        if self.forwarded.is_some() { MAX_FORWARDED_REPLY_BYTES } else { MAX_REPLY_BYTES }
     }
 
     /// Answers the request at the cursor and moves on.

@@ -35,6 +35,7 @@
 
 mod apply;
 mod job;
+mod memory;
 mod route;
 mod snapshot;
 mod stats;
@@ -46,6 +47,7 @@ use std::collections::VecDeque;
 
 use bytes::BytesMut;
 use common::control::MemberInfo;
+use common::forward::ForwardReply;
 use common::front_end::Batch;
 use common::limits;
 use raft::{Envelope, Fetch, NodeId, Output, Persist, RoleKind, SnapshotTask, Time};
@@ -104,22 +106,22 @@ pub struct Forward {
     pub requests: BytesMut,
 }
 
-/// Names a batch that a peer forwarded to this server.
+/// Who forwards batches to this server.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct ForwardId {
-    /// The peer.
-    pub from: NodeId,
-    /// The peer's number.
-    pub number: u64,
+pub enum Forwarder {
+    /// Another server.
+    Peer(NodeId),
+    /// A load balancer, by the shell's number of its link.
+    LoadBalancer(u64),
 }
 
-/// What came back for a forwarded batch.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum ForwardReply {
-    /// Executed: the reply bytes.
-    Done(bytes::Bytes),
-    /// Certainly not executed: the peer does not lead.
-    NotLeader,
+/// Names a batch that was forwarded to this server.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ForwardId {
+    /// Who sent it.
+    pub from: Forwarder,
+    /// The sender's number.
+    pub number: u64,
 }
 
 /// See the module's page.
@@ -186,7 +188,7 @@ impl Driver {
     }
 
     /// Requests that a peer forwards, because it takes this server for the
-    /// leader.
+    /// leader, or that a load balancer brings.
     pub fn forwarded(&mut self, now: Now, from: ForwardId, batch: Batch) {
         let deadline = now.mono_us + limits::REQUEST_DEADLINE.as_micros() as Time;
         self.route(now, Job::new(batch, deadline, Some(from)));
@@ -217,7 +219,7 @@ impl Driver {
             }
             // Not at once: the peer has no leader to name either, and would
             // be asked again and again.
-            ForwardReply::NotLeader => self.park(now, job),
+            ForwardReply::NotLeader | ForwardReply::SessionUnknown => self.park(now, job),
         }
     }
 
@@ -361,6 +363,10 @@ impl Driver {
                     actions.changed = true;
                 }
                 raft::Event::Truncated { from } => tracing::info!(from, "log suffix replaced"),
+                raft::Event::FloorReached { last } => {
+                    tracing::info!(index = last.index, term = last.term, "lost entries are back");
+                    actions.changed = true;
+                }
                 raft::Event::Rejected { from, why } => {
                     tracing::warn!(from = from.0, why, "message of a peer refused");
                 }

@@ -23,7 +23,7 @@ impl Driver {
                 self.answer_until_log(&mut job);
                 job.batch.finish();
             }
-            _ if self.stopping => job.fail_not_executed(memcached::SHUTTING_DOWN),
+            _ if self.stopping => self.refuse(job, memcached::SHUTTING_DOWN),
             Need::Read => self.reading.push(job),
             Need::Log if self.node.is_leader() => self.propose(now, job),
             Need::Log => match (job.forwarded, self.node.leader()) {
@@ -35,7 +35,14 @@ impl Driver {
     }
 
     /// Proposes every write that is left in the batch.
-    fn propose(&mut self, now: Now, job: Job) {
+    fn propose(&mut self, now: Now, mut job: Job) {
+        let mut growth = 0;
+        if self.keystore.limits().memory_bytes.is_some() {
+            growth = self.refuse_beyond_memory(&mut job);
+            if job.need() != Need::Log {
+                return self.route(now, job);
+            }
+        }
         self.clock_ms = self.clock_ms.max(now.wall_ms);
         let mut range = None;
         for position in job.cursor..job.batch.requests.len() {
@@ -56,7 +63,7 @@ impl Driver {
             // Not always the last: batches of an earlier term, whose entries
             // were dropped here but may yet be committed, can lie behind it.
             let at = self.proposed.partition_point(|waiting| waiting.first < first);
-            self.proposed.insert(at, Proposed { first, last, term, job: Some(job) });
+            self.proposed.insert(at, Proposed { first, last, term, growth, job: Some(job) });
         }
     }
 
@@ -105,10 +112,22 @@ impl Driver {
         }
     }
 
+    /// Does not execute the rest of a batch: one that was forwarded goes back
+    /// whole, because its sender may know a better place for it.
+    fn refuse(&mut self, job: Job, why: &'static str) {
+        match job.forwarded {
+            Some(from) if job.cursor == 0 => self.refuse.push(from),
+            _ => job.fail_not_executed(why),
+        }
+    }
+
     /// Waits for a leader, within bounds.
     pub(super) fn park(&mut self, now: Now, job: Job) {
         if self.stopping {
-            return job.fail_not_executed(memcached::SHUTTING_DOWN);
+            return self.refuse(job, memcached::SHUTTING_DOWN);
+        }
+        if job.forwarded.is_some() {
+            return self.refuse(job, memcached::NO_LEADER);
         }
         if job.deadline <= now.mono_us {
             return job.fail_not_executed(memcached::NO_LEADER);

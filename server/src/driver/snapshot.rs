@@ -44,7 +44,13 @@ impl Driver {
 
     /// The last chunk is written, the keystore-file replaced and the log-file
     /// restarted behind it, durably: the server goes on with that state.
-    pub fn installed(&mut self, now: Now, next_offset: u64, meta: SnapshotMeta, state: Keystore) {
+    pub fn installed(
+        &mut self,
+        now: Now,
+        next_offset: u64,
+        meta: SnapshotMeta,
+        mut state: Keystore,
+    ) {
         if meta.index > self.keystore.applied() {
             // Whether entries of ours are in the snapshot nobody can tell any
             // more.
@@ -54,6 +60,7 @@ impl Driver {
                 }
             }
             self.committed.retain(|entry| entry.index > meta.index);
+            state.set_limits(self.keystore.limits());
             self.keystore = state;
             self.clock_ms = self.clock_ms.max(self.keystore.clock_ms());
         }

@@ -14,6 +14,8 @@ pub(super) struct Proposed {
     pub(super) first: Index,
     pub(super) last: Index,
     pub(super) term: Term,
+    /// Bytes by which its stores may make the keystore grow.
+    pub(super) growth: u64,
     /// `None` once it was answered by its deadline.
     pub(super) job: Option<Job>,
 }

@@ -73,6 +73,7 @@ impl Disk {
             memberships: Vec::new(),
             entries: Vec::new(),
             commit: 0,
+            floor: None,
         };
         let Some(dir) = dir else {
             let snapshot = Snapshot { meta: restored.snapshot.clone(), ..Snapshot::default() };

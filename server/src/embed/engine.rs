@@ -206,7 +206,8 @@ impl<M: StateMachine> Engine<M> {
                 Event::Rejected { from, why } => {
                     tracing::warn!(from = from.0, why, "message of a replica refused");
                 }
-                Event::Membership { .. } | Event::Truncated { .. } => {}
+                Event::Membership { .. } | Event::Truncated { .. } | Event::FloorReached { .. } => {
+                }
             }
         }
     }

@@ -6,15 +6,15 @@ use raft::Index;
 
 use super::{RestoreError, StateMachine};
 use crate::command::Command;
-use crate::keystore::{ItemView, Keystore, KeystoreLimits, Position};
+use crate::keystore::{KeyHasher, Keystore, KeystoreLimits, Position, Restorer};
 
 /// The store's own keystore: commands are encoded [`Command`]s, replies those
 /// of memcached. Items are read with
 /// [`Replica::read`](super::Replica::read) and [`KeystoreMachine::keystore`].
 ///
-/// Its snapshot: applied:u64 cas counter:u64 clock_ms:u64 items:u64
-/// memory_bytes:u64, then each item cas:u64 deadline_ms:u64 flags:u32 klen:u8
-/// vlen:u32 key value; integers are little-endian.
+/// Its snapshot: applied:u64 cas counter:u64 clock_ms:u64 items:u64 contents
+/// hash:u64, then each item as length:u32 and as the keystore-file has it;
+/// integers are little-endian.
 #[derive(Debug)]
 pub struct KeystoreMachine {
     keystore: Keystore,
@@ -61,15 +61,12 @@ impl StateMachine for KeystoreMachine {
         out.put_u64_le(position.cas_counter);
         out.put_u64_le(position.clock_ms);
         out.put_u64_le(position.items);
-        out.put_u64_le(position.memory_bytes);
-        for item in frozen.items() {
-            out.put_u64_le(item.cas);
-            out.put_u64_le(item.deadline_ms);
-            out.put_u32_le(item.flags);
-            out.put_u8(item.key.len() as u8);
-            out.put_u32_le(item.value.len() as u32);
-            out.put_slice(item.key);
-            out.put_slice(item.value);
+        out.put_u64_le(position.contents);
+        for (_, group) in frozen.into_groups() {
+            for item in group.items() {
+                out.put_u32_le(item.bytes().len() as u32);
+                out.put_slice(item.bytes());
+            }
         }
         out
     }
@@ -87,20 +84,19 @@ fn decode(mut bytes: &[u8]) -> Option<Keystore> {
         cas_counter: bytes.try_get_u64_le().ok()?,
         clock_ms: bytes.try_get_u64_le().ok()?,
         items: bytes.try_get_u64_le().ok()?,
-        memory_bytes: bytes.try_get_u64_le().ok()?,
+        contents: bytes.try_get_u64_le().ok()?,
+        memory_bytes: 0,
     };
-    let mut keystore = Keystore::restored(position, KeystoreLimits::default());
+    let hasher = KeyHasher::random();
+    let mut restorer = Restorer::new(hasher, 0);
     while !bytes.is_empty() {
-        let cas = bytes.try_get_u64_le().ok()?;
-        let deadline_ms = bytes.try_get_u64_le().ok()?;
-        let flags = bytes.try_get_u32_le().ok()?;
-        let key_bytes = usize::from(bytes.try_get_u8().ok()?);
-        let value_bytes = bytes.try_get_u32_le().ok()? as usize;
-        let (key, rest) = bytes.split_at_checked(key_bytes)?;
-        let (value, rest) = rest.split_at_checked(value_bytes)?;
+        let length = bytes.try_get_u32_le().ok()? as usize;
+        let (item, rest) = bytes.split_at_checked(length)?;
+        restorer.put(None, item).ok()?;
         bytes = rest;
-        let unique = keystore.restore_item(ItemView { key, flags, cas, deadline_ms, value });
-        unique.then_some(())?;
     }
-    (keystore.position() == position).then_some(keystore)
+    let keystore = Restorer::finish(hasher, position, [restorer]);
+    let restored = keystore.position();
+    let whole = (restored.items, restored.contents) == (position.items, position.contents);
+    whole.then_some(keystore)
 }

@@ -57,8 +57,38 @@ fn a_damaged_identity_is_refused_with_a_way_out() {
         assert!(parse(&file, &whole[..end]).is_err());
     }
     fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+    fs::write(dir.path().join("identity.copy"), b"{}").unwrap();
     let error = Folder::open(dir.path()).unwrap_err().to_string();
     assert!(error.contains("identity is damaged") && error.contains("move this"), "{error}");
+}
+
+#[test]
+fn either_copy_is_enough_and_both_are_there_afterwards() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (dir.path().join("identity"), dir.path().join("identity.copy"));
+    Folder::open(dir.path()).unwrap().save(identity()).unwrap();
+    let saved = Folder::look(dir.path()).unwrap();
+    let whole = fs::read(&first).unwrap();
+    assert!(saved.is_some());
+    for lost in [&first, &second] {
+        for damage in [None, Some(&whole[..whole.len() / 2]), Some(b"")] {
+            match damage {
+                None => fs::remove_file(lost).unwrap(),
+                Some(bytes) => fs::write(lost, bytes).unwrap(),
+            }
+            assert_eq!(Folder::look(dir.path()).unwrap(), saved);
+            assert_eq!(Folder::open(dir.path()).unwrap().identity(), saved.as_ref());
+            assert_eq!(fs::read(&first).unwrap(), whole);
+            assert_eq!(fs::read(&second).unwrap(), whole);
+        }
+    }
+    // A crash between the two: the first one counts.
+    let newer = Identity { name: "srv-2".to_owned(), ..saved.unwrap() };
+    let other = tempfile::tempdir().unwrap();
+    Folder::open(other.path()).unwrap().save(newer.clone()).unwrap();
+    fs::copy(other.path().join("identity"), &first).unwrap();
+    assert_eq!(Folder::open(dir.path()).unwrap().identity(), Some(&newer));
+    assert_eq!(fs::read(&first).unwrap(), fs::read(&second).unwrap());
 }
 
 #[test]

@@ -3,11 +3,14 @@
 //! ```text
 //! cas:u64 deadline_ms:u64 flags:u32 klen:u8 key value
 //! ```
+//! Integers are little-endian; the keystore-file holds items in this form, too.
+//!
 //! Shared, so that a frozen keystore keeps the old bytes while a write puts
 //! new ones beside them; a write to an item that nobody else holds and whose
 //! size stays the same happens in place.
 
-use std::sync::Arc;
+use common::limits::MAX_KEY_BYTES;
+use triomphe::{Arc, ThinArc};
 
 const CAS: usize = 0;
 const DEADLINE: usize = 8;
@@ -46,7 +49,7 @@ impl ItemView<'_> {
 }
 
 #[derive(Clone)]
-pub(crate) struct Item(Arc<[u8]>);
+pub(crate) struct Item(ThinArc<(), u8>);
 
 impl Item {
     /// Assembles an item; its value is `first` followed by `second`.
@@ -61,35 +64,57 @@ impl Item {
         scratch.extend_from_slice(head.key);
         scratch.extend_from_slice(head.value);
         scratch.extend_from_slice(second);
-        let item = Item(Arc::from(scratch.as_slice()));
+        let item = Item(ThinArc::from_header_and_slice((), scratch));
         if scratch.capacity() > SCRATCH_BYTES {
             *scratch = Vec::new();
         }
         item
     }
 
+    /// An item of its own [`bytes`](Self::bytes); `None`: they are none.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let key = usize::from(*bytes.get(KEY_LENGTH)?);
+        let whole = (1..=MAX_KEY_BYTES).contains(&key) && KEY + key <= bytes.len();
+        whole.then(|| Item(ThinArc::from_header_and_slice((), bytes)))
+    }
+
     /// Overwrites everything but the key, if the size stays the same and
     /// nobody else holds this item.
     pub(crate) fn overwrite(&mut self, new: ItemView<'_>) -> bool {
-        if self.0.len() != KEY + new.key.len() + new.value.len() {
+        if self.bytes().len() != KEY + new.key.len() + new.value.len() {
             return false;
         }
-        let Some(bytes) = Arc::get_mut(&mut self.0) else { return false };
-        bytes[CAS..DEADLINE].copy_from_slice(&new.cas.to_le_bytes());
-        bytes[DEADLINE..FLAGS].copy_from_slice(&new.deadline_ms.to_le_bytes());
-        bytes[FLAGS..KEY_LENGTH].copy_from_slice(&new.flags.to_le_bytes());
-        bytes[KEY + new.key.len()..].copy_from_slice(new.value);
-        true
+        self.0.with_arc_mut(|item| {
+            let Some(item) = Arc::get_mut(item) else { return false };
+            let bytes = item.slice_mut();
+            bytes[CAS..DEADLINE].copy_from_slice(&new.cas.to_le_bytes());
+            bytes[DEADLINE..FLAGS].copy_from_slice(&new.deadline_ms.to_le_bytes());
+            bytes[FLAGS..KEY_LENGTH].copy_from_slice(&new.flags.to_le_bytes());
+            bytes[KEY + new.key.len()..].copy_from_slice(new.value);
+            true
+        })
+    }
+
+    /// Whether somebody else holds it, too.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.0.with_arc(|item| !item.is_unique())
+    }
+
+    /// All of it, as the module's page lays it out.
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0.slice
     }
 
     #[inline]
     pub(crate) fn key(&self) -> &[u8] {
-        &self.0[KEY..KEY + usize::from(self.0[KEY_LENGTH])]
+        let bytes = self.bytes();
+        &bytes[KEY..KEY + usize::from(bytes[KEY_LENGTH])]
     }
 
     #[inline]
     pub(crate) fn view(&self) -> ItemView<'_> {
-        let (header, rest) = self.0.split_at(KEY);
+        let (header, rest) = self.bytes().split_at(KEY);
         let (key, value) = rest.split_at(usize::from(header[KEY_LENGTH]));
         ItemView {
             key,

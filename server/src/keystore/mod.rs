@@ -5,12 +5,16 @@
 //! a reply or an item, so that all replicas stay the same.
 //!
 //! - **Items** are one allocation each (see `item`).
-//! - **Shards** are copy-on-write hash tables. [`Keystore::freeze`] takes a
-//!   reference to each of them, which is one instant of the whole store; a
-//!   later write copies the shard that it touches, once, without its items.
-//!   1024 shards keep that copy below a millisecond for ten million items.
-//! - **Hashing**: keys come from strangers, so the hash is seeded from the
-//!   operating system for each process.
+//! - **The table** is copy-on-write in small parts (see `table`).
+//!   [`Keystore::freeze`] takes references, which is one instant of the whole
+//!   store; a later write copies the part that it touches, once, without its
+//!   items.
+//! - **Hashing**: keys come from strangers, so the hash has a seed from the
+//!   operating system.
+//! - **Contents hash**: every change also keeps a sum of hashes of all items up
+//!   to date, so that replicas can compare themselves at any entry
+//!   ([`Keystore::digest`]), and a checkpoint can tell that the items are
+//!   still those that were applied.
 //! - **cas** is one counter for the whole store: each successful change takes
 //!   the next number. It starts at 1, so that 0 never occurs.
 //!
@@ -21,22 +25,30 @@
 //! own setting and therefore never consulted by apply: the leader asks
 //! [`Keystore::has_room`] before it proposes.
 
+mod frozen;
 mod hash;
 mod item;
+mod restore;
 pub mod sessions;
-mod shard;
+mod table;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::memcached::{Arithmetic, NON_NUMERIC, Reply, StoreVerb, TOO_LARGE};
+use common::memcached::{Arithmetic, NON_NUMERIC, Reply, StoreVerb, TOO_LARGE, UNKNOWN};
 
 use crate::command::{Command, Operation};
-use hash::KeyHasher;
+pub use frozen::Frozen;
+pub(crate) use frozen::Kept;
+pub(crate) use hash::{KeyHasher, contents_of};
 use item::Item;
 pub use item::{ITEM_OVERHEAD_BYTES, ItemView};
-use shard::Shard;
+pub(crate) use restore::Restorer;
+use sessions::{Known, Sessions};
+pub(crate) use table::GROUPS;
+use table::Table;
 
 /// Largest value that append and prepend may produce, in bytes.
 pub const MAX_CONCATENATED_BYTES: usize = common::limits::DEFAULT_MAX_VALUE_BYTES;
@@ -45,8 +57,9 @@ pub const MAX_CONCATENATED_BYTES: usize = common::limits::DEFAULT_MAX_VALUE_BYTE
 /// and decr (memcached's `MAX_INCR_LEN`).
 const MAX_DIGITS: usize = 20;
 
-const SHARD_BITS: u32 = 10;
-const SHARDS: usize = 1 << SHARD_BITS;
+/// The reply to a write whose session is unknown or has expired: it was not
+/// applied, but one with the same id may have been long ago.
+pub const SESSION_UNKNOWN: Reply = Reply::Error("SERVER_ERROR session unknown, not executed");
 
 /// Settings of this server that concern its keystore.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -68,33 +81,69 @@ pub(crate) struct Position {
     pub(crate) items: u64,
     /// What they count for.
     pub(crate) memory_bytes: u64,
+    /// The wrapping sum of the items' hashes.
+    pub(crate) contents: u64,
+}
+
+impl Position {
+    #[inline]
+    fn add(&mut self, item: &Item) {
+        self.memory_bytes += item.view().memory_bytes();
+        self.contents = self.contents.wrapping_add(contents_of(item.bytes()));
+    }
+
+    #[inline]
+    fn subtract(&mut self, item: &Item) {
+        self.memory_bytes -= item.view().memory_bytes();
+        self.contents = self.contents.wrapping_sub(contents_of(item.bytes()));
+    }
 }
 
 /// The keystore.
 pub struct Keystore {
-    shards: Vec<Arc<Shard>>,
-    hasher: KeyHasher,
+    table: Table,
     position: Position,
+    sessions: Sessions,
     limits: KeystoreLimits,
     scratch: Vec<u8>,
+    /// Counts the bytes of items that were replaced or removed while somebody
+    /// held them frozen.
+    kept: Arc<AtomicU64>,
 }
 
 impl Keystore {
     /// An empty keystore: nothing applied.
     pub fn new(limits: KeystoreLimits) -> Self {
-        Keystore {
-            shards: (0..SHARDS).map(|_| Arc::new(Shard::default())).collect(),
-            hasher: KeyHasher::random(),
-            position: Position::default(),
-            limits,
-            scratch: Vec::new(),
-        }
+        Keystore::with(Table::new(KeyHasher::random()), Position::default(), limits)
     }
 
-    /// Applies the command of the entry at `index` and gives its reply.
+    fn with(table: Table, position: Position, limits: KeystoreLimits) -> Self {
+        let (sessions, scratch, kept) = (Sessions::default(), Vec::new(), Arc::default());
+        Keystore { table, position, sessions, limits, scratch, kept }
+    }
+
+    /// Applies the command of the entry at `index` and gives its reply. One
+    /// that was applied before is not applied again and gives the same reply;
+    /// [`SESSION_UNKNOWN`] says that nobody can tell, and it was not applied
+    /// now.
     pub fn apply(&mut self, index: u64, command: &Command<'_>) -> Reply {
         self.advance(index);
         self.position.clock_ms = self.position.clock_ms.max(command.clock_ms);
+        let clock_ms = self.position.clock_ms;
+        let Some(id) = command.id else { return self.execute(command) };
+        match self.sessions.look(id, command.clock_ms, clock_ms) {
+            Known::New => {
+                let reply = self.execute(command);
+                self.sessions.record(id, &reply, clock_ms);
+                reply
+            }
+            Known::Applied(reply) => reply,
+            Known::NoSession => SESSION_UNKNOWN,
+            Known::Forgotten => Reply::Error(UNKNOWN),
+        }
+    }
+
+    fn execute(&mut self, command: &Command<'_>) -> Reply {
         match command.operation {
             Operation::Store { verb: StoreVerb::Append, key, value, .. } => {
                 self.concatenate(key, value, false)
@@ -110,6 +159,12 @@ impl Keystore {
             Operation::Arithmetic { operation, key, delta } => {
                 self.arithmetic(operation, key, delta)
             }
+            Operation::OpenSession { session } => {
+                match self.sessions.open(session, command.clock_ms, self.position.clock_ms) {
+                    true => Reply::Ok,
+                    false => SESSION_UNKNOWN,
+                }
+            }
         }
     }
 
@@ -122,8 +177,7 @@ impl Keystore {
     /// The item under `key`.
     #[inline]
     pub fn get(&self, key: &[u8]) -> Option<ItemView<'_>> {
-        let hash = self.hasher.hash(key);
-        self.shards[shard_of(hash)].get(hash, key).map(Item::view)
+        self.table.get(self.table.hash(key), key).map(Item::view)
     }
 
     /// Number of items.
@@ -167,45 +221,37 @@ impl Keystore {
         self.position.clock_ms
     }
 
+    /// This server's own limits.
+    pub fn limits(&self) -> KeystoreLimits {
+        self.limits
+    }
+
+    /// The sessions of those who forward writes.
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// Puts back the sessions of a checkpoint.
+    pub(crate) fn restore_sessions(&mut self, sessions: Sessions) {
+        self.sessions = sessions;
+    }
+
     /// Replaces this server's own limits.
     pub fn set_limits(&mut self, limits: KeystoreLimits) {
         self.limits = limits;
     }
 
     /// The store as of this instant, while writes go on. Costs a reference
-    /// per shard, not per item.
+    /// per part of the table, not per item.
     pub fn freeze(&self) -> Frozen {
-        Frozen { shards: self.shards.clone(), position: self.position }
+        Frozen::of(self)
     }
 
-    /// Sets everything but the items, before [`Keystore::restore_item`].
-    pub(crate) fn restored(position: Position, limits: KeystoreLimits) -> Self {
-        let mut keystore = Keystore::new(limits);
-        // A shard gets its share and some room for chance; a count that came
-        // from a file must not be able to ask for all memory.
-        let share = (position.items.min(1 << 30) as usize / SHARDS) * 5 / 4;
-        if share > 0 {
-            let hasher = &keystore.hasher;
-            for shard in &mut keystore.shards {
-                Arc::make_mut(shard).reserve(share, hasher);
-            }
-        }
-        keystore.position = Position { items: 0, memory_bytes: 0, ..position };
-        keystore
-    }
-
-    /// Puts back an item of a checkpoint, with its cas token. False: the key
-    /// is there already.
-    pub(crate) fn restore_item(&mut self, item: ItemView<'_>) -> bool {
-        let hash = self.hasher.hash(item.key);
-        let shard = Arc::make_mut(&mut self.shards[shard_of(hash)]);
-        if shard.get(hash, item.key).is_some() {
-            return false;
-        }
-        shard.insert(hash, Item::build(&mut self.scratch, item, b""), &self.hasher);
-        self.position.items += 1;
-        self.position.memory_bytes += item.memory_bytes();
-        true
+    /// One number for everything that replicas agree on after the same entry:
+    /// index, items, cas counter and clock.
+    pub fn digest(&self) -> u64 {
+        let Position { applied, cas_counter, clock_ms, items, contents, .. } = self.position;
+        hash::digest([applied, cas_counter, clock_ms, items, contents])
     }
 
     pub(crate) fn position(&self) -> Position {
@@ -213,12 +259,11 @@ impl Keystore {
     }
 
     fn store(&mut self, verb: StoreVerb, new: ItemView<'_>) -> Reply {
-        let hash = self.hasher.hash(new.key);
-        let shard = &mut self.shards[shard_of(hash)];
+        let hash = self.table.hash(new.key);
         // What is refused must not copy a frozen shard: look before writing.
         // A plain set depends on nothing and skips the extra look.
         if verb != StoreVerb::Set {
-            let old = shard.get(hash, new.key);
+            let old = self.table.get(hash, new.key);
             match (verb, old) {
                 (StoreVerb::Add, Some(_)) | (StoreVerb::Replace, None) => return Reply::NotStored,
                 (StoreVerb::Cas(_), None) => return Reply::NotFound,
@@ -228,85 +273,91 @@ impl Keystore {
                 _ => {}
             }
         }
-        let shard = Arc::make_mut(shard);
+        self.put(hash, new);
+        Reply::Stored
+    }
+
+    fn put(&mut self, hash: u64, new: ItemView<'_>) {
+        let hasher = self.table.hasher();
+        let shard = self.table.shard_mut(hash);
         match shard.get_mut(hash, new.key) {
             Some(item) => {
-                self.position.memory_bytes -= item.view().memory_bytes();
+                self.position.subtract(item);
                 if !item.overwrite(new) {
+                    keep(&self.kept, item);
                     *item = Item::build(&mut self.scratch, new, b"");
                 }
+                self.position.add(item);
             }
             None => {
+                let item = Item::build(&mut self.scratch, new, b"");
                 self.position.items += 1;
-                shard.insert(hash, Item::build(&mut self.scratch, new, b""), &self.hasher);
+                self.position.add(&item);
+                shard.insert(hash, item, hasher);
             }
         }
-        self.position.memory_bytes += new.memory_bytes();
         self.position.cas_counter = new.cas;
-        Reply::Stored
     }
 
     /// append, or prepend when `in_front`.
     fn concatenate(&mut self, key: &[u8], value: &[u8], in_front: bool) -> Reply {
-        let hash = self.hasher.hash(key);
-        let shard = &mut self.shards[shard_of(hash)];
-        let Some(old) = shard.get(hash, key).cloned() else { return Reply::NotStored };
+        let hash = self.table.hash(key);
+        let Some(old) = self.table.get(hash, key) else { return Reply::NotStored };
         let old = old.view();
         let (first, second) = if in_front { (value, old.value) } else { (old.value, value) };
-        let length = first.len() + second.len();
-        if length > MAX_CONCATENATED_BYTES {
+        if first.len() + second.len() > MAX_CONCATENATED_BYTES {
             return Reply::Error(TOO_LARGE);
         }
         self.position.cas_counter += 1;
         let head = ItemView { cas: self.position.cas_counter, value: first, ..old };
         let item = Item::build(&mut self.scratch, head, second);
-        if let Some(slot) = Arc::make_mut(shard).get_mut(hash, key) {
+        if let Some(slot) = self.table.shard_mut(hash).get_mut(hash, key) {
+            self.position.subtract(slot);
+            keep(&self.kept, slot);
             *slot = item;
+            self.position.add(slot);
         }
-        self.position.memory_bytes += (length - old.value.len()) as u64;
         Reply::Stored
     }
 
     fn delete(&mut self, key: &[u8]) -> Reply {
-        let hash = self.hasher.hash(key);
-        let shard = &mut self.shards[shard_of(hash)];
-        if shard.get(hash, key).is_none() {
+        let hash = self.table.hash(key);
+        if self.table.get(hash, key).is_none() {
             return Reply::NotFound;
         }
-        if let Some(item) = Arc::make_mut(shard).remove(hash, key) {
+        if let Some(item) = self.table.shard_mut(hash).remove(hash, key) {
             self.position.items -= 1;
-            self.position.memory_bytes -= item.view().memory_bytes();
+            self.position.subtract(&item);
+            keep(&self.kept, &item);
         }
         Reply::Deleted
     }
 
     fn arithmetic(&mut self, operation: Arithmetic, key: &[u8], delta: u64) -> Reply {
-        let hash = self.hasher.hash(key);
-        let shard = &mut self.shards[shard_of(hash)];
-        let Some(item) = shard.get(hash, key) else { return Reply::NotFound };
-        let Some(number) = parse_number(item.view().value) else {
+        let hash = self.table.hash(key);
+        let Some(item) = self.table.get(hash, key) else { return Reply::NotFound };
+        let old = item.view();
+        let Some(number) = parse_number(old.value) else {
             return Reply::Error(NON_NUMERIC);
         };
         let number = match operation {
             Arithmetic::Incr => number.wrapping_add(delta),
             Arithmetic::Decr => number.saturating_sub(delta),
         };
-        self.position.cas_counter += 1;
+        let (flags, deadline_ms) = (old.flags, old.deadline_ms);
+        let cas = self.position.cas_counter + 1;
         let mut digits = itoa::Buffer::new();
         let value = digits.format(number).as_bytes();
-        let cas = self.position.cas_counter;
-        if let Some(item) = Arc::make_mut(shard).get_mut(hash, key) {
-            let old = item.view();
-            let grown = value.len() as u64;
-            self.position.memory_bytes += grown;
-            self.position.memory_bytes -= old.value.len() as u64;
-            let (flags, deadline_ms) = (old.flags, old.deadline_ms);
-            let new = ItemView { key, flags, cas, deadline_ms, value };
-            if !item.overwrite(new) {
-                *item = Item::build(&mut self.scratch, new, b"");
-            }
-        }
+        self.put(hash, ItemView { key, flags, cas, deadline_ms, value });
         Reply::Number(number)
+    }
+}
+
+/// Counts an item that is replaced or removed, if it lives on elsewhere.
+#[inline]
+fn keep(kept: &AtomicU64, item: &Item) {
+    if item.is_shared() {
+        kept.fetch_add(item.bytes().len() as u64, Ordering::Relaxed);
     }
 }
 
@@ -314,51 +365,6 @@ impl std::fmt::Debug for Keystore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Keystore").field("position", &self.position).finish_non_exhaustive()
     }
-}
-
-/// A keystore at one instant; cheap to make, can go to another thread.
-pub struct Frozen {
-    shards: Vec<Arc<Shard>>,
-    position: Position,
-}
-
-impl Frozen {
-    /// Index of the last entry that it contains.
-    pub fn applied(&self) -> u64 {
-        self.position.applied
-    }
-
-    /// Number of items.
-    pub fn len(&self) -> u64 {
-        self.position.items
-    }
-
-    /// Whether there is no item.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Every item, in no particular order.
-    pub fn items(&self) -> impl Iterator<Item = ItemView<'_>> {
-        self.shards.iter().flat_map(|shard| shard.iter().map(Item::view))
-    }
-
-    pub(crate) fn position(&self) -> Position {
-        self.position
-    }
-}
-
-impl std::fmt::Debug for Frozen {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Frozen").field("position", &self.position).finish_non_exhaustive()
-    }
-}
-
-/// The table inside a shard places by the lowest bits and tells apart by the
-/// highest seven: the shard takes bits in between.
-#[inline]
-fn shard_of(hash: u64) -> usize {
-    (hash >> (57 - SHARD_BITS)) as usize & (SHARDS - 1)
 }
 
 /// A value as incr and decr see it: one to twenty digits, within 64 bits.

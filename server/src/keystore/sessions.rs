@@ -15,8 +15,8 @@
 //! - An entry that was stamped longer ago than sessions live is refused: one
 //!   that was delayed for so long cannot bring a dead session back.
 //!
-//! The table is bounded: [`MAX_SESSIONS`], the one unused for longest goes
-//! first, and [`MAX_REPLIES`] in each.
+//! The table is bounded: [`MAX_SESSIONS`], [`MAX_REPLIES`] in each and
+//! [`MAX_ALL_REPLIES`] together; the session unused for longest goes first.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -35,6 +35,9 @@ pub const MAX_SESSIONS: usize = 4096;
 
 /// Replies that a session keeps. A sender leaves fewer writes unanswered.
 pub const MAX_REPLIES: usize = 65_536;
+
+/// Replies of all sessions together, at the most.
+pub const MAX_ALL_REPLIES: usize = 1 << 20;
 
 /// The time of last use moves in steps of this, in milliseconds, so that a
 /// busy session does not change it with every write.
@@ -59,6 +62,8 @@ pub enum Known {
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Sessions {
     table: BTreeMap<u64, Arc<Session>>,
+    /// Replies in it.
+    replies: usize,
 }
 
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -101,11 +106,9 @@ impl Sessions {
         }
         if self.find(session, clock_ms).is_none() {
             self.table.retain(|_, session| !is_stale(session.used_ms, clock_ms));
+            self.replies = self.table.values().map(|session| session.replies.len()).sum();
             if self.table.len() >= MAX_SESSIONS {
-                let oldest = self.table.iter().min_by_key(|(id, session)| (session.used_ms, **id));
-                if let Some((&oldest, _)) = oldest {
-                    self.table.remove(&oldest);
-                }
+                self.remove_oldest_but(session);
             }
             self.table.insert(session, Arc::default());
         }
@@ -131,6 +134,7 @@ impl Sessions {
     /// Keeps the reply of a write that was applied just now.
     pub fn record(&mut self, id: RequestId, reply: &Reply, clock_ms: u64) {
         let Some(session) = self.table.get_mut(&id.session).map(Arc::make_mut) else { return };
+        let before = session.replies.len();
         session.insert(id.sequence, Stored::of(reply));
         // Not beyond the write itself: its own reply may have to be repeated.
         session.forget_below(id.done_below.min(id.sequence));
@@ -138,7 +142,19 @@ impl Sessions {
             let (lowest, _) = session.replies[session.replies.len() - MAX_REPLIES];
             session.forget_below(lowest);
         }
+        self.replies = self.replies - before + session.replies.len();
         self.touch(id.session, clock_ms);
+        while self.replies > MAX_ALL_REPLIES && self.table.len() > 1 {
+            self.remove_oldest_but(id.session);
+        }
+    }
+
+    fn remove_oldest_but(&mut self, spared: u64) {
+        let others = self.table.iter().filter(|(id, _)| **id != spared);
+        if let Some((&oldest, _)) = others.min_by_key(|(id, session)| (session.used_ms, **id)) {
+            let gone = self.table.remove(&oldest);
+            self.replies -= gone.map_or(0, |session| session.replies.len());
+        }
     }
 
     /// Number of sessions, expired ones included until their place is needed.
@@ -153,7 +169,7 @@ impl Sessions {
 
     /// Replies that are kept, of all sessions.
     pub fn replies(&self) -> usize {
-        self.table.values().map(|session| session.replies.len()).sum()
+        self.replies
     }
 
     fn find(&self, session: u64, clock_ms: u64) -> Option<&Session> {
@@ -207,6 +223,7 @@ impl Sessions {
             if !ascends || id == 0 {
                 return None;
             }
+            sessions.replies += session.replies.len();
             sessions.table.insert(id, Arc::new(session));
         }
         bytes.is_empty().then_some(sessions)

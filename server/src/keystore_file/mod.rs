@@ -1,7 +1,7 @@
 //! The keystore-file: the keystore as of one index of the log.
 //!
-//! [`write()`] streams a [`Frozen`] keystore to a side file, syncs it, renames it
-//! into place and syncs the folder: there is always a whole checkpoint under
+//! [`write_paced`] streams a [`Frozen`] keystore to a side file, syncs it, renames
+//! it into place and syncs the folder: there is always a whole checkpoint under
 //! the name, the old one or the new one. [`read()`] puts it back.
 //!
 //! # Format, version 1
@@ -10,7 +10,7 @@
 //! written; it means nothing.
 //!
 //! ```text
-//! file      header block* (kinds: one 1, any number of 2, one 3, in this order)
+//! file      header block* (kinds: one 1, any number of others, one 3 at the end)
 //! header    0   8  "STOREKEY"
 //!           8   4  version (1)
 //!           12  4  CRC32C of bytes 0..12
@@ -20,15 +20,30 @@
 //!           8   4  length of the body
 //!           12  .  body
 //! kind 1    position: index:u64 term:u64 cas counter:u64 clock_ms:u64
-//!           items:u64 memory_bytes:u64 id:u64, then the membership as of that
-//!           index: next_id:u64 count:u32, each id:u64 voter:u8 length:u32 info
-//! kind 2    items: each flags:u32 cas:u64 deadline_ms:u64 klen:u8 vlen:u32
-//!           key value
-//! kind 3    footer: blocks before it:u64 items:u64 CRC32C of all bytes before
-//!           the footer block:u32; the file ends behind it
+//!           items:u64 seed:u64 id:u64, then the membership as of that index:
+//!           next_id:u64 count:u32, each id:u64 voter:u8 length:u32 info
+//! kind 2    items of one group: group:u32, then each length:u32 and so many
+//!           bytes of cas:u64 deadline_ms:u64 flags:u32 klen:u8 key value
+//! kind 4    sessions, when there are any; once, right behind the position:
+//!           the table of `keystore/sessions.rs`, as described there
+//! kind 3    footer: blocks before it:u64 items:u64 contents:u64 digest:u64;
+//!           the file ends behind it
 //! ```
 //!
-//! `id` is random for each checkpoint. The items come in no particular order.
+//! - **Kinds to come.** A reader that does not know a kind refuses the file as
+//!   one of a newer version, unless the kind has its highest bit set: that says
+//!   that the block may be passed over.
+//! - **`id`** is random for each checkpoint.
+//! - **Groups.** XXH3-64 of a key with `seed` places it: bits 47 to 56 are the
+//!   group. The blocks of one group can be read independently of all others, so
+//!   that several threads read a file. The items of a group come in no
+//!   particular order.
+//! - **`contents`** is the wrapping sum of XXH3-64 of each item's bytes. The
+//!   keystore keeps that sum while it applies entries; the writer computes it
+//!   anew from the items. If they differ, memory has changed by itself, and no
+//!   checkpoint is made of it.
+//! - **`digest`** stands for all blocks before: from 0 on, for each block, XXH3-64
+//!   of its first 12 bytes with the digest so far as seed.
 
 mod read;
 #[cfg(test)]
@@ -42,7 +57,10 @@ use crate::log_file::REJOIN;
 
 pub use raft::SnapshotMeta as CheckpointMeta;
 pub use read::{load, read, read_from};
-pub use write::{Written, write, write_to};
+pub use write::{
+    CHECKPOINT_BYTES_PER_SECOND, Progress, WriteError, Written, at_rate, write, write_paced,
+    write_to,
+};
 
 #[cfg(doc)]
 use crate::keystore::Frozen;
@@ -52,12 +70,18 @@ const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 16;
 const BLOCK_HEADER_BYTES: usize = 12;
 
-/// flags, cas, deadline, key length, value length.
-const ITEM_HEADER_BYTES: usize = 25;
-
 const POSITION: u32 = 1;
 const ITEMS: u32 = 2;
 const FOOTER: u32 = 3;
+const SESSIONS: u32 = 4;
+
+/// Set in the kinds that a reader may pass over.
+const OPTIONAL: u32 = 1 << 31;
+
+/// The digest of all blocks so far and one more, given its first bytes.
+fn digest_of(header: &[u8], before: u64) -> u64 {
+    xxhash_rust::xxh3::xxh3_64_with_seed(header, before)
+}
 
 /// Why a checkpoint cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +134,19 @@ pub enum KeystoreFileError {
         version: u32,
         /// The newest version that is understood here.
         known: u32,
+    },
+    /// A later version of this program wrote a part of it.
+    #[error(
+        "{file} holds at byte {offset} a block of kind {kind}, which this program does not know: \
+         start the newer program again", file = file.display()
+    )]
+    NewerBlock {
+        /// The file.
+        file: PathBuf,
+        /// Where the block begins.
+        offset: u64,
+        /// Its kind.
+        kind: u32,
     },
 }
 

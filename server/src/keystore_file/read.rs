@@ -2,16 +2,32 @@
 
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread::{self, Scope, ScopedJoinHandle};
 
 use bytes::{Buf, Bytes};
 
 use super::{
-    BLOCK_HEADER_BYTES, CheckpointMeta, FOOTER, HEADER_BYTES, ITEM_HEADER_BYTES, ITEMS,
-    KeystoreFileError, MAGIC, POSITION, VERSION, side_path,
+    BLOCK_HEADER_BYTES, CheckpointMeta, FOOTER, HEADER_BYTES, ITEMS, KeystoreFileError, MAGIC,
+    OPTIONAL, POSITION, SESSIONS, VERSION, digest_of, side_path,
 };
 use crate::files::{self, File};
-use crate::keystore::{ItemView, Keystore, KeystoreLimits, Position};
+use crate::keystore::sessions::Sessions;
+use crate::keystore::{GROUPS, KeyHasher, Keystore, Position, Restorer};
 use crate::log_file::{REJOIN, take_membership};
+
+/// A smaller file is read by one thread: starting others takes longer.
+const PARALLEL_BYTES: u64 = 1024 * 1024;
+
+/// More threads than this only wait for the one that reads the file.
+const MAX_THREADS: usize = 6;
+
+/// Blocks that wait for one thread: more than a group has in any store of
+/// ordinary size, because consecutive blocks mostly go to the same one.
+const QUEUED_BLOCKS: usize = 32;
+
+/// The smallest item with its length, in bytes: bounds how many a file can hold.
+const SMALLEST_ITEM_BYTES: u64 = 26;
 
 /// Reads the checkpoint at `path` at the start of its owner: removes what is
 /// left of one that was never finished. `None`: there is none.
@@ -54,41 +70,104 @@ pub fn read_from<R: Read>(
     file: R,
     size: u64,
 ) -> Result<(Keystore, CheckpointMeta), KeystoreFileError> {
-    let mut blocks = Blocks { path, file, size, at: 0, crc: 0, blocks: 0, buffer: Vec::new() };
+    let mut blocks = Blocks { path, file, size, at: 0, number: 0, digest: 0 };
     blocks.header()?;
-
-    let (kind, _) = blocks.next()?;
-    let position = (kind == POSITION).then(|| take_position(blocks.buffer.clone().into()));
-    let Some((position, meta)) = position.flatten() else {
-        return Err(blocks.damaged("it does not begin with its position"));
+    let first = blocks.next(Vec::new())?;
+    blocks.check(&first)?;
+    let start = (first.kind == POSITION).then(|| take_start(first.body.clone().into()));
+    let Some(start) = start.flatten() else {
+        return Err(blocks.damaged(&first, "it does not begin with its position"));
     };
-    let mut keystore = Keystore::restored(position, KeystoreLimits::default());
-    loop {
-        let (kind, crc_before) = blocks.next()?;
-        match kind {
-            ITEMS => {
-                restore(&mut keystore, &blocks.buffer).map_err(|what| blocks.damaged(what))?;
-            }
-            FOOTER => {
-                let footer = (blocks.blocks - 1, keystore.len(), crc_before);
-                if take_footer(&blocks.buffer) != Some(footer) {
-                    return Err(blocks.damaged("the footer does not match what is before it"));
-                }
-                break;
-            }
-            _ => return Err(blocks.damaged("a block of unknown kind")),
+    let expected = start.position.items.min(size / SMALLEST_ITEM_BYTES);
+    let threads = match thread::available_parallelism() {
+        Ok(cores) if size >= PARALLEL_BYTES => cores.get().min(MAX_THREADS),
+        _ => 1,
+    };
+    thread::scope(|scope| {
+        let mut crew = Crew::new(scope, threads, || Restorer::new(start.hasher, expected));
+        let mut sessions = Sessions::default();
+        let read = read_items(&mut blocks, &mut crew, &mut sessions);
+        // Whichever came first in the file is the cause of what follows.
+        let parts = match (read, crew.finish()) {
+            (Ok(footer), Ok(parts)) => (footer, parts),
+            (Err(error), Ok(_)) => return Err(error),
+            (_, Err(flaw)) => return Err(KeystoreFileError::damaged(path, flaw.offset, flaw.what)),
+        };
+        let (footer, parts) = parts;
+        let mut keystore = Restorer::finish(start.hasher, start.position, parts);
+        keystore.restore_sessions(sessions);
+        let found = keystore.position();
+        if found.items != footer.items || found.items != start.position.items {
+            return Err(blocks.damaged(&footer.block, "there are more or fewer items than it says"));
         }
-    }
-    if blocks.at != size {
-        return Err(blocks.damaged("there are bytes behind the footer"));
-    }
-    if keystore.position() != position {
-        return Err(blocks.damaged("the items are not those that the first block promises"));
-    }
-    Ok((keystore, meta))
+        if found.contents != footer.contents {
+            let what = "the items are not those that were written";
+            return Err(blocks.damaged(&footer.block, what));
+        }
+        Ok((keystore, start.meta))
+    })
 }
 
-fn take_position(mut body: Bytes) -> Option<(Position, CheckpointMeta)> {
+/// Hands out blocks up to the footer.
+fn read_items<R: Read>(
+    blocks: &mut Blocks<'_, R>,
+    crew: &mut Crew<'_>,
+    sessions: &mut Sessions,
+) -> Result<Footer, KeystoreFileError> {
+    loop {
+        let (count, digest) = (blocks.number, blocks.digest);
+        let block = blocks.next(crew.buffer())?;
+        if block.kind == ITEMS {
+            // A thread that found damage is gone; what it found is the error.
+            if !crew.give(block) {
+                return Err(blocks.truncated());
+            }
+            continue;
+        }
+        blocks.check(&block)?;
+        match block.kind {
+            FOOTER => {
+                let footer = take_footer(&block.body);
+                let Some([_, items, contents, _]) =
+                    footer.filter(|footer| footer[0] == count && footer[3] == digest)
+                else {
+                    let what = "the footer does not match what is before it";
+                    return Err(blocks.damaged(&block, what));
+                };
+                if blocks.at != blocks.size {
+                    return Err(blocks.damaged(&block, "there are bytes behind the footer"));
+                }
+                return Ok(Footer { items, contents, block });
+            }
+            kind if kind & OPTIONAL != 0 => {}
+            SESSIONS if sessions.is_empty() => {
+                *sessions = Sessions::decode(&block.body)
+                    .ok_or_else(|| blocks.damaged(&block, "these are no sessions"))?;
+            }
+            SESSIONS => return Err(blocks.damaged(&block, "its sessions come twice")),
+            POSITION => return Err(blocks.damaged(&block, "its position comes twice")),
+            kind => {
+                let (file, offset) = (blocks.path.to_owned(), block.offset);
+                return Err(KeystoreFileError::NewerBlock { file, offset, kind });
+            }
+        }
+    }
+}
+
+/// What the first block says.
+struct Start {
+    position: Position,
+    hasher: KeyHasher,
+    meta: CheckpointMeta,
+}
+
+struct Footer {
+    items: u64,
+    contents: u64,
+    block: Block,
+}
+
+fn take_start(mut body: Bytes) -> Option<Start> {
     let mut number = || body.try_get_u64_le().ok();
     let (index, term) = (number()?, number()?);
     let position = Position {
@@ -96,50 +175,178 @@ fn take_position(mut body: Bytes) -> Option<(Position, CheckpointMeta)> {
         cas_counter: number()?,
         clock_ms: number()?,
         items: number()?,
-        memory_bytes: number()?,
+        ..Position::default()
     };
+    let hasher = KeyHasher::with_seed(number()?);
     let _id = number()?;
     let membership = take_membership(&mut body)?;
-    body.is_empty().then_some((position, CheckpointMeta { index, term, membership }))
+    let meta = CheckpointMeta { index, term, membership };
+    body.is_empty().then_some(Start { position, hasher, meta })
 }
 
-fn take_footer(mut body: &[u8]) -> Option<(u64, u64, u32)> {
-    let footer =
-        (body.try_get_u64_le().ok()?, body.try_get_u64_le().ok()?, body.try_get_u32_le().ok()?);
-    body.is_empty().then_some(footer)
-}
-
-fn restore(keystore: &mut Keystore, mut body: &[u8]) -> Result<(), &'static str> {
-    const SHORT: &str = "an item is cut short";
-    while !body.is_empty() {
-        let (mut head, rest) = body.split_at_checked(ITEM_HEADER_BYTES).ok_or(SHORT)?;
-        let flags = head.get_u32_le();
-        let cas = head.get_u64_le();
-        let deadline_ms = head.get_u64_le();
-        let key_bytes = usize::from(head.get_u8());
-        let value_bytes = head.get_u32_le() as usize;
-        let (key, rest) = rest.split_at_checked(key_bytes).ok_or(SHORT)?;
-        let (value, rest) = rest.split_at_checked(value_bytes).ok_or(SHORT)?;
-        if !keystore.restore_item(ItemView { key, flags, cas, deadline_ms, value }) {
-            return Err("the same key twice");
-        }
-        body = rest;
+fn take_footer(mut body: &[u8]) -> Option<[u64; 4]> {
+    let mut numbers = [0; 4];
+    for number in &mut numbers {
+        *number = body.try_get_u64_le().ok()?;
     }
-    Ok(())
+    body.is_empty().then_some(numbers)
 }
 
-/// The blocks of a file, each checked before it is looked into.
+/// A block as it was read, not checked yet.
+struct Block {
+    number: u64,
+    offset: u64,
+    header: [u8; BLOCK_HEADER_BYTES],
+    kind: u32,
+    body: Vec<u8>,
+}
+
+impl Block {
+    fn is_whole(&self) -> bool {
+        let sum = crc32c::crc32c_append(self.number as u32, &self.header[4..]);
+        self.header[..4] == crc32c::crc32c_append(sum, &self.body).to_le_bytes()
+    }
+}
+
+/// Something is wrong in a block.
+#[derive(Debug)]
+struct Flaw {
+    offset: u64,
+    what: &'static str,
+}
+
+const BAD_CRC: &str = "the checksum of the block does not match";
+
+fn restore(restorer: &mut Restorer, block: &Block) -> Result<(), Flaw> {
+    let take = || {
+        if !block.is_whole() {
+            return Err(BAD_CRC);
+        }
+        let mut body = &block.body[..];
+        let group = body.try_get_u32_le().map_err(|_| "a group without its number")? as usize;
+        if group >= GROUPS {
+            return Err("the number of a group is out of range");
+        }
+        while !body.is_empty() {
+            let length = body.try_get_u32_le().map_err(|_| "an item is cut short")? as usize;
+            let (item, rest) = body.split_at_checked(length).ok_or("an item is cut short")?;
+            restorer.put(Some(group), item)?;
+            body = rest;
+        }
+        Ok(())
+    };
+    let mut take = take;
+    take().map_err(|what| Flaw { offset: block.offset, what })
+}
+
+/// Those who check blocks and put their items into tables. Each thread has
+/// groups of its own, so they never wait for each other.
+enum Crew<'scope> {
+    Here { restorer: Restorer, flaw: Option<Flaw>, spare: Vec<u8> },
+    Threads { threads: Vec<Worker<'scope>>, spare: Receiver<Vec<u8>> },
+}
+
+struct Worker<'scope> {
+    blocks: SyncSender<Block>,
+    handle: ScopedJoinHandle<'scope, Result<Restorer, Flaw>>,
+}
+
+impl<'scope> Crew<'scope> {
+    fn new(
+        scope: &'scope Scope<'scope, '_>,
+        threads: usize,
+        restorer: impl Fn() -> Restorer,
+    ) -> Self {
+        if threads < 2 {
+            return Crew::Here { restorer: restorer(), flaw: None, spare: Vec::new() };
+        }
+        let (give_back, spare) = channel();
+        let start = |_| {
+            let (blocks, queue) = sync_channel(QUEUED_BLOCKS);
+            let (restorer, give_back) = (restorer(), give_back.clone());
+            let handle = scope.spawn(move || work(restorer, &queue, &give_back));
+            Worker { blocks, handle }
+        };
+        Crew::Threads { threads: (0..threads).map(start).collect(), spare }
+    }
+
+    /// A buffer that was used before, if there is one.
+    fn buffer(&mut self) -> Vec<u8> {
+        match self {
+            Crew::Here { spare, .. } => std::mem::take(spare),
+            Crew::Threads { spare, .. } => spare.try_recv().unwrap_or_default(),
+        }
+    }
+
+    /// False: damage was found, and no more blocks are taken.
+    fn give(&mut self, block: Block) -> bool {
+        match self {
+            Crew::Here { restorer, flaw, spare } => {
+                *flaw = restore(restorer, &block).err();
+                *spare = block.body;
+                flaw.is_none()
+            }
+            Crew::Threads { threads, .. } => {
+                // Not checked yet: a wrong number only reaches the wrong thread.
+                let group = block.body.first_chunk().map_or(0, |group| u32::from_le_bytes(*group));
+                let worker = &threads[group as usize % threads.len()];
+                worker.blocks.send(block).is_ok()
+            }
+        }
+    }
+
+    /// The tables, or the first flaw in the order of the file.
+    fn finish(self) -> Result<Vec<Restorer>, Flaw> {
+        let results = match self {
+            Crew::Here { flaw: Some(flaw), .. } => vec![Err(flaw)],
+            Crew::Here { restorer, .. } => vec![Ok(restorer)],
+            Crew::Threads { threads, .. } => {
+                let end = |worker: Worker<'scope>| {
+                    drop(worker.blocks);
+                    worker.handle
+                };
+                let handles: Vec<_> = threads.into_iter().map(end).collect();
+                let join = |handle: ScopedJoinHandle<'scope, _>| {
+                    handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                };
+                handles.into_iter().map(join).collect()
+            }
+        };
+        let (mut parts, mut first): (Vec<_>, Option<Flaw>) = (Vec::new(), None);
+        for result in results {
+            match result {
+                Ok(part) => parts.push(part),
+                Err(flaw) if first.as_ref().is_some_and(|first| first.offset < flaw.offset) => {}
+                Err(flaw) => first = Some(flaw),
+            }
+        }
+        first.map_or(Ok(parts), Err)
+    }
+}
+
+fn work(
+    mut restorer: Restorer,
+    blocks: &Receiver<Block>,
+    give_back: &Sender<Vec<u8>>,
+) -> Result<Restorer, Flaw> {
+    for block in blocks {
+        restore(&mut restorer, &block)?;
+        // Nobody takes it any more at the end.
+        let _ = give_back.send(block.body);
+    }
+    Ok(restorer)
+}
+
+/// The blocks of a file.
 struct Blocks<'a, R> {
     path: &'a Path,
     file: R,
     size: u64,
     /// Bytes read.
     at: u64,
-    /// Of everything read.
-    crc: u32,
-    blocks: u64,
-    /// The body of the block.
-    buffer: Vec<u8>,
+    /// Blocks read.
+    number: u64,
+    digest: u64,
 }
 
 impl<R: Read> Blocks<'_, R> {
@@ -162,28 +369,21 @@ impl<R: Read> Blocks<'_, R> {
         Ok(())
     }
 
-    /// Reads the next block; gives its kind and the checksum of everything
-    /// before it.
-    fn next(&mut self) -> Result<(u32, u32), KeystoreFileError> {
-        let (begin, crc_before) = (self.at, self.crc);
+    /// Reads the next block into `body`, whatever is in there.
+    fn next(&mut self, mut body: Vec<u8>) -> Result<Block, KeystoreFileError> {
+        let (number, offset) = (self.number, self.at);
         let mut header = [0; BLOCK_HEADER_BYTES];
         self.read(&mut header)?;
-        let mut rest = &header[..];
-        let (crc, kind, length) = (rest.get_u32_le(), rest.get_u32_le(), rest.get_u32_le());
+        let mut rest = &header[4..];
+        let (kind, length) = (rest.get_u32_le(), rest.get_u32_le());
         if u64::from(length) > self.size - self.at {
             return Err(self.truncated());
         }
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.resize(length as usize, 0);
-        self.read(&mut buffer)?;
-        let sum = crc32c::crc32c_append(self.blocks as u32, &header[4..]);
-        if crc != crc32c::crc32c_append(sum, &buffer) {
-            let what = "the checksum of the block does not match";
-            return Err(KeystoreFileError::damaged(self.path, begin, what));
-        }
-        self.blocks += 1;
-        self.buffer = buffer;
-        Ok((kind, crc_before))
+        body.resize(length as usize, 0);
+        self.read(&mut body)?;
+        self.digest = digest_of(&header, self.digest);
+        self.number += 1;
+        Ok(Block { number, offset, header, kind, body })
     }
 
     fn read(&mut self, bytes: &mut [u8]) -> Result<(), KeystoreFileError> {
@@ -193,8 +393,11 @@ impl<R: Read> Blocks<'_, R> {
         let read = self.file.read_exact(bytes);
         read.map_err(|error| KeystoreFileError::io(self.path, error))?;
         self.at += bytes.len() as u64;
-        self.crc = crc32c::crc32c_append(self.crc, bytes);
         Ok(())
+    }
+
+    fn check(&self, block: &Block) -> Result<(), KeystoreFileError> {
+        if block.is_whole() { Ok(()) } else { Err(self.damaged(block, BAD_CRC)) }
     }
 
     fn truncated(&self) -> KeystoreFileError {
@@ -202,9 +405,7 @@ impl<R: Read> Blocks<'_, R> {
         KeystoreFileError::Truncated { file, offset, way_out: REJOIN }
     }
 
-    /// Something is wrong in the block that was read last.
-    fn damaged(&self, what: &'static str) -> KeystoreFileError {
-        let begin = self.at - (self.buffer.len() + BLOCK_HEADER_BYTES) as u64;
-        KeystoreFileError::damaged(self.path, begin, what)
+    fn damaged(&self, block: &Block, what: &'static str) -> KeystoreFileError {
+        KeystoreFileError::damaged(self.path, block.offset, what)
     }
 }

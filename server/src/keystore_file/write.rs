@@ -2,19 +2,29 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use bytes::BufMut;
 
 use super::{
-    BLOCK_HEADER_BYTES, CheckpointMeta, FOOTER, ITEM_HEADER_BYTES, ITEMS, MAGIC, POSITION, VERSION,
-    side_path,
+    BLOCK_HEADER_BYTES, CheckpointMeta, FOOTER, HEADER_BYTES, ITEMS, MAGIC, POSITION, SESSIONS,
+    VERSION, digest_of, side_path,
 };
 use crate::files::{self, File};
-use crate::keystore::{Frozen, ItemView};
+use crate::keystore::{Frozen, Kept, contents_of};
 use crate::log_file::put_membership;
 
-/// A block is written once it holds so much.
+/// A block of items is closed once it holds so much.
 const BLOCK_BYTES: usize = 256 * 1024;
+
+/// So much is written between two syncs: a single sync of a whole checkpoint
+/// would keep the disk from the log for as long as it takes.
+const SYNC_EVERY_BYTES: u64 = 4 * 1024 * 1024;
+
+/// The pace of a server's checkpoints: fast enough that a million small items
+/// take less than a second, with enough of the disk and of a core left for
+/// the log.
+pub const CHECKPOINT_BYTES_PER_SECOND: u64 = 256 * 1024 * 1024;
 
 /// What a checkpoint came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,16 +35,101 @@ pub struct Written {
     pub items: u64,
 }
 
-/// Writes `frozen` as the checkpoint at `path`, durably, replacing the one
-/// that is there. `meta.index` must be `frozen.applied()`. Takes long for
-/// large stores: call it on a thread of its own.
+/// How far a checkpoint is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Progress {
+    /// Bytes written.
+    pub bytes: u64,
+    /// Bytes of items that were replaced since the keystore was frozen: what the
+    /// checkpoint costs in memory, at the most.
+    pub kept_bytes: u64,
+    /// Bytes of all items, as [`Keystore::memory_bytes`] counts them.
+    ///
+    /// [`Keystore::memory_bytes`]: crate::keystore::Keystore::memory_bytes
+    pub data_bytes: u64,
+}
+
+impl Progress {
+    /// Whether so much was overwritten meanwhile that the checkpoint should
+    /// be over soon, whatever else waits for the disk.
+    pub fn hurries(&self) -> bool {
+        self.kept_bytes > self.data_bytes / 4
+    }
+}
+
+/// Why there is no checkpoint. An old one is untouched.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The operating system refused, or whoever paces the writing.
+    #[error("the checkpoint cannot be written: {0}")]
+    Io(#[from] io::Error),
+    /// The caller is wrong about what it wants to write.
+    #[error("a checkpoint at {meta} of a keystore at {keystore}")]
+    Index {
+        /// Index of the meta data.
+        meta: u64,
+        /// Index of the keystore.
+        keystore: u64,
+    },
+    /// Memory has changed by itself.
+    #[error(
+        "the items in memory are not those that were applied up to index {index} (their hash is \
+         {found:016x}, not {applied:016x}): check this machine's memory; the server must fetch its \
+         data from the others again"
+    )]
+    Contents {
+        /// Index of the checkpoint.
+        index: u64,
+        /// The hash that was kept while entries were applied.
+        applied: u64,
+        /// The hash of the items as they are.
+        found: u64,
+    },
+}
+
+/// A pace for [`write_paced`]: so many bytes per second at the most, except in
+/// a hurry.
+pub fn at_rate(bytes_per_second: u64) -> impl FnMut(Progress) -> io::Result<()> {
+    let begun = Instant::now();
+    move |progress| {
+        let due = Duration::from_secs_f64(progress.bytes as f64 / bytes_per_second.max(1) as f64);
+        if !progress.hurries() {
+            std::thread::sleep(due.saturating_sub(begun.elapsed()));
+        }
+        Ok(())
+    }
+}
+
+/// [`write_paced`] at full speed.
 ///
 /// # Errors
-/// Those of the file system; the old checkpoint is untouched then.
-pub fn write(path: &Path, frozen: &Frozen, meta: &CheckpointMeta) -> io::Result<Written> {
+/// As [`write_paced`].
+pub fn write(path: &Path, frozen: &Frozen, meta: &CheckpointMeta) -> Result<Written, WriteError> {
+    write_paced(path, frozen.clone(), meta, &mut |_| Ok(()))
+}
+
+/// Writes `frozen` as the checkpoint at `path`, durably, replacing the one
+/// that is there, and lets go of `frozen` part by part on the way. `meta.index`
+/// must be `frozen.applied()`. Takes long for large stores: call it on a thread
+/// of its own. `pace` is asked every few MiB: it may sleep, and ends the writing
+/// with an error.
+///
+/// # Errors
+/// [`WriteError`]; the old checkpoint is untouched then.
+pub fn write_paced(
+    path: &Path,
+    frozen: Frozen,
+    meta: &CheckpointMeta,
+    pace: &mut dyn FnMut(Progress) -> io::Result<()>,
+) -> Result<Written, WriteError> {
     let side = side_path(path);
-    let result = File::create(&side).and_then(|file| {
-        let (file, written) = write_to(file, frozen, meta)?;
+    let result = File::create(&side).map_err(WriteError::from).and_then(|file| {
+        let (file, written) = stream(file, frozen, meta, &mut |file: &mut File, progress| {
+            if !progress.hurries() {
+                file.sync_data()?;
+            }
+            pace(progress)
+        })?;
         file.sync_all()?;
         files::rename(&side, path)?;
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
@@ -53,90 +148,150 @@ pub fn write(path: &Path, frozen: &Frozen, meta: &CheckpointMeta) -> io::Result<
 /// is, and gives it back. `meta.index` must be `frozen.applied()`.
 ///
 /// # Errors
-/// Those of `file`.
+/// [`WriteError`].
 pub fn write_to<W: Write>(
     file: W,
     frozen: &Frozen,
     meta: &CheckpointMeta,
-) -> io::Result<(W, Written)> {
-    if meta.index != frozen.applied() {
-        let what = format!("a checkpoint at {} of a keystore at {}", meta.index, frozen.applied());
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-    }
-    let mut out = Blocks { file, bytes: 0, blocks: 0, crc: 0 };
-    let mut header = Vec::with_capacity(super::HEADER_BYTES);
-    header.put_slice(MAGIC);
-    header.put_u32_le(VERSION);
-    header.put_u32_le(crc32c::crc32c(&header));
-    out.write(&header)?;
+) -> Result<(W, Written), WriteError> {
+    stream(file, frozen.clone(), meta, &mut |_, _| Ok(()))
+}
 
+/// `settle` is called with the file every few MiB.
+fn stream<W: Write>(
+    file: W,
+    frozen: Frozen,
+    meta: &CheckpointMeta,
+    settle: &mut dyn FnMut(&mut W, Progress) -> io::Result<()>,
+) -> Result<(W, Written), WriteError> {
     let position = frozen.position();
-    let mut block = vec![0; BLOCK_HEADER_BYTES];
-    for number in [meta.index, meta.term, position.cas_counter, position.clock_ms] {
-        block.put_u64_le(number);
+    if meta.index != position.applied {
+        return Err(WriteError::Index { meta: meta.index, keystore: position.applied });
     }
-    for number in [position.items, position.memory_bytes, rand::random()] {
-        block.put_u64_le(number);
-    }
-    put_membership(&mut block, &meta.membership);
-    out.block(POSITION, &mut block)?;
+    let kept = frozen.kept();
+    let data_bytes = position.memory_bytes;
+    let buffer = Vec::with_capacity(BLOCK_BYTES * 5 / 4);
+    let mut out = Blocks {
+        file,
+        settle,
+        kept,
+        data_bytes,
+        buffer,
+        bytes: 0,
+        settled: 0,
+        blocks: 0,
+        digest: 0,
+    };
+    out.header();
 
-    let mut items = 0;
-    for item in frozen.items() {
-        put_item(&mut block, item);
-        items += 1;
-        if block.len() >= BLOCK_BYTES {
-            out.block(ITEMS, &mut block)?;
+    let begin = out.begin(POSITION);
+    for number in [meta.index, meta.term, position.cas_counter, position.clock_ms] {
+        out.buffer.put_u64_le(number);
+    }
+    for number in [position.items, frozen.hasher().seed(), rand::random()] {
+        out.buffer.put_u64_le(number);
+    }
+    put_membership(&mut out.buffer, &meta.membership);
+    out.end(begin)?;
+
+    if !frozen.sessions().is_empty() {
+        let begin = out.begin(SESSIONS);
+        frozen.sessions().encode(&mut out.buffer);
+        out.end(begin)?;
+    }
+
+    let (mut items, mut contents) = (0, 0u64);
+    for (number, group) in frozen.into_groups() {
+        let mut begin = out.begin_items(number);
+        for item in group.items() {
+            if out.buffer.len() - begin >= BLOCK_BYTES {
+                out.end(begin)?;
+                begin = out.begin_items(number);
+            }
+            let bytes = item.bytes();
+            contents = contents.wrapping_add(contents_of(bytes));
+            items += 1;
+            out.buffer.put_u32_le(bytes.len() as u32);
+            out.buffer.put_slice(bytes);
         }
+        out.end(begin)?;
     }
-    if block.len() > BLOCK_HEADER_BYTES {
-        out.block(ITEMS, &mut block)?;
+    if (items, contents) != (position.items, position.contents) {
+        let (index, applied) = (meta.index, position.contents);
+        return Err(WriteError::Contents { index, applied, found: contents });
     }
-    block.put_u64_le(out.blocks);
-    block.put_u64_le(items);
-    block.put_u32_le(out.crc);
-    out.block(FOOTER, &mut block)?;
+    let (blocks, digest) = (out.blocks, out.digest);
+    let begin = out.begin(FOOTER);
+    for number in [blocks, items, contents, digest] {
+        out.buffer.put_u64_le(number);
+    }
+    out.end(begin)?;
+    out.flush()?;
     let written = Written { bytes: out.bytes, items };
     Ok((out.file, written))
 }
 
-fn put_item(block: &mut Vec<u8>, item: ItemView<'_>) {
-    block.reserve(ITEM_HEADER_BYTES + item.key.len() + item.value.len());
-    block.put_u32_le(item.flags);
-    block.put_u64_le(item.cas);
-    block.put_u64_le(item.deadline_ms);
-    block.put_u8(item.key.len() as u8);
-    block.put_u32_le(item.value.len() as u32);
-    block.put_slice(item.key);
-    block.put_slice(item.value);
-}
-
-struct Blocks<W> {
+/// Blocks on their way into a file.
+struct Blocks<'a, W> {
     file: W,
+    settle: &'a mut dyn FnMut(&mut W, Progress) -> io::Result<()>,
+    kept: Kept,
+    data_bytes: u64,
+    /// Whole blocks that are still to be written, and the one under way.
+    buffer: Vec<u8>,
+    /// Bytes written.
     bytes: u64,
+    /// Bytes written when `settle` was called last.
+    settled: u64,
     blocks: u64,
-    /// Of everything written.
-    crc: u32,
+    digest: u64,
 }
 
-impl<W: Write> Blocks<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.crc = crc32c::crc32c_append(self.crc, bytes);
-        self.bytes += bytes.len() as u64;
-        self.file.write_all(bytes)
+impl<W: Write> Blocks<'_, W> {
+    fn header(&mut self) {
+        let mut header = Vec::with_capacity(HEADER_BYTES);
+        header.put_slice(MAGIC);
+        header.put_u32_le(VERSION);
+        header.put_u32_le(crc32c::crc32c(&header));
+        self.buffer.extend_from_slice(&header);
     }
 
-    /// Completes the head that `block` has room for, writes it, and leaves
-    /// room for the next one's.
-    fn block(&mut self, kind: u32, block: &mut Vec<u8>) -> io::Result<()> {
+    /// Begins a block: where in the buffer.
+    fn begin(&mut self, kind: u32) -> usize {
+        let begin = self.buffer.len();
+        self.buffer.put_bytes(0, 4);
+        self.buffer.put_u32_le(kind);
+        self.buffer.put_bytes(0, 4);
+        begin
+    }
+
+    fn begin_items(&mut self, group: usize) -> usize {
+        let begin = self.begin(ITEMS);
+        self.buffer.put_u32_le(group as u32);
+        begin
+    }
+
+    fn end(&mut self, begin: usize) -> io::Result<()> {
+        let block = &mut self.buffer[begin..];
         let length = (block.len() - BLOCK_HEADER_BYTES) as u32;
-        block[4..8].copy_from_slice(&kind.to_le_bytes());
         block[8..12].copy_from_slice(&length.to_le_bytes());
         let crc = crc32c::crc32c_append(self.blocks as u32, &block[4..]);
         block[..4].copy_from_slice(&crc.to_le_bytes());
-        self.write(block)?;
+        self.digest = digest_of(&block[..BLOCK_HEADER_BYTES], self.digest);
         self.blocks += 1;
-        block.truncate(BLOCK_HEADER_BYTES);
-        Ok(())
+        if self.buffer.len() >= BLOCK_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.write_all(&self.buffer)?;
+        self.bytes += self.buffer.len() as u64;
+        self.buffer.clear();
+        if self.bytes - self.settled < SYNC_EVERY_BYTES {
+            return Ok(());
+        }
+        self.settled = self.bytes;
+        let (bytes, data_bytes) = (self.bytes, self.data_bytes);
+        let progress = Progress { bytes, kept_bytes: self.kept.bytes(), data_bytes };
+        (self.settle)(&mut self.file, progress)
     }
 }

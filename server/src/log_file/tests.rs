@@ -1,6 +1,7 @@
 //! The log-file against a plain model, and at its edges.
 
 mod damage;
+mod settle;
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;

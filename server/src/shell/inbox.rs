@@ -12,6 +12,13 @@ use raft::{DurableMark, Entry, Index, NodeId};
 
 use crate::command::Payload;
 
+/// A link to a load balancer, with the number that it has for this process.
+#[derive(Clone)]
+pub(crate) struct LbLink {
+    pub(crate) number: u64,
+    pub(crate) link: Link,
+}
+
 /// One thing that happened.
 pub(crate) enum Input {
     /// A client asks.
@@ -22,6 +29,10 @@ pub(crate) enum Input {
     Link { link: Link, hello: Hello },
     /// A peer's link is gone.
     LinkClosed { from: NodeId, link: u64, reason: String },
+    /// A load balancer routes requests of its clients here.
+    Routed { link: LbLink, frame: Bytes },
+    /// A link to a load balancer is gone.
+    LbLost(u64),
     /// A load balancer says something.
     FromLb { lb: SocketAddr, message: ToServer },
     /// The log thread is done with a batch.

@@ -1,41 +1,17 @@
 //! What the member does with each thing that arrives.
 
-use std::sync::Arc;
-
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use common::control::{MemberInfo, ToLb, ToServer};
-use common::front_end::{Batch, Finish, Finished};
 use common::ids::ServerId;
-use common::memcached;
-use common::udp::{Lane, Link};
+use common::udp::Lane;
 use raft::NodeId;
 
 use super::inbox::Input;
 use super::member::Member;
 use super::restore::info_bytes;
 use crate::config::Progress;
-use crate::driver::{ForwardId, Now};
-use crate::wire::{self, ForwardFrame};
-
-/// Sends the replies of a forwarded batch back.
-struct ForwardOrigin {
-    link: Link,
-    number: u64,
-}
-
-impl Finish for ForwardOrigin {
-    fn finish(&self, finished: Finished) {
-        // A batch that was dropped was refused, and the driver says so itself.
-        if finished.complete {
-            let sent = self.link.send_with(Lane::Request, |out| {
-                wire::encode_forward_reply(self.number, &finished.out, out);
-            });
-            if let Err(error) = sent {
-                tracing::debug!(%error, "replies of a forwarded batch were lost");
-            }
-        }
-    }
-}
+use crate::driver::Now;
+use crate::wire;
 
 impl Member {
     pub(super) fn input(&mut self, now: Now, input: Input) {
@@ -68,6 +44,8 @@ impl Member {
                 }
             }
             Input::Fetched { peer, entries } => self.driver.fetched(now, peer, entries),
+            Input::Routed { link, frame } => self.routed(now, link, &frame),
+            Input::LbLost(number) => self.lbs.lost(number),
             Input::FromLb { lb, message } => self.lb_message(now, lb, message),
             Input::Checkpointed(result) => self.checkpoints.done(result, &mut self.driver),
             Input::Stop => self.begin_stop(now),
@@ -93,24 +71,6 @@ impl Member {
         if let Some(link) = self.transport.link_to(from) {
             link.close(&format!("frame refused: {refused}"));
         }
-    }
-
-    fn request_frame(&mut self, now: Now, from: NodeId, frame: &Bytes) -> Result<(), String> {
-        match wire::decode_forward(frame).map_err(|error| error.to_string())? {
-            ForwardFrame::Requests { number, requests } => {
-                let bytes = requests.len();
-                let requests =
-                    memcached::decode_requests(requests).map_err(|error| error.to_string())?;
-                let Some(link) = self.transport.link_to(from) else { return Ok(()) };
-                let origin = Arc::new(ForwardOrigin { link, number });
-                let batch = Batch::new(requests, BytesMut::new(), bytes, origin);
-                self.driver.forwarded(now, ForwardId { from, number }, batch);
-            }
-            ForwardFrame::Reply { number, reply } => {
-                self.driver.forward_reply(now, from, number, &reply);
-            }
-        }
-        Ok(())
     }
 
     fn lb_message(&mut self, now: Now, lb: std::net::SocketAddr, message: ToServer) {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use common::control::Role;
+use common::forward::{self, WriteIds};
 use common::ids::{ClusterId, ServerId};
 use common::limits::REPORT_INTERVAL;
 use raft::{Fetch, NodeId};
@@ -11,12 +12,12 @@ use tokio::time::Instant as TokioInstant;
 use super::checkpoint::Checkpoints;
 use super::inbox::Input;
 use super::log_writer::LogWriter;
+use super::routed::LbLinks;
 use super::{Shell, restore};
 use crate::config::Progress;
 use crate::driver::{Actions, Driver, Facts, Now};
 use crate::log_file::LogReader;
 use crate::transport::{Me, Transport};
-use crate::wire;
 
 /// A stopping server waits for its successor and its last answers so long.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
@@ -30,6 +31,7 @@ pub(super) struct Member {
     pub(super) id: NodeId,
     pub(super) driver: Driver,
     pub(super) transport: Transport,
+    pub(super) lbs: LbLinks,
     pub(super) log: LogWriter,
     pub(super) checkpoints: Checkpoints,
     reader: LogReader,
@@ -71,6 +73,7 @@ impl Member {
             id,
             driver,
             transport,
+            lbs: LbLinks::default(),
             log,
             checkpoints,
             reader,
@@ -177,15 +180,15 @@ impl Member {
         }
         for forward in self.actions.forward.drain(..) {
             let sent = self.transport.request(forward.to, |out| {
-                wire::encode_forward(forward.number, &forward.requests, out);
+                forward::encode_requests_head(forward.number, &WriteIds::default(), out);
+                out.extend_from_slice(&forward.requests);
             });
             if !sent {
                 self.driver.forward_failed(now, forward.to, forward.number);
             }
         }
-        for refused in self.actions.refuse.drain(..) {
-            // A lost link tells the peer as much.
-            self.transport.request(refused.from, |out| wire::encode_refusal(refused.number, out));
+        for refused in std::mem::take(&mut self.actions.refuse) {
+            self.tell_not_leader(refused);
         }
         for task in self.actions.snapshots.drain(..) {
             // No log is compacted yet, so no peer can need one.

@@ -14,6 +14,7 @@ mod inputs;
 mod log_writer;
 mod member;
 mod restore;
+mod routed;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -104,6 +104,7 @@ pub(super) fn open(shell: &Shell, id: ServerId) -> anyhow::Result<Disk> {
         memberships: recovered.memberships,
         entries: recovered.entries,
         commit: recovered.commit,
+        floor: None,
     };
     if restored.discard_unconnected() {
         tracing::warn!(checkpoint, "the log-file does not reach the checkpoint: begun anew");

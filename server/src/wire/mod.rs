@@ -1,10 +1,10 @@
-//! Frames between servers: Raft messages and forwarded requests, to bytes and
-//! back. What comes in was authenticated, but is validated all the same.
+//! Frames between servers: Raft messages, to bytes and back. What comes in was
+//! authenticated, but is validated all the same. Forwarded requests:
+//! `common::forward`.
 //!
 //! ```text
 //! raft      kind:u8 from:u64 to:u64 term:u64, then the fields of the message
 //! entries   count:u32, then for each: term:u64 body:u8 length:u32 bytes
-//! forward   kind:u8 number:u64 requests | reply bytes
 //! ```
 //! Integers are little-endian. Indexes of entries follow from `prev_index`.
 
@@ -13,12 +13,8 @@ use raft::{Body, Entry, Envelope, Membership, Message, NodeId, SnapshotMeta, Suf
 
 use crate::command::Payload;
 
-mod forward;
 #[cfg(test)]
 mod tests;
-pub use forward::{
-    ForwardFrame, decode_forward, encode_forward, encode_forward_reply, encode_refusal,
-};
 
 /// Why a frame is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

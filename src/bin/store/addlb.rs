@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use common::limits::DEFAULT_MAX_CONNECTIONS;
+use common::limits::{DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_VALUE_BYTES};
 use common::udp::ClusterKey;
-use lb::config::{LbConfig, Sockets};
+use lb::config::{LbConfig, Policy, Sockets};
 use tracing::{info, warn};
 
 use crate::announce::{Announcement, Announcer};
@@ -28,6 +28,8 @@ struct Plan {
     client: (IpAddr, Port),
     server: (IpAddr, Port),
     expect: u16,
+    policy: Policy,
+    max_item_bytes: usize,
 }
 
 fn plan(args: &AddLbArgs, node: &Node) -> Outcome<Plan> {
@@ -55,6 +57,11 @@ fn plan(args: &AddLbArgs, node: &Node) -> Outcome<Plan> {
             port(args.sport, recorded.map(|lb| lb.server.port()), LB_SERVER_PORT),
         ),
         expect: args.expect.or(recorded.map(|lb| lb.expect)).unwrap_or(DEFAULT_EXPECT),
+        policy: args.policy.or(recorded.map(|lb| lb.policy)).unwrap_or_default(),
+        max_item_bytes: args
+            .max_item_size
+            .or(recorded.map(|lb| lb.max_item_bytes))
+            .unwrap_or(DEFAULT_MAX_VALUE_BYTES),
     })
 }
 
@@ -147,6 +154,8 @@ fn foreground(args: &AddLbArgs, home: &Home, node: &Node, announcer: Announcer) 
         client: address(sockets.client.local_addr())?,
         server: address(sockets.server.local_addr())?,
         expect: plan.expect,
+        policy: plan.policy,
+        max_item_bytes: plan.max_item_bytes,
     };
     serve::warn_if_open(settings.client.ip());
     let config = LbConfig {
@@ -154,7 +163,9 @@ fn foreground(args: &AddLbArgs, home: &Home, node: &Node, announcer: Announcer) 
         dir: node.dir.clone(),
         key_file: home.key_file(),
         expect: usize::from(plan.expect),
+        policy: plan.policy,
         max_connections: DEFAULT_MAX_CONNECTIONS,
+        max_value_bytes: plan.max_item_bytes,
     };
     let node = node.clone();
     let ready = move || {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use lb::config::Policy;
 
 use crate::logging::LogFormat;
 use crate::values::{self, TimeoutRange};
@@ -110,7 +111,8 @@ pub(crate) struct NodeArgs {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  \
     store addlb\n  \
-    store addlb --cip 192.168.1.10 --sip 192.168.1.10 --expect 3\n\n\
+    store addlb --cip 192.168.1.10 --sip 192.168.1.10 --expect 3\n  \
+    store addlb --policy round-robin   reads on all servers, linearizable as ever\n\n\
     Run again on the folder of a stopped load balancer, it starts where it was.")]
 pub(crate) struct AddLbArgs {
     /// Address for clients [default: 127.0.0.1]
@@ -128,6 +130,12 @@ pub(crate) struct AddLbArgs {
     /// Fresh servers that make a new cluster [default: 2]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) expect: Option<u16>,
+    /// Who answers reads: leader, round-robin or least-loaded [default: leader]
+    #[arg(long)]
+    pub(crate) policy: Option<Policy>,
+    /// Largest value that is routed, e.g. 512k or 2m: that of the servers [default: 1m]
+    #[arg(short = 'I', long, value_parser = values::item_size)]
+    pub(crate) max_item_size: Option<usize>,
     /// Its name and its folder's
     #[arg(long, default_value = "lb-1", value_parser = values::node_name)]
     pub(crate) name: String,
@@ -325,6 +333,8 @@ impl AddLbArgs {
         line.option("--sip", text(self.sip));
         line.option("--sport", text(self.sport));
         line.option("--expect", text(self.expect));
+        line.option("--policy", text(self.policy));
+        line.option("--max-item-size", text(self.max_item_size));
         line.0
     }
 }

@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use common::folder;
+use common::limits::DEFAULT_MAX_VALUE_BYTES;
+use lb::config::Policy;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Outcome};
@@ -62,6 +64,16 @@ pub(crate) struct LbSettings {
     pub(crate) server: SocketAddr,
     /// Fresh servers that make a cluster.
     pub(crate) expect: u16,
+    /// Which servers answer reads.
+    #[serde(default)]
+    pub(crate) policy: Policy,
+    /// Largest value.
+    #[serde(default = "default_item_bytes")]
+    pub(crate) max_item_bytes: usize,
+}
+
+fn default_item_bytes() -> usize {
+    DEFAULT_MAX_VALUE_BYTES
 }
 
 /// How a server was started last.

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use common::limits::DEFAULT_MAX_VALUE_BYTES;
+
 use crate::addlb;
 use crate::addsrv;
 use crate::args::{AddLbArgs, AddSrvArgs, DEFAULT_DIR, LB_CLIENT_PORT, NodeArgs, UpArgs};
@@ -127,6 +129,8 @@ fn lb_args(args: &UpArgs, name: &str) -> AddLbArgs {
         sip: None,
         sport: None,
         expect: None,
+        policy: None,
+        max_item_size: None,
         name: name.to_owned(),
         node: node_args(args),
     }
@@ -142,7 +146,13 @@ fn start_lb(
     let mut process = addlb::start(asked, home)?;
     let (client, server) = addlb::wait(&mut process)?;
     rows.push(row(&asked.name, process.pid(), client, server, what));
-    Ok(LbSettings { client, server, expect: servers as u16 })
+    Ok(LbSettings {
+        client,
+        server,
+        expect: servers as u16,
+        policy: asked.policy.unwrap_or_default(),
+        max_item_bytes: asked.max_item_size.unwrap_or(DEFAULT_MAX_VALUE_BYTES),
+    })
 }
 
 /// A running load balancer does not move to ports that are asked for now.

@@ -50,6 +50,7 @@ impl Replica {
             memberships: Vec::new(),
             entries: Vec::new(),
             commit: 0,
+            floor: None,
         };
         Replica {
             node: Node::new(0, config, restored),

@@ -206,6 +206,7 @@ impl Disk {
             memberships: memberships.collect(),
             commit: self.commit.min(self.last()),
             entries,
+            floor: None,
         };
         if restored.discard_unconnected() {
             self.restart_log();

@@ -6,13 +6,14 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
+use common::forward::{self, ForwardFrame, WriteIds};
 use common::front_end::{Batch, Finish, Finished};
 use common::memcached::{self, Request};
 use raft::{Entry, Fetch, Index, NodeId, SnapshotMeta, SnapshotTask};
 use server::command::Payload;
-use server::driver::{Actions, Chunk, Driver, ForwardId, Now};
+use server::driver::{Actions, Chunk, Driver, ForwardId, Forwarder, Now};
 use server::keystore::Keystore;
-use server::wire::{self, ForwardFrame};
+use server::wire;
 
 use crate::clock::Clock;
 use crate::disk::Disk;
@@ -123,6 +124,14 @@ impl Input {
 pub(crate) enum Origin {
     Client(u64),
     Peer(ForwardId),
+}
+
+/// Only servers forward here.
+fn peer(id: ForwardId) -> NodeId {
+    match id.from {
+        Forwarder::Peer(peer) => peer,
+        Forwarder::LoadBalancer(link) => unreachable!("no load balancer with link {link}"),
+    }
 }
 
 struct Slip {
@@ -315,16 +324,17 @@ impl Process {
     }
 
     fn request_frame(&mut self, now: Now, from: NodeId, frame: &Bytes) {
-        match wire::decode_forward(frame).expect("a peer's own encoding") {
-            ForwardFrame::Requests { number, requests } => {
+        match forward::decode_forward(frame).expect("a peer's own encoding") {
+            ForwardFrame::Requests { number, requests, .. } => {
                 let requests = memcached::decode_requests(requests).expect("a peer's own encoding");
-                let id = ForwardId { from, number };
+                let id = ForwardId { from: Forwarder::Peer(from), number };
                 let batch = self.batch(Origin::Peer(id), requests);
                 self.driver.forwarded(now, id, batch);
             }
             ForwardFrame::Reply { number, reply } => {
                 self.driver.forward_reply(now, from, number, &reply);
             }
+            ForwardFrame::OpenSession { .. } => unreachable!("servers open no sessions"),
         }
     }
 
@@ -389,13 +399,14 @@ impl Process {
         }
         for forward in self.actions.forward.drain(..) {
             let mut frame = BytesMut::new();
-            wire::encode_forward(forward.number, &forward.requests, &mut frame);
+            forward::encode_requests_head(forward.number, &WriteIds::default(), &mut frame);
+            frame.extend_from_slice(&forward.requests);
             out.say(forward.to, Lane::Request, frame);
         }
         for refused in self.actions.refuse.drain(..) {
             let mut frame = BytesMut::new();
-            wire::encode_refusal(refused.number, &mut frame);
-            out.say(refused.from, Lane::Request, frame);
+            forward::encode_not_leader(refused.number, &mut frame);
+            out.say(peer(refused), Lane::Request, frame);
         }
         out.fetches.append(&mut self.actions.fetch);
         out.snapshots.append(&mut self.actions.snapshots);
@@ -412,8 +423,8 @@ impl Process {
                 Origin::Peer(_) if !finished.complete => {}
                 Origin::Peer(id) => {
                     let mut frame = BytesMut::new();
-                    wire::encode_forward_reply(id.number, &finished.out, &mut frame);
-                    out.say(id.from, Lane::Request, frame);
+                    forward::encode_done(id.number, &finished.out, &mut frame);
+                    out.say(peer(id), Lane::Request, frame);
                 }
             }
         }

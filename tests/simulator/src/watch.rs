@@ -178,6 +178,9 @@ impl Watch {
                 format!("{id} membership {index}: {}", members.collect::<Vec<_>>().join(", "))
             }
             Event::Truncated { from } => format!("{id} drops its log from {from} on"),
+            Event::FloorReached { last } => {
+                format!("{id} reaches its floor, with {}@{}", last.index, last.term)
+            }
             Event::Rejected { from, why } => format!("{id} rejects a message of {from}: {why}"),
         });
     }

@@ -66,6 +66,7 @@ impl Twin {
             memberships: Vec::new(),
             entries: Vec::new(),
             commit: 0,
+            floor: None,
         };
         Twin {
             log: Log::restore(&mut restored, 300),

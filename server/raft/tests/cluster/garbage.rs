@@ -137,6 +137,7 @@ fn nonsense_is_survived() {
             memberships: Vec::new(),
             entries: Vec::new(),
             commit: 0,
+            floor: None,
         };
         let mut config = Config::new(id(1), seed);
         config.cache_bytes = 500;

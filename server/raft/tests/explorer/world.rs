@@ -347,6 +347,7 @@ impl State {
             memberships,
             entries: entries.clone(),
             commit: 0,
+            floor: None,
         };
         let core = Node::new(now, config(id), restored.clone());
         Rc::make_mut(&mut self.checker).started(&core, &restored)?;

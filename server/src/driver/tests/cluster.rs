@@ -6,15 +6,17 @@ use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 use common::control::MemberInfo;
+use common::forward::{self, ForwardFrame, WriteIds};
 use common::front_end::{Batch, Finish, Finished};
 use common::ids::{ClusterId, FolderId};
+use common::limits::MAX_FRAME_BYTES;
 use common::memcached::decode_requests;
 use raft::{Config, DurableMark, HardState, Membership, Message, NodeId, Restored, SnapshotMeta};
 
 use super::{Answer, requests};
-use crate::driver::{Actions, Driver, Facts, ForwardId, Node, Now};
+use crate::driver::{Actions, Driver, Facts, ForwardId, Forwarder, Node, Now};
 use crate::keystore::{Keystore, KeystoreLimits};
-use crate::wire::{self, ForwardFrame};
+use crate::wire;
 
 const STEP_MS: u64 = 10;
 
@@ -73,9 +75,16 @@ impl Finish for ForwardOrigin {
     fn finish(&self, finished: Finished) {
         if finished.complete {
             let mut frame = BytesMut::new();
-            wire::encode_forward_reply(self.from.number, &finished.out, &mut frame);
-            self.replies.lock().unwrap().push((self.from.from.0, frame.freeze()));
+            forward::encode_done(self.from.number, &finished.out, &mut frame);
+            self.replies.lock().unwrap().push((peer(self.from), frame.freeze()));
         }
+    }
+}
+
+fn peer(id: ForwardId) -> u64 {
+    match id.from {
+        Forwarder::Peer(peer) => peer.0,
+        Forwarder::LoadBalancer(link) => unreachable!("no load balancer with link {link}"),
     }
 }
 
@@ -285,23 +294,25 @@ impl Cluster {
             };
             self.send(id, envelope.to.0, kind, frame.freeze());
         }
-        for forward in forwards {
+        for sent in forwards {
             if no_link {
-                self.driver(id).forward_failed(now, forward.to, forward.number);
+                self.driver(id).forward_failed(now, sent.to, sent.number);
                 continue;
             }
             let mut frame = BytesMut::new();
-            wire::encode_forward(forward.number, &forward.requests, &mut frame);
-            self.send(id, forward.to.0, Kind::Requests, frame.freeze());
+            forward::encode_requests_head(sent.number, &WriteIds::default(), &mut frame);
+            frame.extend_from_slice(&sent.requests);
+            self.send(id, sent.to.0, Kind::Requests, frame.freeze());
         }
         for refused in refusals {
             let mut frame = BytesMut::new();
-            wire::encode_refusal(refused.number, &mut frame);
-            self.send(id, refused.from.0, Kind::Refusal, frame.freeze());
+            forward::encode_not_leader(refused.number, &mut frame);
+            self.send(id, peer(refused), Kind::Refusal, frame.freeze());
         }
     }
 
     fn send(&mut self, from: u64, to: u64, kind: Kind, bytes: Bytes) {
+        assert!(bytes.len() <= MAX_FRAME_BYTES, "a frame that no link carries");
         self.sent.push((from, kind));
         if !self.cut.contains(&(from, to)) {
             self.frames.push_back(Frame { from, to, kind, bytes });
@@ -316,9 +327,9 @@ impl Cluster {
             let envelope = wire::decode(&frame.bytes).expect("a message");
             return server.driver.message(now, envelope);
         }
-        match wire::decode_forward(&frame.bytes).expect("a request or its answer") {
-            ForwardFrame::Requests { number, requests } => {
-                let from = ForwardId { from, number };
+        match forward::decode_forward(&frame.bytes).expect("a request or its answer") {
+            ForwardFrame::Requests { number, requests, .. } => {
+                let from = ForwardId { from: Forwarder::Peer(from), number };
                 let replies = Arc::clone(&server.replies);
                 let bytes = requests.len();
                 let requests = decode_requests(requests).expect("requests");
@@ -329,6 +340,7 @@ impl Cluster {
             ForwardFrame::Reply { number, reply } => {
                 server.driver.forward_reply(now, from, number, &reply);
             }
+            ForwardFrame::OpenSession { .. } => unreachable!("servers open no sessions"),
         }
     }
 }
@@ -343,6 +355,7 @@ impl Server {
             runs: Vec::new(),
             memberships: Vec::new(),
             entries: Vec::new(),
+            floor: None,
             commit: 0,
         };
         let facts = Facts {

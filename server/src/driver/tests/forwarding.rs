@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use common::front_end::Batch;
+use common::limits::MAX_FORWARDED_REPLY_BYTES;
 use raft::NodeId;
 
 use super::*;
-use crate::driver::{ForwardId, ForwardReply};
+use crate::driver::{ForwardId, ForwardReply, Forwarder};
 
 #[test]
 fn a_batch_with_a_write_goes_to_the_leader_as_a_whole() {
@@ -54,7 +55,11 @@ fn a_batch_that_was_forwarded_to_a_server_that_does_not_lead_is_refused() {
     let origin = Arc::new(dropped.clone());
     let batch = Batch::new(requests(&set("k", "v")), BytesMut::new(), 1, origin);
     let now = cluster.now();
-    cluster.driver(3).forwarded(now, ForwardId { from: NodeId(2), number: 7 }, batch);
+    cluster.driver(3).forwarded(
+        now,
+        ForwardId { from: Forwarder::Peer(NodeId(2)), number: 7 },
+        batch,
+    );
     cluster.run();
     assert_eq!(cluster.take_sent(3, Kind::Refusal), 1);
     assert_eq!(cluster.take_sent(3, Kind::Requests), 0, "it is not passed on");
@@ -182,4 +187,19 @@ fn a_refusal_by_a_deposed_leader_gives_the_whole_time_back() {
     cluster.set_no_link(3, false);
     cluster.advance_ms(50);
     answer.expect("STORED\r\n");
+}
+
+#[test]
+fn the_replies_of_a_forwarded_batch_fit_into_a_frame() {
+    let mut cluster = Cluster::led(3);
+    let value = "x".repeat(DEFAULT_MAX_VALUE_BYTES);
+    cluster.play(1, &set("k", &value)).expect("STORED\r\n");
+    let copies = MAX_FORWARDED_REPLY_BYTES / DEFAULT_MAX_VALUE_BYTES;
+    let get = |copies| ["get", &" k".repeat(copies), "\r\n"].concat();
+    let refusal = "SERVER_ERROR out of memory writing get response\r\n";
+    let too_many = cluster.play(3, &[&set("j", "1"), &get(copies + 1), "get j\r\n"].concat());
+    too_many.expect(&["STORED\r\n", refusal, &hit("j", "1")].concat());
+    let most = cluster.play(3, &[get(copies - 1), set("j", "2")].concat()).text().unwrap();
+    assert!(most.len() > (copies - 1) * DEFAULT_MAX_VALUE_BYTES);
+    assert!(most.ends_with("\r\nEND\r\nSTORED\r\n"));
 }

@@ -6,6 +6,7 @@ mod bounds;
 mod cluster;
 mod forwarding;
 mod leadership;
+mod memory;
 mod reads;
 mod statistics;
 mod stopping;

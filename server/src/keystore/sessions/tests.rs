@@ -116,6 +116,24 @@ fn the_table_is_bounded() {
 }
 
 #[test]
+fn replies_of_all_sessions_are_bounded_together() {
+    let mut sessions = Sessions::default();
+    let full = MAX_ALL_REPLIES / MAX_REPLIES;
+    for session in 1..=full as u64 + 1 {
+        let clock = NOW + session * USE_STEP_MS;
+        assert!(sessions.open(session, clock, clock));
+        for sequence in 1..=MAX_REPLIES as u64 {
+            let id = RequestId { session, sequence, done_below: 1 };
+            sessions.record(id, &Reply::Stored, clock);
+        }
+        assert!(sessions.replies() <= MAX_ALL_REPLIES);
+    }
+    assert_eq!(sessions.len(), full, "the oldest made room");
+    let oldest = RequestId { session: 1, sequence: 1, done_below: 1 };
+    assert_eq!(sessions.look(oldest, NOW, NOW), Known::NoSession);
+}
+
+#[test]
 fn a_copy_is_one_instant() {
     let mut sessions = open();
     sessions.record(id(1, 1), &Reply::Stored, NOW);

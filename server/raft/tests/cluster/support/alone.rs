@@ -44,6 +44,7 @@ pub(crate) fn alone(
         memberships: Vec::new(),
         entries,
         commit: 0,
+        floor: None,
     };
     Node::new(0, Config::new(id(1), seed), restored)
 }

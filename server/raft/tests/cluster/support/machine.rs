@@ -137,6 +137,7 @@ impl Machine {
             memberships,
             entries,
             commit: 0,
+            floor: None,
         };
         if restored.discard_unconnected() {
             disk.restart_log();

@@ -1,0 +1,131 @@
+//! A client's batch on its way through the load balancer.
+
+use std::time::Duration;
+
+use common::forward::WriteIds;
+use common::front_end::{Batch, answer_local};
+use common::memcached::{NO_LEADER, Reply, Request, UNKNOWN};
+
+/// A batch with its progress. It is answered in runs: what the load balancer
+/// answers itself, then a run that a server answers, and so on.
+#[derive(Debug)]
+pub(crate) struct Job {
+    batch: Batch,
+    /// Requests before this one are answered.
+    cursor: usize,
+    /// End of the run that is routed, which starts at the cursor.
+    end: usize,
+    /// Writes in that run.
+    writes: u64,
+    deadline: Duration,
+    /// An earlier sending of the run may have been executed.
+    exposed: bool,
+    /// What names the run's writes.
+    pub(super) ids: Option<WriteIds>,
+}
+
+/// What only the load balancer itself can answer.
+fn is_own(request: &Request) -> bool {
+    matches!(request, Request::Discover { .. } | Request::Stats { .. })
+}
+
+fn is_routed(request: &Request) -> bool {
+    request.is_read() || request.is_write()
+}
+
+impl Job {
+    pub(crate) fn new(batch: Batch, deadline: Duration) -> Self {
+        Job { batch, cursor: 0, end: 0, writes: 0, deadline, exposed: false, ids: None }
+    }
+
+    /// Answers what needs no server, `own` what only a load balancer knows,
+    /// up to the next run that needs one. False: all is answered.
+    pub(crate) fn next_run(&mut self, mut own: impl FnMut(&Request, &mut bytes::BytesMut)) -> bool {
+        let requests = &self.batch.requests;
+        while let Some(request) = requests.get(self.cursor)
+            && !is_routed(request)
+        {
+            if !answer_local(request, &mut self.batch.out) {
+                own(request, &mut self.batch.out);
+            }
+            self.cursor += 1;
+        }
+        let rest = &requests[self.cursor..];
+        let run = &rest[..rest.iter().position(is_own).unwrap_or(rest.len())];
+        // What stands behind the last one that is routed is answered here.
+        self.end = self.cursor + run.iter().rposition(is_routed).map_or(0, |last| last + 1);
+        self.writes = run.iter().filter(|request| request.is_write()).count() as u64;
+        self.exposed = false;
+        self.end > self.cursor
+    }
+
+    /// All is answered: back to the client.
+    pub(crate) fn finish(self) {
+        self.batch.finish();
+    }
+
+    /// The requests that are routed.
+    pub(super) fn run(&self) -> &[Request] {
+        &self.batch.requests[self.cursor..self.end]
+    }
+
+    pub(super) fn run_length(&self) -> u64 {
+        (self.end - self.cursor) as u64
+    }
+
+    pub(super) fn writes(&self) -> u64 {
+        self.writes
+    }
+
+    pub(super) fn is_write(&self) -> bool {
+        self.writes > 0
+    }
+
+    pub(super) fn has_ids(&self) -> bool {
+        self.ids.is_some()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.batch.bytes
+    }
+
+    pub(super) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    pub(super) fn hurry(&mut self, deadline: Duration) {
+        self.deadline = self.deadline.min(deadline);
+    }
+
+    /// Whether an earlier sending may have been executed.
+    pub(super) fn is_exposed(&self) -> bool {
+        self.exposed
+    }
+
+    pub(super) fn expose(&mut self) {
+        self.exposed = true;
+    }
+
+    /// A server has answered the run.
+    pub(super) fn done(&mut self, replies: &[u8]) {
+        self.batch.out.extend_from_slice(replies);
+        self.cursor = self.end;
+    }
+
+    /// Its writes may have taken effect.
+    pub(super) fn fail_unknown(&mut self) {
+        self.fail(UNKNOWN, NO_LEADER);
+    }
+
+    /// Answers the run with an error.
+    pub(super) fn fail(&mut self, writes: &'static str, others: &'static str) {
+        for request in &self.batch.requests[self.cursor..self.end] {
+            if answer_local(request, &mut self.batch.out) || request.noreply() {
+                continue;
+            }
+            let text = if request.is_write() { writes } else { others };
+            Reply::Error(text).write(&mut self.batch.out);
+        }
+        self.cursor = self.end;
+    }
+}

@@ -1,0 +1,409 @@
+//! The way of a client's requests to the servers and back.
+//!
+//! The servers have dialled the load balancer to register; the same links
+//! carry the requests ([`common::forward`]). One read from a client is one
+//! frame to a server, and the answer to it one write to the client; frames of
+//! several connections that are sent in one turn of the runtime share packets.
+//!
+//! - A run of requests with a write among them goes to the leader; one that
+//!   only reads goes where the [`Policy`] says. Followers confirm with the
+//!   leader before they answer (ReadIndex), so all reads are linearizable.
+//! - What cannot go anywhere is parked, within bounds and until its deadline.
+//! - Reads whose server is lost, or follows nobody any more, go elsewhere.
+//! - Writes whose leader is lost or deposed go to the new leader at once,
+//!   under the ids that make them take effect once ([`session`]). Without a
+//!   session nobody can tell whether they were executed, and that is what the
+//!   client is told.
+//!
+//! [`Router`] does no IO but to queue frames; it is told the time. It knows
+//! links and routes, not servers: those are the balancer's business.
+
+mod job;
+mod policy;
+mod session;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use common::forward::{self, ForwardReply};
+use common::limits::{MAX_PARKED_BATCHES, MAX_PARKED_BYTES, MAX_ROUTED_BYTES};
+use common::memcached::{BUSY, NO_LEADER, SHUTTING_DOWN, TOO_LARGE, encode_requests};
+use common::udp::{Lane, Link, SendError};
+
+use crate::config::Policy;
+use crate::registry::LinkId;
+pub(crate) use job::Job;
+use policy::Chooser;
+use session::{Sessions, State};
+
+/// How long a deposed leader may take to answer writes that cannot be sent
+/// again: an orderly handover still answers them.
+const DEPOSED_LEADER_GRACE: Duration = Duration::from_millis(100);
+
+/// A load balancer that stops answers everything before its front end closes
+/// the connections.
+const ANSWER_WITHIN: Duration = Duration::from_millis(900);
+
+/// What frames are sent over.
+pub(crate) trait Wire {
+    /// Queues a frame; never blocks.
+    fn send(&self, encode: impl FnOnce(&mut BytesMut)) -> Result<(), SendError>;
+}
+
+impl Wire for Link {
+    fn send(&self, encode: impl FnOnce(&mut BytesMut)) -> Result<(), SendError> {
+        self.send_with(Lane::Request, encode)
+    }
+}
+
+/// Where requests may go.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Routes {
+    pub(crate) leader: Option<LinkId>,
+    /// Servers that follow that leader, and itself, in a fixed order; empty
+    /// without a leader.
+    pub(crate) readers: Vec<LinkId>,
+}
+
+/// What was done since the process started.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Routed {
+    /// Requests routed to the leader because of a write in their run.
+    pub(crate) writes: u64,
+    /// Requests routed by the policy.
+    pub(crate) reads: u64,
+    /// Runs that were sent once more.
+    pub(crate) retries: u64,
+}
+
+/// What was sent and is not answered.
+struct Sent {
+    over: LinkId,
+    /// How long the answer is waited for.
+    until: Duration,
+    job: Job,
+}
+
+/// See the module's page.
+pub(crate) struct Router<W> {
+    links: BTreeMap<LinkId, W>,
+    routes: Routes,
+    chooser: Chooser,
+    sent: BTreeMap<u64, Sent>,
+    next_number: u64,
+    parked: VecDeque<Job>,
+    parked_bytes: usize,
+    /// Of all jobs that are here.
+    bytes: usize,
+    sessions: Sessions,
+    /// Jobs whose run is answered.
+    ready: Vec<Job>,
+    stopping: bool,
+    pub(crate) routed: Routed,
+}
+
+impl<W: Wire> Router<W> {
+    pub(crate) fn new(policy: Policy, draw_session: fn() -> u64) -> Self {
+        Router {
+            links: BTreeMap::new(),
+            routes: Routes::default(),
+            chooser: Chooser::new(policy),
+            sent: BTreeMap::new(),
+            next_number: 1,
+            parked: VecDeque::new(),
+            parked_bytes: 0,
+            bytes: 0,
+            sessions: Sessions::new(draw_session),
+            ready: Vec::new(),
+            stopping: false,
+            routed: Routed::default(),
+        }
+    }
+
+    /// Takes a job whose next run is to be routed. It comes back by
+    /// [`Router::pop_ready`] once that is answered.
+    pub(crate) fn submit(&mut self, now: Duration, mut job: Job) {
+        let bytes = job.bytes();
+        if job.is_write() {
+            self.routed.writes += job.run_length();
+        } else {
+            self.routed.reads += job.run_length();
+        }
+        if self.bytes + bytes > MAX_ROUTED_BYTES {
+            job.fail(BUSY, BUSY);
+            return self.ready.push(job);
+        }
+        self.bytes += bytes;
+        self.place(now, job);
+    }
+
+    /// A job whose run is answered.
+    pub(crate) fn pop_ready(&mut self) -> Option<Job> {
+        self.ready.pop()
+    }
+
+    /// Jobs that wait for an answer, and those that wait for a leader.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        (self.sent.len(), self.parked.len())
+    }
+
+    /// A link is open.
+    pub(crate) fn link_up(&mut self, id: LinkId, link: W) {
+        self.links.insert(id, link);
+    }
+
+    /// A link is gone, and with it the answers that were to come over it.
+    pub(crate) fn link_lost(&mut self, now: Duration, id: LinkId) {
+        self.links.remove(&id);
+        self.chooser.forget(id);
+        self.sessions.link_lost(id);
+        if self.routes.leader == Some(id) {
+            self.routes.leader = None;
+        }
+        self.routes.readers.retain(|reader| *reader != id);
+        for job in self.take_sent(|sent| sent.over == id) {
+            self.attempt_lost(now, job);
+        }
+    }
+
+    /// Who leads and who may be read from.
+    pub(crate) fn set_routes(&mut self, now: Duration, routes: Routes) {
+        if self.routes == routes {
+            return;
+        }
+        let before = std::mem::replace(&mut self.routes, routes);
+        if self.routes.leader != before.leader {
+            self.sessions.leader_changed();
+        }
+        self.open_session(now);
+        if let Some(leader) = self.routes.leader {
+            let readers = self.routes.readers.clone();
+            // A leader that was only lost from sight still answers; one that
+            // another one has replaced need not.
+            let moved = self.take_sent(|sent| match (sent.job.is_write(), sent.job.has_ids()) {
+                (true, false) => false,
+                (true, true) => sent.over != leader,
+                (false, _) => sent.over != leader && !readers.contains(&sent.over),
+            });
+            for sent in self.sent.values_mut() {
+                if sent.job.is_write() && sent.over != leader {
+                    sent.until = sent.until.min(now + DEPOSED_LEADER_GRACE);
+                }
+            }
+            for job in moved {
+                self.attempt_lost(now, job);
+            }
+        }
+        self.unpark(now);
+    }
+
+    /// What `over` answers to `number`.
+    pub(crate) fn reply(&mut self, now: Duration, over: LinkId, number: u64, reply: ForwardReply) {
+        if self.sessions.is_opening(over, number) {
+            self.sessions.opened(&reply);
+            return self.unpark(now);
+        }
+        if self.sent.get(&number).is_none_or(|sent| sent.over != over) {
+            return;
+        }
+        let Some(Sent { mut job, .. }) = self.sent.remove(&number) else { return };
+        self.chooser.answered(over);
+        match reply {
+            ForwardReply::Done(replies) => {
+                job.done(&replies);
+                self.conclude(job);
+            }
+            ForwardReply::NotLeader => match self.routes.leader {
+                // A follower that lost its leader: the leader itself answers.
+                Some(leader) if !job.is_write() && leader != over => self.send(now, leader, job),
+                _ => self.park(now, job),
+            },
+            ForwardReply::SessionUnknown => self.session_unknown(now, job),
+        }
+    }
+
+    /// Time has passed: what is overdue gets its answer, what is parked
+    /// another try.
+    pub(crate) fn tick(&mut self, now: Duration) {
+        for job in self.take_sent(|sent| sent.until <= now) {
+            self.fail_unknown(job);
+        }
+        self.open_session(now);
+        self.unpark(now);
+    }
+
+    /// Nothing new comes: what waits for a leader is refused, and what was
+    /// sent is answered soon.
+    pub(crate) fn stop(&mut self, now: Duration) {
+        self.stopping = true;
+        for sent in self.sent.values_mut() {
+            sent.until = sent.until.min(now + ANSWER_WITHIN);
+        }
+        for mut job in self.take_parked() {
+            job.hurry(now + ANSWER_WITHIN);
+            self.park(now, job);
+        }
+    }
+
+    /// Sends a job where it belongs.
+    fn place(&mut self, now: Duration, job: Job) {
+        let over = match (job.is_write(), self.routes.leader) {
+            (true, leader) => leader,
+            (false, leader) => self.chooser.choose(&self.routes.readers).or(leader),
+        };
+        match over {
+            None => self.park(now, job),
+            Some(over) if job.is_write() => self.send_write(now, over, job),
+            Some(over) => self.send(now, over, job),
+        }
+    }
+
+    fn send_write(&mut self, now: Duration, leader: LinkId, mut job: Job) {
+        match self.sessions.state() {
+            // The ids of a session that is over must stay, if they may have
+            // taken effect: its end is what the answer will be.
+            State::Without if job.is_exposed() => return self.fail_unknown(job),
+            _ if job.is_exposed() => {}
+            State::Without => job.ids = None,
+            State::Open { id } => {
+                if job.ids.is_none_or(|ids| ids.session != id) {
+                    job.ids = self.sessions.assign(job.writes());
+                    if job.ids.is_none() {
+                        return self.fail(job, BUSY);
+                    }
+                }
+            }
+            State::Closed | State::Opening { .. } => return self.park(now, job),
+        }
+        self.send(now, leader, job);
+    }
+
+    fn send(&mut self, now: Duration, over: LinkId, job: Job) {
+        let Some(link) = self.links.get(&over) else { return self.park(now, job) };
+        let number = self.next_number;
+        self.next_number += 1;
+        let ids = self.sessions.with_done_below(job.ids);
+        let sent = link.send(|out| {
+            forward::encode_requests_head(number, &ids, out);
+            encode_requests(job.run(), out);
+        });
+        match sent {
+            Ok(()) => {
+                self.chooser.sent(over);
+                let until = job.deadline();
+                self.sent.insert(number, Sent { over, until, job });
+            }
+            // Its end will be told, and the routes change.
+            Err(SendError::Closed) => self.park(now, job),
+            Err(_) if job.is_exposed() => self.park(now, job),
+            Err(SendError::TooLong { .. }) => self.fail(job, TOO_LARGE),
+            Err(_) => self.fail(job, BUSY),
+        }
+    }
+
+    /// Nobody will answer the last sending of a job.
+    fn attempt_lost(&mut self, now: Duration, mut job: Job) {
+        self.routed.retries += 1;
+        if job.is_write() {
+            if !job.has_ids() {
+                return self.fail_unknown(job);
+            }
+            job.expose();
+        }
+        self.place(now, job);
+    }
+
+    /// The refusal proves that this sending was not executed; an earlier one
+    /// may have been.
+    fn session_unknown(&mut self, now: Duration, mut job: Job) {
+        let Some(ids) = job.ids else { return self.park(now, job) };
+        self.sessions.is_unknown(ids.session);
+        self.open_session(now);
+        if job.is_exposed() {
+            return self.fail_unknown(job);
+        }
+        self.routed.retries += 1;
+        job.ids = None;
+        self.place(now, job);
+    }
+
+    /// Opens a session at the leader, unless there is one or it has none.
+    fn open_session(&mut self, now: Duration) {
+        let Some(leader) = self.routes.leader else { return };
+        let Some(link) = self.links.get(&leader) else { return };
+        let Some(session) = self.sessions.to_open(now) else { return };
+        let number = self.next_number;
+        self.next_number += 1;
+        if link.send(|out| forward::encode_open_session(number, session, out)).is_ok() {
+            self.sessions.opening(now, leader, number);
+        }
+    }
+
+    /// Waits for a leader, within bounds.
+    fn park(&mut self, now: Duration, job: Job) {
+        let room = self.parked.len() < MAX_PARKED_BATCHES
+            && self.parked_bytes + job.bytes() <= MAX_PARKED_BYTES;
+        let why = match room {
+            _ if job.deadline() <= now => NO_LEADER,
+            _ if self.stopping && !job.is_exposed() => SHUTTING_DOWN,
+            true => {
+                self.parked_bytes += job.bytes();
+                return self.parked.push_back(job);
+            }
+            false => BUSY,
+        };
+        if job.is_exposed() {
+            return self.fail_unknown(job);
+        }
+        self.fail(job, why);
+    }
+
+    fn take_parked(&mut self) -> VecDeque<Job> {
+        self.parked_bytes = 0;
+        std::mem::take(&mut self.parked)
+    }
+
+    /// Tries again with what is parked, in order of arrival; what is overdue
+    /// is answered.
+    fn unpark(&mut self, now: Duration) {
+        for job in self.take_parked() {
+            match job.deadline() <= now {
+                true => self.park(now, job),
+                false => self.place(now, job),
+            }
+        }
+    }
+
+    fn fail(&mut self, mut job: Job, why: &'static str) {
+        job.fail(why, why);
+        self.conclude(job);
+    }
+
+    fn fail_unknown(&mut self, mut job: Job) {
+        job.fail_unknown();
+        self.conclude(job);
+    }
+
+    /// The run is answered.
+    fn conclude(&mut self, mut job: Job) {
+        if let Some(ids) = job.ids.take() {
+            self.sessions.answered(ids);
+        }
+        self.bytes -= job.bytes();
+        self.ready.push(job);
+    }
+
+    fn take_sent(&mut self, matches: impl Fn(&Sent) -> bool) -> Vec<Job> {
+        let chooser = &mut self.chooser;
+        let taken = self.sent.extract_if(.., |_, sent| matches(sent));
+        taken
+            .map(|(_, sent)| {
+                chooser.answered(sent.over);
+                sent.job
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,410 @@
+//! The router with links that only remember what was queued.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use common::forward::{ForwardFrame, WriteIds, decode_forward};
+use common::front_end::{Batch, Finish, Finished};
+use common::limits::{MAX_UNANSWERED_WRITES, REQUEST_DEADLINE};
+use common::memcached::{Parsed, Parser, decode_requests};
+
+use super::*;
+
+/// One end of a link; the frames that were sent over it.
+#[derive(Clone, Default)]
+struct FakeLink {
+    frames: Rc<RefCell<Vec<ForwardFrame>>>,
+    closed: Rc<Cell<bool>>,
+}
+
+impl Wire for FakeLink {
+    fn send(&self, encode: impl FnOnce(&mut BytesMut)) -> Result<(), SendError> {
+        if self.closed.get() {
+            return Err(SendError::Closed);
+        }
+        let mut frame = BytesMut::new();
+        encode(&mut frame);
+        self.frames.borrow_mut().push(decode_forward(&frame.freeze()).unwrap());
+        Ok(())
+    }
+}
+
+/// What a client got.
+#[derive(Clone, Default)]
+struct Client(Arc<Mutex<Option<String>>>);
+
+impl Finish for Client {
+    fn finish(&self, finished: Finished) {
+        let text = match finished.complete {
+            true => String::from_utf8_lossy(&finished.out).into_owned(),
+            false => "dropped".to_owned(),
+        };
+        *self.0.lock().unwrap() = Some(text);
+    }
+}
+
+impl Client {
+    fn answer(&self) -> Option<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+struct World {
+    router: Router<FakeLink>,
+    links: Vec<FakeLink>,
+    now: Duration,
+}
+
+/// One request that was sent to a server.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Seen {
+    number: u64,
+    ids: WriteIds,
+    count: usize,
+}
+
+const KEPT: ForwardReply = ForwardReply::Done(Bytes::new());
+
+fn done(text: &'static str) -> ForwardReply {
+    ForwardReply::Done(Bytes::from_static(text.as_bytes()))
+}
+
+impl World {
+    /// Three servers, of which the first leads and answers `open` when a
+    /// session is to be opened.
+    fn new(policy: Policy, open: ForwardReply) -> World {
+        let router = Router::new(policy, || 77);
+        let mut world = World { router, links: Vec::new(), now: Duration::from_secs(1) };
+        for id in 0..3 {
+            let link = FakeLink::default();
+            world.links.push(link.clone());
+            world.router.link_up(LinkId(id), link);
+        }
+        world.leads(0);
+        world.open(0, open);
+        world
+    }
+
+    fn leads(&mut self, leader: u64) {
+        let up = |id: &LinkId| !self.links[id.0 as usize].closed.get();
+        let readers = (0..3).map(LinkId).filter(up).collect();
+        self.router.set_routes(self.now, Routes { leader: Some(LinkId(leader)), readers });
+    }
+
+    fn nobody_leads(&mut self) {
+        self.router.set_routes(self.now, Routes::default());
+    }
+
+    /// Answers the open that `server` was asked for.
+    fn open(&mut self, server: u64, reply: ForwardReply) {
+        let asked = self.links[server as usize].frames.borrow_mut().remove(0);
+        let ForwardFrame::OpenSession { number, session: 77 } = asked else {
+            panic!("{asked:?}");
+        };
+        self.reply(server, number, reply);
+    }
+
+    fn lose(&mut self, server: u64) {
+        self.links[server as usize].closed.set(true);
+        self.router.link_lost(self.now, LinkId(server));
+        self.settle();
+    }
+
+    fn ask(&mut self, text: &str) -> Client {
+        let mut input = BytesMut::from(text);
+        let mut parser = Parser::new(1024);
+        let mut requests = Vec::new();
+        while let Parsed::Request(request) = parser.next(&mut input) {
+            requests.push(request);
+        }
+        let client = Client::default();
+        let batch = Batch::new(requests, BytesMut::new(), text.len(), Arc::new(client.clone()));
+        self.proceed(Job::new(batch, self.now + REQUEST_DEADLINE));
+        client
+    }
+
+    fn proceed(&mut self, mut job: Job) {
+        if job.next_run(|_, out| out.extend_from_slice(b"own\r\n")) {
+            self.router.submit(self.now, job);
+        } else {
+            job.finish();
+        }
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        while let Some(job) = self.router.pop_ready() {
+            self.proceed(job);
+        }
+    }
+
+    fn reply(&mut self, server: u64, number: u64, reply: ForwardReply) {
+        self.router.reply(self.now, LinkId(server), number, reply);
+        self.settle();
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.router.tick(self.now);
+        self.settle();
+    }
+
+    /// Takes what was sent to `server`.
+    fn seen(&self, server: u64) -> Vec<Seen> {
+        let frames = std::mem::take(&mut *self.links[server as usize].frames.borrow_mut());
+        let seen = frames.into_iter().filter_map(|frame| match frame {
+            ForwardFrame::Requests { number, ids, requests } => {
+                Some(Seen { number, ids, count: decode_requests(requests).unwrap().len() })
+            }
+            ForwardFrame::OpenSession { .. } => None,
+            ForwardFrame::Reply { .. } => panic!("an answer to a server"),
+        });
+        seen.collect()
+    }
+
+    /// The only request that was sent to `server`.
+    fn only(&self, server: u64) -> Seen {
+        let seen = self.seen(server);
+        assert_eq!(seen.len(), 1, "{seen:?}");
+        seen[0].clone()
+    }
+
+    /// Nothing is left behind in any account.
+    fn assert_empty(&self) {
+        assert_eq!(self.router.waiting(), (0, 0));
+        assert_eq!((self.router.bytes, self.router.parked_bytes), (0, 0));
+    }
+}
+
+const SET: &str = "set k 0 0 1\r\nv\r\n";
+const UNKNOWN_LINE: &str = "SERVER_ERROR timeout, outcome unknown\r\n";
+const NO_LEADER_LINE: &str = "SERVER_ERROR no leader, not executed\r\n";
+
+#[test]
+fn a_batch_is_one_frame_and_its_answer_comes_back() {
+    let mut world = World::new(Policy::RoundRobin, ForwardReply::SessionUnknown);
+    let client = world.ask("get a\r\nset k 0 0 1\r\nv\r\nversion\r\nget b\r\nquit\r\n");
+    let seen = world.only(0);
+    assert_eq!((seen.count, seen.ids), (4, WriteIds::default()), "all but the quit at the end");
+    assert_eq!(client.answer(), None);
+    world.reply(1, seen.number, done("of another server"));
+    assert_eq!(client.answer(), None, "only the one that was asked has an answer");
+    world.reply(0, seen.number, done("END\r\nSTORED\r\n"));
+    assert_eq!(client.answer().unwrap(), "END\r\nSTORED\r\n");
+    world.assert_empty();
+}
+
+#[test]
+fn what_the_load_balancer_knows_itself_is_answered_in_its_place() {
+    let mut world = World::new(Policy::Leader, ForwardReply::SessionUnknown);
+    let client = world.ask("get-servers\r\nget a\r\nstats\r\nget b\r\nversion\r\n");
+    let first = world.only(0);
+    world.reply(0, first.number, done("A\r\n"));
+    let second = world.only(0);
+    assert_eq!((first.count, second.count), (1, 1));
+    world.reply(0, second.number, done("B\r\n"));
+    let answer = client.answer().unwrap();
+    assert!(answer.starts_with("own\r\nA\r\nown\r\nB\r\nVERSION"), "{answer}");
+    assert_eq!(world.ask("get-servers\r\n").answer().unwrap(), "own\r\n");
+    world.assert_empty();
+}
+
+#[test]
+fn reads_go_by_the_policy_and_writes_to_the_leader() {
+    let mut world = World::new(Policy::RoundRobin, KEPT);
+    for _ in 0..6 {
+        world.ask("get a\r\n");
+        world.ask(SET);
+    }
+    let counts: Vec<_> = (0..3).map(|server| world.seen(server).len()).collect();
+    assert_eq!(counts, [8, 2, 2]);
+}
+
+#[test]
+fn reads_whose_server_is_gone_are_asked_elsewhere() {
+    let mut world = World::new(Policy::RoundRobin, KEPT);
+    let client = world.ask("get a\r\n");
+    let seen = world.only(1);
+    world.lose(1);
+    let again = world.only(0);
+    assert_ne!(seen.number, again.number);
+    world.reply(0, again.number, done("END\r\n"));
+    assert_eq!(client.answer().unwrap(), "END\r\n");
+
+    // One that has lost its leader: the leader itself answers.
+    let client = world.ask("get a\r\n");
+    let seen = world.only(2);
+    world.reply(2, seen.number, ForwardReply::NotLeader);
+    let last = world.only(0);
+    world.reply(0, last.number, done("END\r\n"));
+    assert_eq!(client.answer().unwrap(), "END\r\n");
+
+    // One that follows nobody any more is not waited for.
+    world.ask("get a\r\n");
+    let client = world.ask("get a\r\n");
+    world.only(0);
+    let seen = world.only(2);
+    let routes = Routes { leader: Some(LinkId(0)), readers: vec![LinkId(0)] };
+    world.router.set_routes(world.now, routes);
+    let last = world.only(0);
+    assert_ne!(seen.number, last.number);
+    world.reply(0, last.number, done("END\r\n"));
+    assert_eq!(client.answer().unwrap(), "END\r\n");
+}
+
+#[test]
+fn without_a_session_a_write_whose_leader_is_lost_has_an_unknown_outcome() {
+    let mut world = World::new(Policy::Leader, ForwardReply::SessionUnknown);
+    let write = world.ask("set k 0 0 1\r\nv\r\nget k\r\nset q 0 0 1 noreply\r\nv\r\n");
+    let read = world.ask("get k\r\n");
+    world.lose(0);
+    assert_eq!(write.answer().unwrap(), format!("{UNKNOWN_LINE}{NO_LEADER_LINE}"));
+    assert_eq!(read.answer(), None, "the read waits for the next leader");
+    world.leads(1);
+    world.open(1, ForwardReply::SessionUnknown);
+    let seen = world.only(1);
+    world.reply(1, seen.number, done("END\r\n"));
+    assert_eq!(read.answer().unwrap(), "END\r\n");
+
+    // A deposed leader has a moment to answer.
+    let (quick, slow) = (world.ask(SET), world.ask(SET));
+    let seen = world.seen(1);
+    world.leads(2);
+    world.reply(1, seen[0].number, done("STORED\r\n"));
+    assert_eq!(quick.answer().unwrap(), "STORED\r\n");
+    world.pass(DEPOSED_LEADER_GRACE);
+    assert_eq!(slow.answer().unwrap(), UNKNOWN_LINE);
+    world.reply(1, seen[1].number, done("STORED\r\n"));
+    assert_eq!(slow.answer().unwrap(), UNKNOWN_LINE);
+    world.assert_empty();
+}
+
+#[test]
+fn under_a_session_a_write_goes_to_the_new_leader_with_the_same_ids() {
+    let mut world = World::new(Policy::Leader, KEPT);
+    let clients = [world.ask("incr n 1\r\nincr n 1\r\n"), world.ask(SET)];
+    let first = world.seen(0);
+    let ids = |sequence, done_below| WriteIds { session: 77, first_sequence: sequence, done_below };
+    assert_eq!((first[0].ids, first[1].ids), (ids(1, 1), ids(3, 1)));
+    world.lose(0);
+    assert!(clients.iter().all(|client| client.answer().is_none()));
+    world.leads(1);
+    let second = world.seen(1);
+    assert_eq!((second[0].ids, second[1].ids), (ids(1, 1), ids(3, 1)));
+    world.reply(1, second[0].number, done("1\r\n2\r\n"));
+    // The one in between is deposed before it answers, by another that is alive.
+    world.leads(2);
+    let third = world.only(2);
+    assert_eq!(third.ids, ids(3, 3), "what was answered need not be kept");
+    world.reply(2, third.number, done("STORED\r\n"));
+    assert_eq!(clients[0].answer().unwrap(), "1\r\n2\r\n");
+    assert_eq!(clients[1].answer().unwrap(), "STORED\r\n");
+    world.ask(SET);
+    assert_eq!(world.only(2).ids, ids(4, 4));
+}
+
+#[test]
+fn a_write_of_a_session_that_is_over_is_sent_again_only_if_that_is_safe() {
+    let mut world = World::new(Policy::Leader, KEPT);
+    let once = world.ask(SET);
+    let seen = world.only(0);
+    world.reply(0, seen.number, ForwardReply::SessionUnknown);
+    assert_eq!(once.answer(), None);
+    world.open(0, KEPT);
+    let again = world.only(0);
+    assert_eq!(again.ids.first_sequence, 1);
+    world.reply(0, again.number, done("STORED\r\n"));
+    assert_eq!(once.answer().unwrap(), "STORED\r\n");
+
+    // Not executed by a server that does not lead: still sent once at most.
+    let refused = world.ask(SET);
+    let seen = world.only(0);
+    world.reply(0, seen.number, ForwardReply::NotLeader);
+    world.pass(Duration::from_millis(50));
+    let seen = world.only(0);
+    world.reply(0, seen.number, ForwardReply::SessionUnknown);
+    world.open(0, KEPT);
+    let seen = world.only(0);
+    world.reply(0, seen.number, done("STORED\r\n"));
+    assert_eq!(refused.answer().unwrap(), "STORED\r\n");
+
+    // The first sending may have been executed.
+    let twice = world.ask(SET);
+    world.lose(0);
+    world.leads(1);
+    let seen = world.only(1);
+    world.reply(1, seen.number, ForwardReply::SessionUnknown);
+    assert_eq!(twice.answer().unwrap(), UNKNOWN_LINE);
+    world.assert_empty();
+}
+
+#[test]
+fn without_a_leader_requests_wait_and_then_are_told_so() {
+    let mut world = World::new(Policy::RoundRobin, KEPT);
+    let sent = world.ask(SET);
+    world.lose(0);
+    world.nobody_leads();
+    let (write, read) = (world.ask(SET), world.ask("get k\r\n"));
+    let quiet = world.ask("set k 0 0 1 noreply\r\nv\r\n");
+    assert_eq!(world.router.waiting(), (0, 4));
+    world.pass(REQUEST_DEADLINE - Duration::from_millis(1));
+    assert_eq!(write.answer(), None);
+    world.pass(Duration::from_millis(1));
+    assert_eq!(sent.answer().unwrap(), UNKNOWN_LINE, "it may have been executed before");
+    assert_eq!(write.answer().unwrap(), NO_LEADER_LINE);
+    assert_eq!(read.answer().unwrap(), NO_LEADER_LINE);
+    assert_eq!(quiet.answer().unwrap(), "");
+    world.assert_empty();
+}
+
+#[test]
+fn a_server_that_does_not_answer_in_time() {
+    let mut world = World::new(Policy::Leader, KEPT);
+    let clients = [world.ask(SET), world.ask("get k\r\n")];
+    let seen = world.seen(0);
+    world.pass(REQUEST_DEADLINE);
+    assert_eq!(clients[0].answer().unwrap(), UNKNOWN_LINE);
+    assert_eq!(clients[1].answer().unwrap(), NO_LEADER_LINE);
+    world.reply(0, seen[0].number, done("STORED\r\n"));
+    world.assert_empty();
+}
+
+#[test]
+fn what_waits_is_bounded() {
+    let mut world = World::new(Policy::Leader, KEPT);
+    world.nobody_leads();
+    for _ in 0..MAX_PARKED_BATCHES {
+        assert_eq!(world.ask(SET).answer(), None);
+    }
+    assert_eq!(world.ask(SET).answer().unwrap(), "SERVER_ERROR busy, not executed\r\n");
+    world.leads(0);
+    assert_eq!(world.router.waiting(), (MAX_PARKED_BATCHES, 0));
+
+    // The replicated state keeps a bounded number of replies for a session.
+    let incr = "incr n 1\r\n".repeat(64);
+    let mut busy = 0;
+    for _ in 0..2 * MAX_UNANSWERED_WRITES / 64 {
+        busy += u64::from(world.ask(&incr).answer().is_some());
+    }
+    assert_eq!(busy, MAX_UNANSWERED_WRITES / 64 + MAX_PARKED_BATCHES as u64 / 64);
+}
+
+#[test]
+fn one_that_stops_answers_what_it_has() {
+    let mut world = World::new(Policy::Leader, KEPT);
+    let sent = world.ask(SET);
+    let late = world.ask(SET);
+    world.nobody_leads();
+    let parked = world.ask(SET);
+    world.router.stop(world.now);
+    world.settle();
+    assert_eq!(parked.answer().unwrap(), "SERVER_ERROR shutting down, not executed\r\n");
+    let seen = world.seen(0);
+    world.reply(0, seen[0].number, done("STORED\r\n"));
+    assert_eq!(sent.answer().unwrap(), "STORED\r\n");
+    world.pass(ANSWER_WITHIN);
+    assert_eq!(late.answer().unwrap(), UNKNOWN_LINE);
+    world.assert_empty();
+}

@@ -1,0 +1,10 @@
+//! For tests that want the same order of operations each time.
+
+use super::LogFile;
+
+impl LogFile {
+    /// Waits until the thread that makes segments has nothing to do.
+    pub(crate) fn settle(&mut self) {
+        let _ = self.spare.wait();
+    }
+}

@@ -1,0 +1,128 @@
+//! Batches that others send here: servers that do not lead, and load balancers
+//! that route their clients' requests.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use common::forward::{self, ForwardFrame};
+use common::front_end::{Batch, Finish, Finished};
+use common::memcached;
+use common::udp::{Lane, Link};
+use raft::NodeId;
+
+use super::inbox::LbLink;
+use super::member::Member;
+use crate::driver::{ForwardId, Forwarder, Now};
+
+/// Sends the replies of a forwarded batch back.
+struct ForwardOrigin {
+    link: Link,
+    number: u64,
+}
+
+impl Finish for ForwardOrigin {
+    fn finish(&self, finished: Finished) {
+        // A batch that was dropped was refused, and the driver says so itself.
+        if finished.complete {
+            send(&self.link, |out| forward::encode_done(self.number, &finished.out, out));
+        }
+    }
+}
+
+/// An answer that cannot leave is lost with its link, and the link's other end
+/// notices that.
+fn send(link: &Link, encode: impl FnOnce(&mut BytesMut)) {
+    if let Err(error) = link.send_with(Lane::Request, encode) {
+        tracing::debug!(remote = %link.remote(), %error, "an answer to a forwarder was lost");
+    }
+}
+
+/// Links to load balancers that have routed something here.
+#[derive(Default)]
+pub(super) struct LbLinks(BTreeMap<u64, Link>);
+
+impl LbLinks {
+    pub(super) fn lost(&mut self, number: u64) {
+        self.0.remove(&number);
+    }
+}
+
+impl Member {
+    /// A frame of another server on the request lane.
+    pub(super) fn request_frame(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        frame: &Bytes,
+    ) -> Result<(), String> {
+        match forward::decode_forward(frame).map_err(|error| error.to_string())? {
+            ForwardFrame::Reply { number, reply } => {
+                self.driver.forward_reply(now, from, number, &reply);
+                Ok(())
+            }
+            request => match self.transport.link_to(from) {
+                Some(link) => self.execute(now, &link, Forwarder::Peer(from), request),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// A frame of a load balancer on the request lane.
+    pub(super) fn routed(&mut self, now: Now, lb: LbLink, frame: &Bytes) {
+        let LbLink { number, link } = lb;
+        let done = match forward::decode_forward(frame) {
+            Ok(ForwardFrame::Reply { .. }) => Err("nothing was asked".to_owned()),
+            Ok(request) => self.execute(now, &link, Forwarder::LoadBalancer(number), request),
+            Err(error) => Err(error.to_string()),
+        };
+        match done {
+            Ok(()) => {
+                self.lbs.0.entry(number).or_insert(link);
+            }
+            Err(why) => {
+                tracing::warn!(lb = %link.remote(), why, "frame refused, link closed");
+                link.close(&format!("frame refused: {why}"));
+            }
+        }
+    }
+
+    fn execute(
+        &mut self,
+        now: Now,
+        link: &Link,
+        from: Forwarder,
+        request: ForwardFrame,
+    ) -> Result<(), String> {
+        match request {
+            // The keystore keeps no sessions: the forwarder works without one.
+            ForwardFrame::OpenSession { number, .. } => {
+                send(link, |out| forward::encode_session_unknown(number, out));
+            }
+            ForwardFrame::Requests { number, ids, .. } if ids.session != 0 => {
+                send(link, |out| forward::encode_session_unknown(number, out));
+            }
+            ForwardFrame::Requests { number, requests, .. } => {
+                let bytes = requests.len();
+                let requests =
+                    memcached::decode_requests(requests).map_err(|error| error.to_string())?;
+                let origin = Arc::new(ForwardOrigin { link: link.clone(), number });
+                let batch = Batch::new(requests, BytesMut::new(), bytes, origin);
+                self.driver.forwarded(now, ForwardId { from, number }, batch);
+            }
+            ForwardFrame::Reply { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Tells a forwarder that its batch was not executed here.
+    pub(super) fn tell_not_leader(&self, refused: ForwardId) {
+        let link = match refused.from {
+            Forwarder::Peer(peer) => self.transport.link_to(peer),
+            Forwarder::LoadBalancer(number) => self.lbs.0.get(&number).cloned(),
+        };
+        if let Some(link) = link {
+            send(&link, |out| forward::encode_not_leader(refused.number, out));
+        }
+    }
+}
