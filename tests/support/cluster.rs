@@ -90,8 +90,13 @@ impl TestCluster {
     }
 
     pub(crate) fn start_lb(&mut self) {
+        self.start_lb_with("");
+    }
+
+    /// [`Self::start_lb`] with further options.
+    pub(crate) fn start_lb_with(&mut self, options: &str) {
         let args = words(&format!(
-            "addlb --foreground --announce --dir {} --cport {} --sport {} --expect {}",
+            "addlb --foreground --announce --dir {} --cport {} --sport {} --expect {} {options}",
             self.home().display(),
             self.lb_client,
             self.lb_server,
@@ -100,6 +105,11 @@ impl TestCluster {
         let mut lb = Process::start("lb-1", &args, &self.home().join("lb-1/server.log"));
         lb.wait_for("serving", |line| (line["kind"] == "load-balancer").then_some(()));
         self.lb = Some(lb);
+    }
+
+    pub(crate) fn stop_lb(&mut self) {
+        let status = self.lb.take().expect("there is a load balancer").terminate();
+        assert!(status.success(), "the load balancer ends with {status}");
     }
 
     pub(crate) fn kill_lb(&mut self) {

@@ -27,11 +27,28 @@ pub(crate) struct Written {
 impl Load {
     /// Starts writers that ask the load balancer for the leader.
     pub(crate) fn start(lb: SocketAddr, writers: usize) -> Load {
+        Load::start_with(writers, "load", move || {
+            let servers = Connection::open(lb)?.servers()?;
+            let leader = servers.first().ok_or_else(|| std::io::Error::other("no leader"))?;
+            Connection::open(*leader)
+        })
+    }
+
+    /// Starts writers that write to `address`, under keys of their own.
+    pub(crate) fn at(address: SocketAddr, writers: usize, keys: &'static str) -> Load {
+        Load::start_with(writers, keys, move || Connection::open(address))
+    }
+
+    fn start_with(
+        writers: usize,
+        keys: &'static str,
+        connect: impl Fn() -> std::io::Result<Connection> + Clone + Send + 'static,
+    ) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let writers = (0..writers)
             .map(|writer| {
-                let stop = stop.clone();
-                std::thread::spawn(move || write(lb, writer, &stop))
+                let (stop, connect) = (stop.clone(), connect.clone());
+                std::thread::spawn(move || write(connect, &format!("{keys}-{writer}"), &stop))
             })
             .collect();
         Load { stop, writers }
@@ -68,20 +85,19 @@ impl Written {
     }
 }
 
-fn write(lb: SocketAddr, writer: usize, stop: &AtomicBool) -> Written {
+fn write(
+    connect: impl Fn() -> std::io::Result<Connection>,
+    keys: &str,
+    stop: &AtomicBool,
+) -> Written {
     let mut written = Written::default();
     let mut connection: Option<Connection> = None;
     for number in 0.. {
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        let key = format!("load-{writer}-{number}");
-        let leader = || -> std::io::Result<Connection> {
-            let servers = Connection::open(lb)?.servers()?;
-            let leader = servers.first().ok_or_else(|| std::io::Error::other("no leader"))?;
-            Connection::open(*leader)
-        };
-        let mut open = match connection.take().map_or_else(leader, Ok) {
+        let key = format!("{keys}-{number}");
+        let mut open = match connection.take().map_or_else(&connect, Ok) {
             Ok(open) => open,
             Err(_) => {
                 std::thread::sleep(Duration::from_millis(5));
