@@ -12,6 +12,7 @@
 //! done             3  number u64  replies
 //! not leader       4  number u64
 //! session unknown  5  number u64
+//! lost             6  number u64
 //! ```
 //!
 //! Numbers are little-endian; `requests` is what
@@ -22,14 +23,17 @@
 //!
 //! What names a *write* over all its sendings is its [`WriteIds`]. A forwarder
 //! draws a random id that is not 0, opens a session under it, and numbers the
-//! writes ([`Request::is_write`](crate::memcached::Request::is_write)) that it
-//! sends under it: those of a batch have consecutive sequences from
-//! `first_sequence` on, in their order. Sent again with the same ids, a write
-//! takes effect once. A receiver that does not know the session says so and
+//! requests that it sends under it: those of a batch have consecutive
+//! sequences from `first_sequence` on, in their order, reads too. Sent again
+//! with the same ids, a write takes effect once. A receiver that does not know the session says so and
 //! has executed nothing. Session 0 is none: such a batch must not be sent
 //! again unless the answer was [`ForwardReply::NotLeader`].
 
+mod session;
+
 use bytes::{Buf, BufMut, Bytes};
+
+pub use session::{Session, SessionState};
 
 /// Names the writes of a batch; see the module's page.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -81,6 +85,9 @@ pub enum ForwardReply {
     /// Certainly not executed by this sending: the session was never opened,
     /// or has expired. In answer to an open: the peer keeps no sessions.
     SessionUnknown,
+    /// Perhaps executed, perhaps in part: the peer lost the leadership on the
+    /// way. To be sent again with the same ids.
+    Lost,
 }
 
 /// Why bytes are no frame of the request lane.
@@ -105,6 +112,7 @@ const OPEN_SESSION: u8 = 2;
 const DONE: u8 = 3;
 const NOT_LEADER: u8 = 4;
 const SESSION_UNKNOWN: u8 = 5;
+const LOST: u8 = 6;
 
 /// Bytes in front of the requests of [`ForwardFrame::Requests`], the longest
 /// head of all frames.
@@ -140,6 +148,11 @@ pub fn encode_session_unknown(number: u64, out: &mut impl BufMut) {
     put_head(SESSION_UNKNOWN, number, out);
 }
 
+/// Encodes [`ForwardReply::Lost`].
+pub fn encode_lost(number: u64, out: &mut impl BufMut) {
+    put_head(LOST, number, out);
+}
+
 fn put_head(kind: u8, number: u64, out: &mut impl BufMut) {
     out.put_u8(kind);
     out.put_u64_le(number);
@@ -172,6 +185,7 @@ pub fn decode_forward(frame: &Bytes) -> Result<ForwardFrame, ForwardError> {
         }
         NOT_LEADER => ForwardFrame::Reply { number, reply: ForwardReply::NotLeader },
         SESSION_UNKNOWN => ForwardFrame::Reply { number, reply: ForwardReply::SessionUnknown },
+        LOST => ForwardFrame::Reply { number, reply: ForwardReply::Lost },
         other => return Err(ForwardError::UnknownKind(other)),
     };
     match input.len() {
@@ -221,6 +235,7 @@ mod tests {
             (frame(|out| encode_done(1, b"", out)), ForwardReply::Done(Bytes::new())),
             (frame(|out| encode_not_leader(1, out)), ForwardReply::NotLeader),
             (frame(|out| encode_session_unknown(1, out)), ForwardReply::SessionUnknown),
+            (frame(|out| encode_lost(1, out)), ForwardReply::Lost),
         ];
         for (encoded, reply) in replies {
             assert_eq!(decode_forward(&encoded), Ok(ForwardFrame::Reply { number: 1, reply }));

@@ -75,7 +75,7 @@ impl World {
     /// Three servers, of which the first leads and answers `open` when a
     /// session is to be opened.
     fn new(policy: Policy, open: ForwardReply) -> World {
-        let router = Router::new(policy, || 77);
+        let router = Router::new(policy, 77);
         let mut world = World { router, links: Vec::new(), now: Duration::from_secs(1) };
         for id in 0..3 {
             let link = FakeLink::default();

@@ -6,7 +6,7 @@ use common::memcached::{self, REPLY_TOO_LARGE, Reply, Request, write_end, write_
 use raft::{Body, Entry};
 
 use super::job::{Job, NO_EXPIRY, Need, need};
-use super::{Driver, Now};
+use super::{Driver, Now, Refusal, Refused};
 use crate::command::{Command, Payload};
 use crate::keystore::Keystore;
 
@@ -55,7 +55,11 @@ impl Driver {
             }
         };
         let Some(mut job) = job else { return };
-        job.answer(&reply);
+        if job.opens.is_some() {
+            self.proposed.pop_front();
+            return self.opened(job, &reply);
+        }
+        job.answer_write(&reply);
         self.answer_until_log(&mut job);
         let Some(front) = self.proposed.front_mut() else { return };
         if entry.index < front.last {
@@ -67,7 +71,28 @@ impl Driver {
             // The core took only a part of the batch.
             job.fail_not_executed(memcached::BUSY);
         } else {
-            job.batch.finish();
+            self.finish(job);
+        }
+    }
+
+    /// All of a batch is answered.
+    fn finish(&mut self, job: Job) {
+        match job.forwarded {
+            // Its forwarder may know that it was sent only once, and that it
+            // can therefore be sent under another session.
+            Some(id) if job.has_no_session() => {
+                self.refuse.push(Refused { id, why: Refusal::SessionUnknown });
+            }
+            _ => job.batch.finish(),
+        }
+    }
+
+    fn opened(&mut self, job: Job, reply: &Reply) {
+        match job.forwarded {
+            Some(id) if *reply != Reply::Ok => {
+                self.refuse.push(Refused { id, why: Refusal::SessionUnknown });
+            }
+            _ => job.batch.finish(),
         }
     }
 
@@ -91,7 +116,10 @@ impl Driver {
             match lost.job {
                 None => {}
                 Some(job) if job.forwarded.is_none() => self.park(now, job),
-                Some(Job { cursor: 0, forwarded: Some(from), .. }) => self.refuse.push(from),
+                Some(Job { cursor: 0, forwarded: Some(from), .. }) => self.not_leader(from),
+                Some(Job { forwarded: Some(id), names: Some(_), .. }) => {
+                    self.refuse.push(Refused { id, why: Refusal::Lost });
+                }
                 Some(job) => job.fail_not_executed(memcached::NO_LEADER),
             }
             self.unpark = true;

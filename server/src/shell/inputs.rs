@@ -40,7 +40,7 @@ impl Member {
             Input::LinkClosed { from, link, reason } => {
                 if self.transport.lost(from, link) {
                     tracing::info!(peer = from.0, reason, "link lost");
-                    self.driver.link_lost(from);
+                    self.driver.link_lost(now, from);
                 }
             }
             Input::Fetched { peer, entries } => self.driver.fetched(now, peer, entries),

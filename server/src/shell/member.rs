@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use common::control::Role;
-use common::forward::{self, WriteIds};
 use common::ids::{ClusterId, ServerId};
 use common::limits::REPORT_INTERVAL;
 use raft::{Fetch, NodeId};
@@ -51,6 +50,7 @@ impl Member {
             pid: std::process::id(),
             counters: std::sync::Arc::clone(&shell.counters),
             started_ms: shell.started_ms,
+            session_seed: rand::random(),
         };
         let driver = Driver::new(disk.node, disk.keystore, facts);
         let id = NodeId(id.0);
@@ -179,16 +179,12 @@ impl Member {
             self.transport.send(&envelope);
         }
         for forward in self.actions.forward.drain(..) {
-            let sent = self.transport.request(forward.to, |out| {
-                forward::encode_requests_head(forward.number, &WriteIds::default(), out);
-                out.extend_from_slice(&forward.requests);
-            });
-            if !sent {
+            if !self.transport.request(forward.to, |out| forward.encode(out)) {
                 self.driver.forward_failed(now, forward.to, forward.number);
             }
         }
         for refused in std::mem::take(&mut self.actions.refuse) {
-            self.tell_not_leader(refused);
+            self.tell(refused);
         }
         for task in self.actions.snapshots.drain(..) {
             // No log is compacted yet, so no peer can need one.

@@ -29,7 +29,9 @@ impl World {
         let checkpoint = restored.snapshot.index;
         let node = Node::new(now.mono_us, config, restored.clone());
         self.out.watch.started(&node, &restored);
-        let driver = Driver::new(node, keystore, facts(now.wall_ms));
+        // Another one for each life of each host.
+        let session_seed = (host as u64) << 32 | u64::from(self.hosts[host].life);
+        let driver = Driver::new(node, keystore, facts(now.wall_ms, session_seed));
         let at = &mut self.hosts[host];
         at.life += 1;
         at.paused = false;
@@ -144,7 +146,7 @@ impl World {
     }
 }
 
-fn facts(started_ms: u64) -> Facts {
+fn facts(started_ms: u64, session_seed: u64) -> Facts {
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
     Facts {
         info: common::control::MemberInfo {
@@ -157,5 +159,6 @@ fn facts(started_ms: u64) -> Facts {
         pid: 0,
         counters: std::sync::Arc::default(),
         started_ms,
+        session_seed,
     }
 }

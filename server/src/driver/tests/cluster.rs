@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 use common::control::MemberInfo;
-use common::forward::{self, ForwardFrame, WriteIds};
+use common::forward::{self, ForwardFrame};
 use common::front_end::{Batch, Finish, Finished};
 use common::ids::{ClusterId, FolderId};
 use common::limits::MAX_FRAME_BYTES;
@@ -300,14 +300,13 @@ impl Cluster {
                 continue;
             }
             let mut frame = BytesMut::new();
-            forward::encode_requests_head(sent.number, &WriteIds::default(), &mut frame);
-            frame.extend_from_slice(&sent.requests);
+            sent.encode(&mut frame);
             self.send(id, sent.to.0, Kind::Requests, frame.freeze());
         }
         for refused in refusals {
             let mut frame = BytesMut::new();
-            forward::encode_not_leader(refused.number, &mut frame);
-            self.send(id, peer(refused), Kind::Refusal, frame.freeze());
+            refused.encode(&mut frame);
+            self.send(id, peer(refused.id), Kind::Refusal, frame.freeze());
         }
     }
 
@@ -328,19 +327,24 @@ impl Cluster {
             return server.driver.message(now, envelope);
         }
         match forward::decode_forward(&frame.bytes).expect("a request or its answer") {
-            ForwardFrame::Requests { number, requests, .. } => {
+            ForwardFrame::Requests { number, ids, requests } => {
                 let from = ForwardId { from: Forwarder::Peer(from), number };
                 let replies = Arc::clone(&server.replies);
                 let bytes = requests.len();
                 let requests = decode_requests(requests).expect("requests");
                 let origin = Arc::new(ForwardOrigin { from, replies });
                 let batch = Batch::new(requests, BytesMut::new(), bytes, origin);
-                server.driver.forwarded(now, from, batch);
+                server.driver.forwarded(now, from, ids, batch);
             }
             ForwardFrame::Reply { number, reply } => {
                 server.driver.forward_reply(now, from, number, &reply);
             }
-            ForwardFrame::OpenSession { .. } => unreachable!("servers open no sessions"),
+            ForwardFrame::OpenSession { number, session } => {
+                let from = ForwardId { from: Forwarder::Peer(from), number };
+                let origin = Arc::new(ForwardOrigin { from, replies: Arc::clone(&server.replies) });
+                let batch = Batch::new(Vec::new(), BytesMut::new(), 0, origin);
+                server.driver.open_session_for(now, from, session, batch);
+            }
         }
     }
 }
@@ -364,6 +368,7 @@ impl Server {
             pid: 4711,
             counters: Arc::default(),
             started_ms: now.wall_ms,
+            session_seed: id,
         };
         let node = Node::new(now.mono_us, config, restored);
         let keystore = Keystore::new(KeystoreLimits::default());

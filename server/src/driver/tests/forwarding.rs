@@ -1,6 +1,7 @@
 //! Batches with writes on a follower.
 
 use bytes::Bytes;
+use common::forward::WriteIds;
 use common::front_end::Batch;
 use common::limits::MAX_FORWARDED_REPLY_BYTES;
 use raft::NodeId;
@@ -58,6 +59,7 @@ fn a_batch_that_was_forwarded_to_a_server_that_does_not_lead_is_refused() {
     cluster.driver(3).forwarded(
         now,
         ForwardId { from: Forwarder::Peer(NodeId(2)), number: 7 },
+        WriteIds::default(),
         batch,
     );
     cluster.run();
@@ -75,9 +77,9 @@ fn a_lost_link_leaves_the_outcome_of_writes_unknown() {
     let answer = cluster.play(3, &[&set("k", "v"), "get k\r\n"].concat());
     let other = cluster.play(2, &set("j", "v"));
     answer.expect_none();
-    cluster.driver(3).link_lost(NodeId(2));
+    cluster.driver(3).link_lost(now, NodeId(2));
     answer.expect_none();
-    cluster.driver(3).link_lost(NodeId(1));
+    cluster.driver(3).link_lost(now, NodeId(1));
     answer.expect(&[UNKNOWN, NO_LEADER].concat());
     other.expect_none();
 }
