@@ -159,6 +159,26 @@ fn a_load_balancer_that_dies_and_returns_finds_its_cluster_again() {
     assert_eq!(connection.get("without").unwrap().as_deref(), Some("lb"));
 }
 
+#[test]
+fn a_memory_limit_refuses_what_does_not_fit_and_is_kept_over_a_restart() {
+    const FULL: &str = "SERVER_ERROR out of memory storing object";
+    let mut cluster = TestCluster::empty(1);
+    cluster.start_lb();
+    let ports = format!("--cport {} --sport {} -m 1", free_port(), free_port());
+    cluster.start_server_with("srv-1", &ports);
+    cluster.wait_for_leader(PATIENCE);
+    let large = "x".repeat(700_000);
+    let mut connection = cluster.connect("srv-1");
+    assert_eq!(connection.set("a", &large).unwrap(), "STORED");
+    assert_eq!(connection.set("b", &large).unwrap(), FULL);
+    assert_eq!(connection.ask("delete a\r\n").unwrap(), "DELETED");
+    assert_eq!(connection.set("b", &large).unwrap(), "STORED");
+    cluster.stop("srv-1");
+    cluster.start_server("srv-1");
+    cluster.wait_for_leader(PATIENCE);
+    assert_eq!(cluster.connect("srv-1").set("a", &large).unwrap(), FULL);
+}
+
 /// One server of a fixed cluster for each pid, on the same configuration.
 fn fixed_cluster(config: &str, clients: &[u16], shape: &str) {
     let _one = one_at_a_time();

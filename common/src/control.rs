@@ -87,6 +87,33 @@ pub enum Role {
     Leader,
 }
 
+/// What is wrong with a server that runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trouble {
+    /// Its data are not those of the others: it serves nothing, and fetches
+    /// them anew.
+    DataDiffer,
+    /// Its disk has no room for the log: a leader refuses writes.
+    DiskFull,
+    /// No checkpoint can be written: the log-file grows.
+    NoCheckpoint,
+    /// It lost a part of its data and is being sent it.
+    Repairing,
+}
+
+impl Trouble {
+    /// In one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Trouble::DataDiffer => "data-differ",
+            Trouble::DiskFull => "disk-full",
+            Trouble::NoCheckpoint => "no-checkpoint",
+            Trouble::Repairing => "repairing",
+        }
+    }
+}
+
 /// Server to load balancer.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "operation")]
@@ -140,6 +167,34 @@ pub struct Report {
     pub connections: u64,
     /// Process id, for people.
     pub pid: u32,
+    /// What is wrong with it, if anything is.
+    #[serde(default)]
+    pub trouble: Option<Trouble>,
+}
+
+impl Report {
+    /// Of a server that is not in any cluster and holds nothing.
+    pub fn fresh(info: MemberInfo, pid: u32) -> Self {
+        Report {
+            info,
+            member: None,
+            role: Role::Fresh,
+            term: 0,
+            leader: None,
+            last_index: 0,
+            commit_index: 0,
+            applied_index: 0,
+            members: Vec::new(),
+            keys: 0,
+            memory_bytes: 0,
+            uptime_secs: 0,
+            reads: 0,
+            writes: 0,
+            connections: 0,
+            pid,
+            trouble: None,
+        }
+    }
 }
 
 /// Load balancer to server.

@@ -16,6 +16,10 @@ pub const MAX_GET_LINE_BYTES: usize = 64 * 1024;
 /// Largest value by default, as memcached's `-I`.
 pub const DEFAULT_MAX_VALUE_BYTES: usize = 1024 * 1024;
 
+/// Growth of the log-file after which a checkpoint is written, by default: a
+/// start replays so much in a fraction of a second.
+pub const DEFAULT_CHECKPOINT_AFTER: u64 = 64 * 1024 * 1024;
+
 /// Requests of one connection that are handed over as one batch. More would
 /// let one deep pipeline delay everybody else's turn.
 pub const MAX_BATCH_REQUESTS: usize = 256;

@@ -250,7 +250,7 @@ impl Receive for Receiver {
         match lane {
             Lane::Control => {}
             Lane::Request => return self.answer(&frame),
-            Lane::Urgent | Lane::Bulk => {
+            Lane::Urgent | Lane::Bulk | Lane::Snapshot => {
                 return self.link.close("a load balancer takes no Raft messages");
             }
         }

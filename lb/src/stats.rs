@@ -35,6 +35,7 @@
 //! | `leader` | the id it follows, or `-` |
 //! | `lag` | entries it is behind the leader's log, within a report's interval; `-` without a leader |
 //! | `keys`, `memory_bytes` | keystore |
+//! | `trouble` | what is wrong with it: `data-differ`, `disk-full`, `no-checkpoint`, `repairing`, or `-` |
 //! | `reads`, `writes`, `connections`, `uptime_secs`, `pid` | its process |
 //! | `heard_ms` | milliseconds since the last report |
 //!
@@ -45,7 +46,7 @@ use std::collections::BTreeSet;
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
-use common::control::{MemberInfo, MemberRecord, Role};
+use common::control::{MemberInfo, MemberRecord, Role, Trouble};
 use common::ids::ServerId;
 
 use crate::balancer::Balancer;
@@ -202,6 +203,7 @@ impl Server<'_> {
         put("connections", &report.connections);
         put("uptime_secs", &report.uptime_secs);
         put("pid", &report.pid);
+        put("trouble", &Known(report.trouble.map(Trouble::name)));
         put("heard_ms", &now.saturating_sub(entry.last_heard).as_millis());
     }
 }

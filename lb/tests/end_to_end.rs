@@ -161,24 +161,7 @@ impl Server {
             peer: socket.local_addr().unwrap(),
             client: ([127, 0, 0, 1], 7000 + number).into(),
         };
-        let report = Report {
-            info,
-            member: None,
-            role: Role::Fresh,
-            term: 0,
-            leader: None,
-            last_index: 0,
-            commit_index: 0,
-            applied_index: 0,
-            members: Vec::new(),
-            keys: 0,
-            memory_bytes: 0,
-            uptime_secs: 0,
-            reads: 0,
-            writes: 0,
-            connections: 0,
-            pid: 1000 + u32::from(number),
-        };
+        let report = Report::fresh(info, 1000 + u32::from(number));
         let report = Arc::new(Mutex::new(report));
         let hello = Hello { version: PROTOCOL_VERSION, from: Party::Fresh { folder } };
         let endpoint = Endpoint::new(socket, key, hello).unwrap();

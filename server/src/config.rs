@@ -30,6 +30,13 @@ pub struct ServerConfig {
     pub election_timeout: (Duration, Duration),
     /// Largest value accepted, in bytes.
     pub max_value_bytes: usize,
+    /// A checkpoint is written once the log-file has grown by so much, or by the
+    /// size of the data if that is more; as much of the log stays for servers
+    /// that lag.
+    pub checkpoint_after_bytes: u64,
+    /// Bytes that items may take before a leader refuses stores; `None`: no
+    /// limit.
+    pub memory_bytes: Option<u64>,
     /// Client connections accepted at a time.
     pub max_connections: usize,
 }

@@ -11,7 +11,7 @@
 //! | [`keystore`] | the state machine, in memory |
 //! | [`keystore_file`] | its checkpoint on disk |
 //! | [`log_file`] | the write-ahead log |
-//! | `files` | the way to the file system, for all of the above; faults for tests
+//! | `files` | the way to the file system, for all of the above; faults for tests |
 //! | [`recovery`] | what a server starts from, by what its disk still says; pure |
 //! | [`identity`] | who this folder belongs to |
 //! | [`wire`] | frames between servers |
@@ -39,4 +39,4 @@ mod tests;
 mod transport;
 pub mod wire;
 
-pub use shell::{ProgressFn, run};
+pub use shell::{DiskFailed, ProgressFn, run};

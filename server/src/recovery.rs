@@ -85,7 +85,9 @@ pub struct Stretch<P> {
     /// truncates or replaces entries that stand before it: the first index
     /// that it replaces.
     pub first: Index,
-    /// The term of the entry before `first`, if a record says it.
+    /// The term of the entry before `first`, if a record says it. The first
+    /// entries of leaders (no-ops, memberships) ought to, then every case is
+    /// certain: all others follow one of their own term.
     pub prev_term: Option<Term>,
     /// The terms of its entries: `(first index of the run, term)`.
     pub runs: Vec<(Index, Term)>,
@@ -109,7 +111,9 @@ pub struct LogScan<P> {
     /// In the order of the stream; those of an undamaged log are one.
     pub stretches: Vec<Stretch<P>>,
     /// Where the log ended, by the newest record that tells; a position behind
-    /// that, if damage may hide it.
+    /// that, if damage may hide it. That is safe, but may keep the server quiet
+    /// until there is a leader of a later term, whom a cluster may be unable to
+    /// elect without it: records without entries ought to tell, too.
     pub end: Position,
     /// The floor that the stream records, unless the log has reached it since.
     pub floor: Option<Position>,
@@ -229,18 +233,24 @@ pub fn decide<P>(found: Found<P>) -> Decision<P> {
     let snapshot = checkpoint.unwrap_or_default();
     let joined = Log::join(scan.stretches, &snapshot).filter(|log| log.connects_to(&snapshot));
     let connected = joined.is_some();
-    let log = joined.unwrap_or_else(|| Log::behind(&snapshot));
+    let mut log = joined.unwrap_or_else(|| Log::behind(&snapshot));
+    if log.first == snapshot.index + 1 {
+        log.prev_term = Some(snapshot.term);
+    }
     let last = log.last();
     let floor = floor.unwrap_or_default().furthest(end);
     let floor = (!last.covers(floor)).then_some(floor);
     let repair = if !connected {
         LogRepair::Restart(snapshot.index)
-    } else if damaged || last != end || log.left_out {
+    } else if damaged || last.index != end.index || log.left_out {
         LogRepair::Cut { first: log.first, last: last.index }
     } else {
         LogRepair::Keep
     };
     notes.extend(describe(repair, floor, last, checkpoint_lost));
+    if checkpoint_lost && log.memberships.is_empty() {
+        notes.push("who is in the cluster is not known here until a leader tells".to_owned());
+    }
     if let (Some(floor), Some(membership)) = (floor, latest)
         && !membership.voters().any(|voter| voter != found.id)
     {

@@ -44,7 +44,7 @@ impl Receive for LbReceiver {
                 let link = self.link.clone();
                 return self.inbox.push(Input::Routed { link, frame });
             }
-            Lane::Urgent | Lane::Bulk => {
+            Lane::Urgent | Lane::Bulk | Lane::Snapshot => {
                 return self.link.link.close("a load balancer has nothing to say on this lane");
             }
         }

@@ -9,13 +9,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use common::control::{Hello, MemberRecord, Party};
 use common::ids::{ClusterId, FolderId};
 use common::udp::{Endpoint, Lane, Link, Receive};
-use raft::{Envelope, NodeId};
+use raft::{Envelope, Index, Message, NodeId};
 
 use crate::command::Payload;
 use crate::shell::inbox::{Inbox, Input};
@@ -23,6 +23,10 @@ use crate::wire;
 
 /// Pause after a link was lost.
 const REDIAL_PAUSE: Duration = Duration::from_millis(20);
+
+/// A chunk of a snapshot that was not answered for so long on a link that is
+/// well was not taken; it is sent again.
+const REPEAT_CHUNK_AFTER: Duration = Duration::from_secs(2);
 
 /// Who this server is, for checking who calls.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +51,9 @@ struct Peer {
     known: Option<(SocketAddr, FolderId)>,
     link: Option<(u64, Link)>,
     dialler: Option<tokio_util::task::AbortOnDropHandle<()>>,
+    /// The chunk of a snapshot that was sent last: on which link, which
+    /// snapshot, from which byte on, when.
+    chunk: Option<(u64, Index, u64, Instant)>,
 }
 
 /// Takes frames of one link to the driver.
@@ -173,7 +180,10 @@ impl Transport {
     }
 
     /// Sends a Raft message. One that cannot leave is shed: Raft repeats it.
-    pub(crate) fn send(&self, envelope: &Envelope<Payload>) {
+    pub(crate) fn send(&mut self, envelope: &Envelope<Payload>) {
+        if self.is_under_way(envelope) {
+            return;
+        }
         if let Some((_, link)) = self.link(envelope.to) {
             let lane = wire::lane_of(&envelope.message);
             let sent = link.send_with(lane, |out| {
@@ -184,6 +194,24 @@ impl Transport {
                 tracing::debug!(to = envelope.to.0, %error, "message shed");
             }
         }
+    }
+
+    /// Whether this chunk of a snapshot is on its way already. A link loses
+    /// nothing, it is only slow: the core repeats a chunk much sooner than a
+    /// large one may take, and each repetition would delay the rest.
+    fn is_under_way(&mut self, envelope: &Envelope<Payload>) -> bool {
+        let Message::SnapshotChunk { meta, offset, .. } = &envelope.message else { return false };
+        let Some(peer) = self.peers.get_mut(&envelope.to) else { return false };
+        let Some((link, _)) = peer.link else { return false };
+        let this = (link, meta.index, *offset);
+        if let Some((link, index, offset, at)) = peer.chunk
+            && (link, index, offset) == this
+            && at.elapsed() < REPEAT_CHUNK_AFTER
+        {
+            return true;
+        }
+        peer.chunk = Some((link, meta.index, *offset, Instant::now()));
+        false
     }
 
     /// Sends a frame of the request lane; false: it did not leave.

@@ -170,6 +170,7 @@ pub(crate) fn controls() -> Vec<Vec<u8>> {
         writes: 3,
         connections: 2,
         pid: 1,
+        trouble: Some(common::control::Trouble::DiskFull),
     };
     let parties = [
         Party::LoadBalancer { name: "lb-1".to_owned() },

@@ -9,7 +9,9 @@ pub(crate) mod load;
 pub(crate) mod memcached;
 pub(crate) mod ports;
 pub(crate) mod process;
+pub(crate) mod small_disk;
 pub(crate) mod terms;
+pub(crate) mod trio;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

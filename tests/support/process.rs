@@ -31,10 +31,17 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `store` with `args`; what it says on standard error goes to `log`.
     pub(crate) fn start(name: &str, args: &[String], log: &Path) -> Process {
+        Self::start_as(name, &[], args, log)
+    }
+
+    /// [`Self::start`] with a command before `store` that becomes it.
+    pub(crate) fn start_as(name: &str, prefix: &[String], args: &[String], log: &Path) -> Process {
         std::fs::create_dir_all(log.parent().unwrap()).unwrap();
         let stderr = File::options().append(true).create(true).open(log).unwrap();
-        let mut child = Command::new(STORE)
-            .args(args)
+        let store = [STORE.to_owned()];
+        let mut words = prefix.iter().chain(&store).chain(args);
+        let mut child = Command::new(words.next().unwrap())
+            .args(words)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(stderr)

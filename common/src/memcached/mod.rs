@@ -11,8 +11,8 @@ mod words;
 
 pub use parse::{Parsed, Parser};
 pub use reply::{
-    BUSY, NO_LEADER, NON_NUMERIC, OUT_OF_MEMORY, REPLY_TOO_LARGE, Reply, SHUTTING_DOWN, TOO_LARGE,
-    UNKNOWN, write_end, write_value,
+    BUSY, DATA_DIFFER, DISK_FULL, NO_LEADER, NON_NUMERIC, OUT_OF_MEMORY, REPLY_TOO_LARGE, Reply,
+    SHUTTING_DOWN, TOO_LARGE, UNKNOWN, write_end, write_value,
 };
 pub use request::{Arithmetic, Request, StoreVerb};
 pub use texts::{

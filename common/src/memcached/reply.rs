@@ -29,6 +29,10 @@ pub const NON_NUMERIC: &str = "CLIENT_ERROR cannot increment or decrement non-nu
 pub const TOO_LARGE: &str = "SERVER_ERROR object too large for cache";
 /// A store for which a server has no room.
 pub const OUT_OF_MEMORY: &str = "SERVER_ERROR out of memory storing object";
+/// A write for which the leader's disk has no room.
+pub const DISK_FULL: &str = "SERVER_ERROR disk full, not executed";
+/// A request to a server whose data are not those of the others.
+pub const DATA_DIFFER: &str = "SERVER_ERROR this server repairs its data, not executed";
 /// Certainly not executed, safe to retry.
 pub const NO_LEADER: &str = "SERVER_ERROR no leader, not executed";
 /// May or may not have taken effect.

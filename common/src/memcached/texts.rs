@@ -22,7 +22,7 @@ pub const TOO_MANY_CONNECTIONS: &str = "ERROR Too many open connections";
 
 /// Every text of [`super::Request::Invalid`], so that one that was sent over a
 /// link becomes a `&'static str` again.
-pub(super) const INVALID_TEXTS: [&str; 8] = [
+pub(super) const INVALID_TEXTS: [&str; 9] = [
     ERROR,
     BAD_FORMAT,
     BAD_CHUNK,
@@ -31,4 +31,5 @@ pub(super) const INVALID_TEXTS: [&str; 8] = [
     LINE_TOO_LONG,
     super::reply::TOO_LARGE,
     super::reply::OUT_OF_MEMORY,
+    super::reply::DISK_FULL,
 ];

@@ -33,7 +33,7 @@ pub(super) async fn exchange(
 ) -> Result<(Link, Hello), Setback> {
     let open = || async { connection.open_uni().await.map_err(Setback::Lost) };
     // In the order of `Lane::ALL`: the peer takes the first for control.
-    let streams = [open().await?, open().await?, open().await?, open().await?];
+    let streams = [open().await?, open().await?, open().await?, open().await?, open().await?];
     let text = serde_json::to_vec(ours).expect("a hello is plain data");
     let link = Link::new(connection.clone(), streams, &text);
     let (code, reason) = match listen(&connection, &link, ours).await {

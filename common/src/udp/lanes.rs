@@ -1,4 +1,4 @@
-//! The four lanes of a link, and the queue in front of each.
+//! The five lanes of a link, and the queue in front of each.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,6 +9,9 @@ use quinn::{SendStream, WriteError};
 use super::error::SendError;
 use crate::limits::{MAX_FRAME_BYTES, MAX_LANE_QUEUE_BYTES};
 
+/// How many there are.
+pub(super) const LANES: usize = 5;
+
 /// What a frame is, so that urgent ones never queue behind large ones. Each
 /// lane is a QUIC stream of its own in each direction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,16 +20,19 @@ pub enum Lane {
     Control,
     /// Votes, heartbeats, acknowledgements, read indexes.
     Urgent,
-    /// Log entries and snapshot chunks.
+    /// Log entries.
     Bulk,
     /// Forwarded client requests and their replies.
     Request,
+    /// Chunks of snapshots: whatever else there is to send goes first.
+    Snapshot,
 }
 
 impl Lane {
     /// All lanes, in the order in which their streams are opened. Control is
     /// the first, because the hello is the first frame.
-    pub const ALL: [Self; 4] = [Self::Control, Self::Urgent, Self::Bulk, Self::Request];
+    pub const ALL: [Self; LANES] =
+        [Self::Control, Self::Urgent, Self::Bulk, Self::Request, Self::Snapshot];
 
     /// Position in [`Lane::ALL`].
     pub(super) fn index(self) -> usize {
@@ -40,6 +46,7 @@ impl Lane {
             Self::Urgent => b'U',
             Self::Bulk => b'B',
             Self::Request => b'R',
+            Self::Snapshot => b'S',
         }
     }
 
@@ -55,6 +62,7 @@ impl Lane {
             Self::Control => 2,
             Self::Request => 1,
             Self::Bulk => 0,
+            Self::Snapshot => -1,
         }
     }
 }

@@ -13,7 +13,7 @@ use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use tokio::sync::Notify;
 
 use super::error::SendError;
-use super::lanes::{Lane, Outgoing};
+use super::lanes::{LANES, Lane, Outgoing};
 use super::read::{self, Fault};
 use super::settings::SILENCE_LIMIT;
 
@@ -59,7 +59,7 @@ impl Drop for Handle {
 pub(super) struct Inner {
     connection: Connection,
     remote: SocketAddr,
-    lanes: [Mutex<Outgoing>; 4],
+    lanes: [Mutex<Outgoing>; LANES],
     /// Wakes the writer's task; set once it has run.
     writer: OnceLock<Waker>,
     /// Signalled whenever the writer has emptied all queues.
@@ -80,7 +80,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Link {
     /// Sends the hello. Must be called within the runtime.
-    pub(super) fn new(connection: Connection, streams: [SendStream; 4], hello: &[u8]) -> Self {
+    pub(super) fn new(connection: Connection, streams: [SendStream; LANES], hello: &[u8]) -> Self {
         let mut lanes = Lane::ALL.into_iter();
         let lanes = streams.map(|stream| {
             Mutex::new(Outgoing::new(lanes.next().expect("as many lanes as streams"), stream))
@@ -245,7 +245,7 @@ impl Inner {
     /// Writes what waits in any lane, most urgent first.
     fn flush(&self, cx: &mut Context<'_>) {
         let mut idle = true;
-        for lane in [Lane::Urgent, Lane::Control, Lane::Request, Lane::Bulk] {
+        for lane in [Lane::Urgent, Lane::Control, Lane::Request, Lane::Bulk, Lane::Snapshot] {
             let mut out = locked(&self.lanes[lane.index()]);
             // An error is the end of the link, which ends the writer too.
             idle &= out.flush(cx).is_ok() && out.is_idle();
@@ -314,6 +314,7 @@ async fn deliver(link: Link, mut control: RecvStream, receive: Arc<dyn Receive>)
     };
     tokio::join!(
         async { checked(read::frames(Lane::Control, &mut control, &*receive).await) },
+        async { checked(read::next_lane(inner, &*receive).await) },
         async { checked(read::next_lane(inner, &*receive).await) },
         async { checked(read::next_lane(inner, &*receive).await) },
         async { checked(read::next_lane(inner, &*receive).await) },

@@ -2,7 +2,7 @@
 //! mutual authentication from the cluster key.
 //!
 //! One [`Endpoint`] per process, on one bound socket, dials and accepts. Each
-//! [`Link`] carries frames in four [`Lane`]s; a lane is a QUIC stream of its
+//! [`Link`] carries frames in five [`Lane`]s; a lane is a QUIC stream of its
 //! own in each direction, so that an acknowledgement never queues behind a
 //! snapshot. What comes in goes to a [`Receive`], called on the link's task.
 //!

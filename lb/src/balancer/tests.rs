@@ -41,24 +41,7 @@ fn voters(count: u16) -> Vec<MemberRecord> {
 
 impl Server {
     fn fresh(number: u16) -> Server {
-        let report = Report {
-            info: info(number),
-            member: None,
-            role: Role::Fresh,
-            term: 0,
-            leader: None,
-            last_index: 0,
-            commit_index: 0,
-            applied_index: 0,
-            members: Vec::new(),
-            keys: 0,
-            memory_bytes: 0,
-            uptime_secs: 0,
-            reads: 0,
-            writes: 0,
-            connections: 0,
-            pid: 100 + u32::from(number),
-        };
+        let report = Report::fresh(info(number), 100 + u32::from(number));
         Server { link: LinkId(0), report }
     }
 

@@ -300,8 +300,8 @@ impl<P: Payload> Node<P> {
 
     /// Beside keeping contact, the answer shows what got lost: appends that
     /// left before an earlier heartbeat must have arrived by now, and what has
-    /// arrived must be acknowledged at some time. A peer whose log ends, twice,
-    /// before what it acknowledged has lost the rest (crate page, "Damage").
+    /// arrived must be acknowledged at some time. A peer whose log goes on to
+    /// end before what it acknowledged has lost the rest (crate page, "Damage").
     pub(crate) fn on_heartbeat_reply(&mut self, from: NodeId, read_round: u64, last_index: Index) {
         let now = self.now;
         let Role::Leader(leader) = &mut self.role else { return };
@@ -314,7 +314,7 @@ impl<P: Payload> Node<P> {
         peer.last_contact = now;
         let echoed = read_round > peer.echoed;
         peer.echoed = peer.echoed.max(read_round);
-        let lost = last_index < peer.matched && peer.reported == Some(last_index);
+        let lost = peer.stays_short(last_index, now, self.config.heartbeat_us / 2);
         if lost && !self.config.has(PlantedBug::LossUnnoticed) {
             peer.lost(last_index);
         }

@@ -71,6 +71,40 @@
 //! server campaigns if it votes in its latest membership or in one that may
 //! still turn out to be the committed one (dissertation 4.2.2).
 //!
+//! # Damage
+//!
+//! A replica whose disk lost entries that had been durable has acknowledged
+//! them, and voted, on the strength of what it had. It may come back if term
+//! and vote are certain, and a position is known at or behind the one where
+//! its log ended: its *floor* ([`Restored::floor`]). While its log ends below
+//! that,
+//!
+//! - it votes, and pre-votes, only for candidates whose logs reach the floor;
+//! - it does not campaign, whoever asks for it;
+//! - it follows, and acknowledges what it has now.
+//!
+//! Why nothing committed is lost: an entry is committed because a majority had
+//! it, and stays so because every later leader needs a vote of that majority,
+//! from somebody who has the entry and votes only for logs at least as long as
+//! its own. Who lost the entry still votes as if its log ended where it did,
+//! so the argument holds as before; and it cannot win with less than that
+//! itself. Once its log has reached the floor it has everything again that
+//! counts: if its last entry is of the floor's term, that term's leader made
+//! both, and what stands before is the same (log matching); if it is of a later
+//! term, that leader was elected by these rules, so that its log had all that
+//! was committed, and that lies before its first entry. Until then the floor
+//! is on the disk, and in force again after each restart. One that is higher
+//! than need be only keeps the replica quiet for longer: in a cluster that has
+//! no majority without it, perhaps for ever.
+//!
+//! A leader believes what was acknowledged. When a peer's answers to two
+//! heartbeats say that its log ends before that, it has lost the rest, and is
+//! sent it again. What was committed with its help stays committed. Old
+//! answers that come late look the same, and do no harm.
+//!
+//! Who does not know its vote for certain, or nothing of where its log ended,
+//! is not the same replica any more: it can only join as a new one.
+//!
 //! # What the driver does
 //!
 //! ```text
@@ -129,7 +163,8 @@
 //!    state machine, begins a new log file behind the snapshot *with the
 //!    latest hard state that it was given*, and only then calls
 //!    [`Node::snapshot_written`]. Meanwhile only hard states are written.
-//! 8. **Restart.** [`Restored`] holds what is on disk. Before anything is
+//! 8. **Restart.** [`Restored`] holds what is on disk, and what is known to be
+//!    missing there (see "Damage"). Before anything is
 //!    written, [`Restored::discard_unconnected`] tells whether the log file has
 //!    to be begun anew. `Config::seed` is different at each start.
 //! 9. **Ids.** The id of a new server may be told to it once its membership
@@ -148,8 +183,9 @@
 //! Crashes, restarts, lost, doubled, delayed and reordered messages, cut
 //! links and slow disks are expected. Messages are checked ([`Node::step`])
 //! so that nonsense does not break a replica. But peers are trusted to follow
-//! the protocol, and disks to keep what they synced: a replica that forgets
-//! what it acknowledged can lose committed entries.
+//! the protocol, and disks to keep what they synced, or to be found out: a
+//! replica that forgets what it acknowledged, and does not know it, can lose
+//! committed entries.
 //!
 //! # What is not here
 //!

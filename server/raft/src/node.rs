@@ -227,6 +227,11 @@ impl<P: Payload> Node<P> {
         self.commit
     }
 
+    /// See `Status::floor`.
+    pub fn floor(&self) -> Option<Position> {
+        self.floor
+    }
+
     /// The membership in force, committed or not.
     pub fn membership(&self) -> &Membership {
         self.memberships.current()

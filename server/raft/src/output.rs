@@ -113,7 +113,9 @@ pub enum SnapshotTask {
     Write {
         /// What the snapshot stands for.
         meta: SnapshotMeta,
-        /// Byte offset of `data`; 0 begins the side file anew.
+        /// Byte offset of `data`; 0 begins the side file anew. Beyond its end
+        /// when the replica restarted in the middle and less is left than was
+        /// confirmed: answered with what there is.
         offset: u64,
         /// Bytes.
         data: Vec<u8>,

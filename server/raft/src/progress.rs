@@ -30,6 +30,8 @@ pub(crate) struct Peer {
     pub(crate) nudged_at: Time,
     /// Its last index, as the heartbeat reply before this one said.
     pub(crate) reported: Option<Index>,
+    /// The same, if that was before `matched`, and since when.
+    short: Option<(Index, Time)>,
     pub(crate) last_contact: Time,
     /// The newest read round that it has echoed.
     pub(crate) echoed: u64,
@@ -105,6 +107,7 @@ impl Peer {
             progressed_at: now,
             nudged_at: 0,
             reported: None,
+            short: None,
             last_contact: now,
             echoed: 0,
             fetch: None,
@@ -120,6 +123,18 @@ impl Peer {
         self.reported = None;
     }
 
+    /// Whether its log has ended at `last`, before what it acknowledged, in two
+    /// answers or more that came at least `apart` from each other: not those
+    /// of a moment that a later one has overtaken.
+    pub(crate) fn stays_short(&mut self, last: Index, now: Time, apart: Time) -> bool {
+        let since = match self.short {
+            Some((before, since)) if before == last => since,
+            _ => now,
+        };
+        self.short = (last < self.matched).then_some((last, since));
+        self.short.is_some() && now.saturating_sub(since) >= apart && since < now
+    }
+
     /// The peer's log ends at `last`, though it acknowledged more. That stays
     /// committed: the peer votes as if it had it. If the news are old ones
     /// after all, the next answer puts things right.
@@ -128,6 +143,7 @@ impl Peer {
         if !matches!(self.supply, Supply::Snapshot(_)) {
             self.probe_from(last + 1, false);
         }
+        self.short = None;
         self.close_since = None;
     }
 

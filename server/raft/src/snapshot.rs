@@ -57,15 +57,20 @@ impl<P: Payload> Node<P> {
         let incoming = match &mut self.incoming {
             Some(before) if before.from == from && before.meta.index > meta.index => return,
             // A snapshot of the same index by another server may have other
-            // bytes: only the same sender's can be resumed.
+            // bytes: only the same sender's can be resumed. A transfer that
+            // does not begin at 0 is one of before this replica restarted:
+            // the driver says what is left of it.
             Some(same) if same.from == from && same.meta == meta => same,
-            _ => self.incoming.insert(Incoming {
-                from,
-                meta,
-                next_offset: 0,
-                writing: None,
-                installing: false,
-            }),
+            before => {
+                let next_offset = if before.is_some() { 0 } else { header.offset };
+                self.incoming.insert(Incoming {
+                    from,
+                    meta,
+                    next_offset,
+                    writing: None,
+                    installing: false,
+                })
+            }
         };
         if incoming.writing.is_some() {
             return;
@@ -109,7 +114,8 @@ impl<P: Payload> Node<P> {
     }
 
     /// The chunk of [`SnapshotTask::Write`] is in the side file, whose length
-    /// is now `next_offset`; 0 when it had to be given up. With the last
+    /// is now `next_offset`; less than the end of the chunk when what is before
+    /// it is not there (any more), and 0 when all had to be given up. With the last
     /// chunk `installed` says that the state machine and the log file have
     /// been replaced, durably.
     pub fn snapshot_written(
@@ -126,7 +132,7 @@ impl<P: Payload> Node<P> {
         }
         let Some(incoming) = &mut self.incoming else { return };
         // An answer about another transfer of the same snapshot is an old one.
-        let expected = incoming.writing == Some(next_offset) || next_offset == 0;
+        let expected = incoming.writing.is_some_and(|end| next_offset <= end);
         if incoming.meta.index != index || !expected {
             return;
         }

@@ -42,6 +42,7 @@ mod snapshot;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod trouble;
 mod waiting;
 
 use std::collections::VecDeque;
@@ -210,6 +211,7 @@ pub struct Driver {
     forward: Vec<Forward>,
     sender: Sender,
     stopping: bool,
+    trouble: Option<common::control::Trouble>,
 }
 
 impl Driver {
@@ -240,6 +242,7 @@ impl Driver {
             forward: Vec::new(),
             sender,
             stopping: false,
+            trouble: None,
         }
     }
 

@@ -41,7 +41,14 @@ impl Driver {
                 job.batch.finish();
             }
             _ if self.stopping => self.refuse(job, memcached::SHUTTING_DOWN),
-            Need::Read => self.reading.push(job),
+            Need::Read => match self.node.leader() {
+                // It cannot make a new term durable, and so it cannot confirm
+                // anything in it: the leader can.
+                Some(leader) if self.is_out_of_room() && leader != self.node.id() => {
+                    self.forward(leader, job);
+                }
+                _ => self.reading.push(job),
+            },
             Need::Log if self.node.is_leader() => self.propose(now, job),
             Need::Log => match (job.forwarded, self.node.leader()) {
                 (Some(from), _) => self.not_leader(from),
@@ -53,12 +60,13 @@ impl Driver {
 
     /// Proposes every write that is left in the batch.
     fn propose(&mut self, now: Now, mut job: Job) {
+        self.refuse_without_room(&mut job);
         let mut growth = 0;
         if self.keystore.limits().memory_bytes.is_some() {
             growth = self.refuse_beyond_memory(&mut job);
-            if job.need() != Need::Log {
-                return self.route(now, job);
-            }
+        }
+        if job.need() != Need::Log {
+            return self.route(now, job);
         }
         self.clock_ms = self.clock_ms.max(now.wall_ms);
         if job.forwarded.is_none() && !job.exposed {

@@ -43,14 +43,16 @@ impl Driver {
     }
 
     /// The last chunk is written, the keystore-file replaced and the log-file
-    /// restarted behind it, durably: the server goes on with that state.
+    /// restarted behind it, durably: the server goes on with that state. Gives
+    /// back the state that is no longer needed: to let go of a large one takes
+    /// long, and is better done elsewhere.
     pub fn installed(
         &mut self,
         now: Now,
         next_offset: u64,
         meta: SnapshotMeta,
         mut state: Keystore,
-    ) {
+    ) -> Keystore {
         if meta.index > self.keystore.applied() {
             // Whether entries of ours are in the snapshot nobody can tell any
             // more.
@@ -61,9 +63,10 @@ impl Driver {
             }
             self.committed.retain(|entry| entry.index > meta.index);
             state.set_limits(self.keystore.limits());
-            self.keystore = state;
+            std::mem::swap(&mut self.keystore, &mut state);
             self.clock_ms = self.clock_ms.max(self.keystore.clock_ms());
         }
         self.node.snapshot_written(now.mono_us, meta.index, next_offset, Some(meta));
+        state
     }
 }

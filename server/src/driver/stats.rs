@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use common::control::{MemberInfo, MemberRecord, Report};
+use common::control::{MemberInfo, MemberRecord, Report, Trouble};
 use common::front_end::{Counters, VERSION_REPLY};
 use common::ids::{ClusterId, ServerId};
 use common::{discovery, limits};
@@ -64,6 +64,7 @@ impl Driver {
             writes: self.stats.writes,
             connections: self.facts.counters.current_connections(),
             pid: self.facts.pid,
+            trouble: self.trouble(),
         }
     }
 
@@ -147,6 +148,7 @@ impl Driver {
         line.put("raft_applied", self.keystore.applied());
         line.put("raft_voters", self.node.membership().voters().count());
         line.put("raft_members", self.node.membership().members.len());
+        line.put("trouble", self.trouble().map_or("-", Trouble::name));
         line.put("raft_messages_refused", status.rejected);
         line.put("waiting_proposed", self.proposed.len());
         line.put("waiting_reads", self.read_groups.len());

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use common::folder::FolderLock;
-use raft::{DurableMark, Entry, Fetch, HardState, Index, Membership, NodeId, Persist, Restored};
+use raft::{
+    DurableMark, Entry, Fetch, HardState, Index, Membership, NodeId, Persist, Position, Restored,
+};
 
 use super::error::{Failure, StartError};
 use super::{Snapshot, snapshot_file};
@@ -102,8 +104,9 @@ impl Disk {
         restored.memberships = found.memberships;
         restored.entries = found.entries;
         restored.commit = found.commit;
+        restored.floor = found.floor;
         if restored.discard_unconnected() {
-            log.reset(index)?;
+            log.reset(Position { index, term: restored.snapshot.term })?;
             log.sync()?;
         }
         let disk = Durable::start(log, path, notify, lock)
@@ -181,7 +184,7 @@ impl Disk {
             Failure::Disk(format!("cannot write {}: {error}", disk.snapshot.display()))
         })?;
         let mut log = locked(&disk.log);
-        log.reset(snapshot.meta.index)
+        log.reset(Position { index: snapshot.meta.index, term: snapshot.meta.term })
             .and_then(|()| log.sync())
             .map_err(|error| Failure::Disk(error.to_string()))
     }

@@ -183,7 +183,7 @@ struct Receiver {
 impl Receiver {
     fn decode(&self, lane: Lane, mut bytes: Bytes) -> Result<Frame, String> {
         match lane {
-            Lane::Urgent | Lane::Bulk => {
+            Lane::Urgent | Lane::Bulk | Lane::Snapshot => {
                 let envelope = wire::decode(&bytes).map_err(|error| error.to_string())?;
                 if envelope.from != self.from || envelope.to != self.peers.id {
                     return Err(format!("a message from {} to {}", envelope.from, envelope.to));

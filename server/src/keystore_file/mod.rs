@@ -45,6 +45,8 @@
 //! - **`digest`** stands for all blocks before: from 0 on, for each block, XXH3-64
 //!   of its first 12 bytes with the digest so far as seed.
 
+mod blocks;
+mod check;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -55,10 +57,11 @@ use std::path::{Path, PathBuf};
 
 use crate::log_file::REJOIN;
 
+pub use check::{verified_prefix, verify};
 pub use raft::SnapshotMeta as CheckpointMeta;
 pub use read::{load, read, read_from};
 pub use write::{
-    CHECKPOINT_BYTES_PER_SECOND, Progress, WriteError, Written, at_rate, write, write_paced,
+    CHECKPOINT_BYTES_PER_SECOND, Progress, WriteError, Written, at_rate, place, write, write_paced,
     write_to,
 };
 

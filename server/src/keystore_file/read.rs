@@ -5,16 +5,12 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, Scope, ScopedJoinHandle};
 
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 
-use super::{
-    BLOCK_HEADER_BYTES, CheckpointMeta, FOOTER, HEADER_BYTES, ITEMS, KeystoreFileError, MAGIC,
-    OPTIONAL, POSITION, SESSIONS, VERSION, digest_of, side_path,
-};
+use super::blocks::{BAD_CRC, Block, Blocks, Footer};
+use super::{CheckpointMeta, ITEMS, KeystoreFileError, side_path};
 use crate::files::{self, File};
-use crate::keystore::sessions::Sessions;
-use crate::keystore::{GROUPS, KeyHasher, Keystore, Position, Restorer};
-use crate::log_file::{REJOIN, take_membership};
+use crate::keystore::{GROUPS, Keystore, Restorer};
 
 /// A smaller file is read by one thread: starting others takes longer.
 const PARALLEL_BYTES: u64 = 1024 * 1024;
@@ -70,14 +66,8 @@ pub fn read_from<R: Read>(
     file: R,
     size: u64,
 ) -> Result<(Keystore, CheckpointMeta), KeystoreFileError> {
-    let mut blocks = Blocks { path, file, size, at: 0, number: 0, digest: 0 };
-    blocks.header()?;
-    let first = blocks.next(Vec::new())?;
-    blocks.check(&first)?;
-    let start = (first.kind == POSITION).then(|| take_start(first.body.clone().into()));
-    let Some(start) = start.flatten() else {
-        return Err(blocks.damaged(&first, "it does not begin with its position"));
-    };
+    let mut blocks = Blocks::new(path, file, size);
+    let start = blocks.start()?;
     let expected = start.position.items.min(size / SMALLEST_ITEM_BYTES);
     let threads = match thread::available_parallelism() {
         Ok(cores) if size >= PARALLEL_BYTES => cores.get().min(MAX_THREADS),
@@ -85,17 +75,15 @@ pub fn read_from<R: Read>(
     };
     thread::scope(|scope| {
         let mut crew = Crew::new(scope, threads, || Restorer::new(start.hasher, expected));
-        let mut sessions = Sessions::default();
-        let read = read_items(&mut blocks, &mut crew, &mut sessions);
+        let read = read_items(&mut blocks, &mut crew);
         // Whichever came first in the file is the cause of what follows.
-        let parts = match (read, crew.finish()) {
+        let (footer, parts) = match (read, crew.finish()) {
             (Ok(footer), Ok(parts)) => (footer, parts),
             (Err(error), Ok(_)) => return Err(error),
             (_, Err(flaw)) => return Err(KeystoreFileError::damaged(path, flaw.offset, flaw.what)),
         };
-        let (footer, parts) = parts;
         let mut keystore = Restorer::finish(start.hasher, start.position, parts);
-        keystore.restore_sessions(sessions);
+        keystore.restore_sessions(blocks.sessions.take().unwrap_or_default());
         let found = keystore.position();
         if found.items != footer.items || found.items != start.position.items {
             return Err(blocks.damaged(&footer.block, "there are more or fewer items than it says"));
@@ -112,7 +100,6 @@ pub fn read_from<R: Read>(
 fn read_items<R: Read>(
     blocks: &mut Blocks<'_, R>,
     crew: &mut Crew<'_>,
-    sessions: &mut Sessions,
 ) -> Result<Footer, KeystoreFileError> {
     loop {
         let (count, digest) = (blocks.number, blocks.digest);
@@ -124,87 +111,9 @@ fn read_items<R: Read>(
             }
             continue;
         }
-        blocks.check(&block)?;
-        match block.kind {
-            FOOTER => {
-                let footer = take_footer(&block.body);
-                let Some([_, items, contents, _]) =
-                    footer.filter(|footer| footer[0] == count && footer[3] == digest)
-                else {
-                    let what = "the footer does not match what is before it";
-                    return Err(blocks.damaged(&block, what));
-                };
-                if blocks.at != blocks.size {
-                    return Err(blocks.damaged(&block, "there are bytes behind the footer"));
-                }
-                return Ok(Footer { items, contents, block });
-            }
-            kind if kind & OPTIONAL != 0 => {}
-            SESSIONS if sessions.is_empty() => {
-                *sessions = Sessions::decode(&block.body)
-                    .ok_or_else(|| blocks.damaged(&block, "these are no sessions"))?;
-            }
-            SESSIONS => return Err(blocks.damaged(&block, "its sessions come twice")),
-            POSITION => return Err(blocks.damaged(&block, "its position comes twice")),
-            kind => {
-                let (file, offset) = (blocks.path.to_owned(), block.offset);
-                return Err(KeystoreFileError::NewerBlock { file, offset, kind });
-            }
+        if let Some(footer) = blocks.beside_items(block, count, digest)? {
+            return Ok(footer);
         }
-    }
-}
-
-/// What the first block says.
-struct Start {
-    position: Position,
-    hasher: KeyHasher,
-    meta: CheckpointMeta,
-}
-
-struct Footer {
-    items: u64,
-    contents: u64,
-    block: Block,
-}
-
-fn take_start(mut body: Bytes) -> Option<Start> {
-    let mut number = || body.try_get_u64_le().ok();
-    let (index, term) = (number()?, number()?);
-    let position = Position {
-        applied: index,
-        cas_counter: number()?,
-        clock_ms: number()?,
-        items: number()?,
-        ..Position::default()
-    };
-    let hasher = KeyHasher::with_seed(number()?);
-    let _id = number()?;
-    let membership = take_membership(&mut body)?;
-    let meta = CheckpointMeta { index, term, membership };
-    body.is_empty().then_some(Start { position, hasher, meta })
-}
-
-fn take_footer(mut body: &[u8]) -> Option<[u64; 4]> {
-    let mut numbers = [0; 4];
-    for number in &mut numbers {
-        *number = body.try_get_u64_le().ok()?;
-    }
-    body.is_empty().then_some(numbers)
-}
-
-/// A block as it was read, not checked yet.
-struct Block {
-    number: u64,
-    offset: u64,
-    header: [u8; BLOCK_HEADER_BYTES],
-    kind: u32,
-    body: Vec<u8>,
-}
-
-impl Block {
-    fn is_whole(&self) -> bool {
-        let sum = crc32c::crc32c_append(self.number as u32, &self.header[4..]);
-        self.header[..4] == crc32c::crc32c_append(sum, &self.body).to_le_bytes()
     }
 }
 
@@ -215,10 +124,8 @@ struct Flaw {
     what: &'static str,
 }
 
-const BAD_CRC: &str = "the checksum of the block does not match";
-
 fn restore(restorer: &mut Restorer, block: &Block) -> Result<(), Flaw> {
-    let take = || {
+    let mut take = || {
         if !block.is_whole() {
             return Err(BAD_CRC);
         }
@@ -235,7 +142,6 @@ fn restore(restorer: &mut Restorer, block: &Block) -> Result<(), Flaw> {
         }
         Ok(())
     };
-    let mut take = take;
     take().map_err(|what| Flaw { offset: block.offset, what })
 }
 
@@ -335,77 +241,4 @@ fn work(
         let _ = give_back.send(block.body);
     }
     Ok(restorer)
-}
-
-/// The blocks of a file.
-struct Blocks<'a, R> {
-    path: &'a Path,
-    file: R,
-    size: u64,
-    /// Bytes read.
-    at: u64,
-    /// Blocks read.
-    number: u64,
-    digest: u64,
-}
-
-impl<R: Read> Blocks<'_, R> {
-    fn header(&mut self) -> Result<(), KeystoreFileError> {
-        let mut header = [0; HEADER_BYTES];
-        self.read(&mut header)?;
-        if &header[..8] != MAGIC {
-            return Err(KeystoreFileError::Foreign { file: self.path.to_owned() });
-        }
-        let mut rest = &header[8..];
-        let version = rest.get_u32_le();
-        if rest.get_u32_le() != crc32c::crc32c(&header[..12]) {
-            let what = "the checksum of its header does not match";
-            return Err(KeystoreFileError::damaged(self.path, 0, what));
-        }
-        if version != VERSION {
-            let file = self.path.to_owned();
-            return Err(KeystoreFileError::NewerVersion { file, version, known: VERSION });
-        }
-        Ok(())
-    }
-
-    /// Reads the next block into `body`, whatever is in there.
-    fn next(&mut self, mut body: Vec<u8>) -> Result<Block, KeystoreFileError> {
-        let (number, offset) = (self.number, self.at);
-        let mut header = [0; BLOCK_HEADER_BYTES];
-        self.read(&mut header)?;
-        let mut rest = &header[4..];
-        let (kind, length) = (rest.get_u32_le(), rest.get_u32_le());
-        if u64::from(length) > self.size - self.at {
-            return Err(self.truncated());
-        }
-        body.resize(length as usize, 0);
-        self.read(&mut body)?;
-        self.digest = digest_of(&header, self.digest);
-        self.number += 1;
-        Ok(Block { number, offset, header, kind, body })
-    }
-
-    fn read(&mut self, bytes: &mut [u8]) -> Result<(), KeystoreFileError> {
-        if bytes.len() as u64 > self.size - self.at {
-            return Err(self.truncated());
-        }
-        let read = self.file.read_exact(bytes);
-        read.map_err(|error| KeystoreFileError::io(self.path, error))?;
-        self.at += bytes.len() as u64;
-        Ok(())
-    }
-
-    fn check(&self, block: &Block) -> Result<(), KeystoreFileError> {
-        if block.is_whole() { Ok(()) } else { Err(self.damaged(block, BAD_CRC)) }
-    }
-
-    fn truncated(&self) -> KeystoreFileError {
-        let (file, offset) = (self.path.to_owned(), self.size);
-        KeystoreFileError::Truncated { file, offset, way_out: REJOIN }
-    }
-
-    fn damaged(&self, block: &Block, what: &'static str) -> KeystoreFileError {
-        KeystoreFileError::damaged(self.path, block.offset, what)
-    }
 }

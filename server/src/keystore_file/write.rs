@@ -87,6 +87,15 @@ pub enum WriteError {
     },
 }
 
+impl From<WriteError> for io::Error {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Io(error) => error,
+            other => io::Error::new(io::ErrorKind::InvalidData, other),
+        }
+    }
+}
+
 /// A pace for [`write_paced`]: so many bytes per second at the most, except in
 /// a hurry.
 pub fn at_rate(bytes_per_second: u64) -> impl FnMut(Progress) -> io::Result<()> {
@@ -131,9 +140,7 @@ pub fn write_paced(
             pace(progress)
         })?;
         file.sync_all()?;
-        files::rename(&side, path)?;
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-        files::sync_dir(dir.unwrap_or(Path::new(".")))?;
+        place(&side, path)?;
         Ok(written)
     });
     if result.is_err() {
@@ -142,6 +149,17 @@ pub fn write_paced(
         let _ = files::remove_file(&side);
     }
     result
+}
+
+/// Puts the checkpoint that lies at `side`, synced, in the place of the one at
+/// `path`, durably.
+///
+/// # Errors
+/// Those of the file system.
+pub fn place(side: &Path, path: &Path) -> io::Result<()> {
+    files::rename(side, path)?;
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    files::sync_dir(dir.unwrap_or(Path::new(".")))
 }
 
 /// Writes `frozen` in the format of the keystore-file to `file`, whatever that

@@ -1,5 +1,5 @@
-//! The log-file: one write-ahead stream of entries, terms, votes and commit
-//! marks, in a folder of segments.
+//! The log-file: one write-ahead stream of entries, terms, votes, commit and
+//! compaction marks, in a folder of segments.
 //!
 //! # Contract
 //!
@@ -15,44 +15,68 @@
 //! first one dropped). [`LogError::NoRoom`] is the exception: the next segment
 //! could not be made, nothing was written, the call may be repeated.
 //!
+//! A start is three steps: [`LogFile::scan`] reads and reports, and changes
+//! nothing; [`recovery::decide`](crate::recovery::decide) says what to make of
+//! it; [`LogOpener::repair`] does that. [`LogFile::open`] is for logs that are
+//! not to be repaired.
+//!
 //! # Format, version 1
 //!
-//! A folder of files `NNNNNNNNNN.segment`, numbered from 1 (or from later on, once
-//! early ones are no longer needed). A file `*.segment.tmp` is one that was
-//! being made; it means nothing. Integers are little-endian. Files are filled
-//! with zeros and synced before they get their name, by a thread that is one
-//! segment ahead: overwriting blocks that exist syncs faster than growing.
-//! The first segment is small so that a new server starts at once, each next
-//! one is twice as large up to [`LogOptions::segment_bytes`].
+//! A folder of files `NNNNNNNNNN.segment`, numbered from 1, or from later on
+//! once early ones are no longer needed. Beside them:
+//!
+//! - `*.segment.tmp` is one that was being made; it means nothing.
+//! - `*.segment.free` was a segment once and waits to become another one; what
+//!   is in it means nothing.
+//! - `archive/` holds segments that are not needed any more and were kept
+//!   ([`LogOptions::keep`]), under their names.
+//!
+//! Integers are little-endian. A segment is filled with zeros, or is a free one
+//! that gets a new header, and is synced before it gets its name, by a thread
+//! that is one segment ahead: overwriting blocks that exist syncs faster than
+//! growing. The first segment is small so that a new server starts at once,
+//! each next one is twice as large up to [`LogOptions::segment_bytes`].
 //!
 //! ```text
-//! segment   header record* zeros
+//! segment   header record* rest
 //! header    0   8  "STORELOG"
 //!           8   4  version (1)
 //!           12  4  length of the header (64)
 //!           16  16 id of the log: random, the same in all of its segments
 //!           32  8  number of the segment, as in its name
 //!           40  8  salt: random
-//!           48  12 zeros
+//!           48  1  what the rest of the file is: 0 zeros, 1 of a past use
+//!           49  11 zeros
 //!           60  4  CRC32C of bytes 0..60; also the seed of the records
-//! record    0   4  CRC32C of bytes 4.. of the record, started from
+//! record    0   4  CRC32C of bytes 4..20, started from
 //!                  seed XOR (offset of the record in the file)
-//!           4   4  length of the body
-//!           8   4  durable: everything before this offset of the file was
+//!           4   4  CRC32C of the body and the byte behind it, started from the
+//!                  same
+//!           8   4  length of the body
+//!           12  4  durable: everything before this offset of the file was
 //!                  known to be on disk when the record was written
-//!           12  1  kind
-//!           13  .  body
-//! kind 1    start: last index:u64 term:u64 vote:u64 (0: none) commit:u64.
+//!           16  2  votes: records of kind 2 in the stream before, modulo 65536
+//!           18  1  kind
+//!           19  1  zero
+//!           20  .  body
+//!           .   1  0xa5: whatever of the end is lost, more than one bit is
+//! position  index:u64 term:u64 of an entry
+//! promise   term:u64 vote:u64 (0: none) floor:position (zeros: none)
+//! kind 1    start: last:position promise commit:u64 first_segment:u64 turns:u64.
 //!           The first record of a segment, and only there: the state at that
-//!           point of the stream
-//! kind 2    hard state: term:u64 vote:u64 (0: none)
-//! kind 3    entry, no-op: index:u64 term:u64
-//! kind 4    entry, command: index:u64 term:u64 payload (crate::command)
-//! kind 5    entry, membership: index:u64 term:u64 next_id:u64 count:u32,
+//!           point of the stream. Segments before `first_segment` are not
+//!           needed. `turns` counts how often entries were replaced or dropped
+//! kind 2    promise
+//! kind 3    entry, no-op: position
+//! kind 4    entry, command: position payload (crate::command)
+//! kind 5    entry, membership: position next_id:u64 count:u32,
 //!           then each member: id:u64 voter:u8 length:u32 info
 //! kind 6    commit mark: index:u64; everything up to it is committed
-//! kind 7    reset: index:u64; the log is empty and goes on behind it
+//! kind 7    reset: position; the log is empty and goes on behind it
 //! kind 8    seal: the segment is complete; records go on in the next one
+//! kind 9    compaction mark: first_segment:u64 base:position; the log begins
+//!           behind `base` now
+//! kind 10   stop: the process ended in good order
 //! ```
 //!
 //! An entry replaces every entry from its index on, so truncation costs
@@ -61,8 +85,9 @@
 //!
 //! **Old bytes never come back.** The salt makes a record of another use of a
 //! file invalid, the offset one that was copied elsewhere: with another seed
-//! the checksum of the same bytes always differs. A tail that is cut is
-//! overwritten with zeros before anything is appended.
+//! the checksum of the same bytes always differs. That is also why a free
+//! segment needs no zeros. A tail that is cut is overwritten with zeros before
+//! anything is appended.
 //!
 //! **Torn tail or damage?** A write that was under way when the machine
 //! stopped may have reached the disk in any part: later pages without earlier
@@ -70,40 +95,79 @@
 //! much was durable when it was written. A bad place is damage if any later
 //! record says that this place was durable, or if a later segment holds
 //! records: a segment is only begun once the one before is sealed and synced.
-//! Otherwise it is a torn tail, which nobody was promised, and it is cut.
+//! So it is if the disk refuses to read it, or if it is off by exactly one bit:
+//! it was whole once. Otherwise it is a torn tail, which nobody was promised,
+//! and it is cut. A stop record proves all that is before it.
+//!
+//! **What damage hides.** The record behind it tells: it counts the promises
+//! before it, so a lost one is noticed, and where no other record could have
+//! fitted, none was lost. A start or a promise behind the damage says all
+//! again. Behind damage at the end of the stream nothing tells. The log's end
+//! is then put behind every entry that could have fitted there; a promise is
+//! certain only if the head of the damaged record says that it was none.
+//!
+//! **Repair** ([`LogOpener::rebuild`]) writes what is left (promise, floor,
+//! entries behind the checkpoint) into a new segment whose start says that no
+//! segment before it is needed. Giving it its name is the one step that
+//! counts: before it nothing has changed, after it the damage is not part of
+//! the log any more.
+//!
+//! **Compaction** ([`LogFile::compact`]) appends a compaction mark. Once that is
+//! durable, segments before it are renamed to `*.segment.free` (a few, for
+//! reuse), into the archive, or removed. A segment below the first one that is
+//! needed is ignored, whatever is in it, and cleared away at the next start.
+//!
+//! **Starting** reads only what is needed: a segment whose entries the
+//! checkpoint contains is known from its start and the next one's, if they show
+//! that no entry was replaced in it and no term began. Damage in it is noticed
+//! when it is read, or by [`verify`].
 
+mod archive;
 mod error;
+mod frame;
+mod index;
+mod open;
 mod reader;
 mod record;
-mod recovery;
+mod replay;
+mod scan;
 mod segment;
 mod spare;
 #[cfg(test)]
 mod tests;
+mod walk;
 mod writer;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 
 use raft::Index;
 
+pub use archive::LogArchive;
 pub use error::LogError;
 pub(crate) use error::REJOIN;
+pub use open::{LogOpener, Recovered};
 pub use reader::LogReader;
 pub(crate) use record::{put_membership, take_membership};
-pub use recovery::{Recovered, TornTail};
+pub use scan::TornTail;
 pub use writer::LogFile;
+
+use crate::command::Payload;
+use crate::recovery::LogScan;
+use scan::Depth;
 
 /// Settings of a log-file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LogOptions {
     /// Size of a segment, in bytes.
     pub segment_bytes: usize,
+    /// Segments that are not needed any more are archived, in the folder
+    /// `archive` below that of the log, not recycled. See [`LogArchive`].
+    pub keep: bool,
 }
 
 impl Default for LogOptions {
     fn default() -> Self {
-        LogOptions { segment_bytes: 16 * 1024 * 1024 }
+        LogOptions { segment_bytes: 16 * 1024 * 1024, keep: false }
     }
 }
 
@@ -119,13 +183,32 @@ impl Default for LogOptions {
 pub fn look(dir: &Path) -> Result<(LogReader, Index), LogError> {
     let mut seen = String::new();
     loop {
-        match recovery::scan(dir, None, false) {
-            Ok(scan) => {
-                let reader = LogReader::new(Arc::new(Mutex::new(scan.index)));
-                return Ok((reader, scan.recovered.commit));
-            }
-            Err(error) if error.to_string() == seen => return Err(error),
-            Err(error) => seen = error.to_string(),
+        let looked =
+            scan::scan(dir, Index::MAX, Depth::Needed).and_then(|(found, scan)| {
+                match found.damage.first() {
+                    Some(damage) => {
+                        Err(LogError::damaged(&damage.file, damage.offset, damage.what.as_str()))
+                    }
+                    None if scan.fresh => {
+                        segment::list(dir)?;
+                        Ok((LogReader::new(scan.index), 0))
+                    }
+                    None => Ok((LogReader::new(scan.index), scan.commit)),
+                }
+            });
+        match looked {
+            Err(error) if error.to_string() != seen => seen = error.to_string(),
+            looked => return looked,
         }
     }
+}
+
+/// Reads every byte of the log in `dir`, checks all of it, and changes
+/// nothing. For a log that nobody is writing.
+///
+/// # Errors
+/// As [`LogFile::scan`].
+pub fn verify(dir: &Path) -> Result<(LogScan<Payload>, Option<TornTail>), LogError> {
+    let (found, scan) = scan::scan(dir, Index::MAX, Depth::Everything)?;
+    Ok((found, scan.torn))
 }

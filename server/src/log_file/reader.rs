@@ -1,98 +1,17 @@
-//! Where entries are, and reading them back.
+//! Reading entries back.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use raft::{Entry, Index};
 
 use super::error::{Context, LogError};
-use super::record::{Record, check, decode, peek};
+use super::frame::{Found, HEAD_BYTES, look, parse};
+use super::index::{LogIndex, POINT_BYTES, Span};
+use super::record::{Record, decode, entry_position, is_entry};
 use super::segment::Segment;
 use crate::command::Payload;
-
-/// Bytes of log between two points of the index, and read at a time.
-const POINT_BYTES: usize = 64 * 1024;
-
-/// An entry whose place is remembered.
-#[derive(Clone, Copy, Debug)]
-struct Point {
-    index: Index,
-    segment: u64,
-    offset: usize,
-}
-
-/// A sparse index: a point for each 64 KiB of the stream, at each new segment
-/// and wherever an entry replaced earlier ones. Between two points the stream
-/// therefore holds consecutive entries that are all in force.
-#[derive(Debug, Default)]
-pub(super) struct LogIndex {
-    /// The first index present; `last + 1` when there is none.
-    first: Index,
-    last: Index,
-    points: Vec<Point>,
-    segments: BTreeMap<u64, Segment>,
-    /// Counts replacements: what was read under another count may be stale.
-    generation: u64,
-}
-
-impl LogIndex {
-    pub(super) fn new() -> Self {
-        LogIndex { first: 1, ..LogIndex::default() }
-    }
-
-    pub(super) fn first(&self) -> Index {
-        self.first
-    }
-
-    pub(super) fn add_segment(&mut self, segment: Segment) {
-        self.segments.insert(segment.number, segment);
-    }
-
-    pub(super) fn appended(&mut self, index: Index, segment: u64, offset: usize) {
-        let replaces = index <= self.last;
-        if replaces {
-            let keep = self.points.partition_point(|point| point.index < index);
-            self.points.truncate(keep);
-            self.first = self.first.min(index);
-            self.generation += 1;
-        }
-        let near = self.points.last().is_some_and(|point| {
-            point.segment == segment && offset.wrapping_sub(point.offset) < POINT_BYTES
-        });
-        if replaces || !near {
-            self.points.push(Point { index, segment, offset });
-        }
-        self.last = index;
-    }
-
-    /// Empty; the next entry has the index behind `last`.
-    pub(super) fn reset(&mut self, last: Index) {
-        self.points.clear();
-        self.first = last + 1;
-        self.last = last;
-        self.generation += 1;
-    }
-
-    fn locate(&self, index: Index) -> Option<Span> {
-        if index < self.first || index > self.last {
-            return None;
-        }
-        let after = self.points.partition_point(|point| point.index <= index);
-        let point = self.points.get(after.checked_sub(1)?)?;
-        let end = self.points.get(after).map_or(self.last, |next| next.index - 1);
-        let segment = self.segments.get(&point.segment)?.clone();
-        Some(Span { segment, offset: point.offset, end })
-    }
-}
-
-/// A stretch of the stream with consecutive entries.
-struct Span {
-    segment: Segment,
-    offset: usize,
-    /// Index of its last entry.
-    end: Index,
-}
+use crate::files::File;
 
 /// Reads entries that have left memory. Cheap to clone; used from any thread
 /// while the log goes on.
@@ -102,8 +21,8 @@ pub struct LogReader {
 }
 
 impl LogReader {
-    pub(super) fn new(shared: Arc<Mutex<LogIndex>>) -> Self {
-        LogReader { shared }
+    pub(super) fn new(index: LogIndex) -> Self {
+        LogReader { shared: Arc::new(Mutex::new(index)) }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, LogIndex> {
@@ -113,8 +32,7 @@ impl LogReader {
 
     /// First and last index present; an empty log gives `(last + 1, last)`.
     pub fn range(&self) -> (Index, Index) {
-        let index = self.lock();
-        (index.first, index.last)
+        self.lock().range()
     }
 
     /// Entries from `from` up to `to` or to the end of the log, whatever comes
@@ -131,9 +49,9 @@ impl LogReader {
         max_bytes: usize,
     ) -> Result<Vec<Entry<Payload>>, LogError> {
         loop {
-            let generation = self.lock().generation;
-            let entries = self.read_once(from, to, max_bytes);
-            if self.lock().generation == generation {
+            let generation = self.lock().generation();
+            let entries = self.read_once(from, to, max_bytes, generation);
+            if self.lock().generation() == generation {
                 return entries;
             }
         }
@@ -144,15 +62,16 @@ impl LogReader {
         from: Index,
         to: Index,
         max_bytes: usize,
+        generation: u64,
     ) -> Result<Vec<Entry<Payload>>, LogError> {
         if from > to {
             return Ok(Vec::new());
         }
         let mut taken = Taken { entries: Vec::new(), bytes: 0, next: from, to, max_bytes };
         while !taken.full() {
-            let (span, first, last) = {
+            let (span, (first, last)) = {
                 let index = self.lock();
-                (index.locate(taken.next), index.first, index.last)
+                (index.locate(taken.next), index.range())
             };
             let Some(span) = span else {
                 if taken.entries.is_empty() {
@@ -160,7 +79,11 @@ impl LogReader {
                 }
                 break;
             };
-            taken.span(&span)?;
+            let reached = taken.span(&span)?;
+            let mut index = self.lock();
+            if index.generation() == generation && taken.next <= span.end {
+                index.learn(taken.next, span.segment.number, reached);
+            }
         }
         Ok(taken.entries)
     }
@@ -180,16 +103,18 @@ impl Taken {
         !self.entries.is_empty() && (self.next > self.to || self.bytes >= self.max_bytes)
     }
 
-    fn span(&mut self, span: &Span) -> Result<(), LogError> {
+    /// Takes what is wanted of a span; gives how far it came.
+    fn span(&mut self, span: &Span) -> Result<usize, LogError> {
+        let file = span.segment.file().context("cannot open", &span.segment.path)?;
         let mut offset = span.offset;
         let mut want = POINT_BYTES;
         while self.next <= span.end && !self.full() {
-            let buffer = span.segment.read(offset, want)?;
+            let buffer = span.segment.read(&file, offset, want)?;
             let (used, needed) = self.buffer(span, offset, &buffer)?;
             offset += used;
             want = needed.max(POINT_BYTES);
         }
-        Ok(())
+        Ok(offset)
     }
 
     /// Takes the whole records of `buffer`; gives how many bytes they took and
@@ -202,33 +127,39 @@ impl Taken {
     ) -> Result<(usize, usize), LogError> {
         let mut at = 0;
         while self.next <= span.end && !self.full() {
-            let rest = &buffer[at..];
-            let total = peek(rest).map_or(super::record::RECORD_HEADER_BYTES, |f| f.total());
-            let here = start + at;
+            let (rest, here) = (&buffer[at..], start + at);
+            let total = rest.get(..HEAD_BYTES).map_or(HEAD_BYTES, |head| parse(head).total());
             if total > rest.len() {
-                if here + total > span.segment.capacity {
+                if here.saturating_add(total) > span.segment.capacity {
                     let what = "the file ends in the middle of a record";
                     return Err(span.segment.damaged(here, what));
                 }
                 return Ok((at, total));
             }
-            let frame = check(rest, span.segment.seed, here as u32)
-                .map_err(|what| span.segment.damaged(here, what))?;
-            let body = buffer.slice(at + super::record::RECORD_HEADER_BYTES..at + total);
-            match decode(frame, body) {
+            let Found::Record(head) = look(rest, span.segment.seed, here) else {
+                let what = "the checksum of the record does not match";
+                return Err(span.segment.damaged(here, what));
+            };
+            let body = at + HEAD_BYTES..at + HEAD_BYTES + head.length;
+            at += total;
+            if !is_entry(head.kind) {
+                continue;
+            }
+            let index = entry_position(&rest[HEAD_BYTES..]).map(|position| position.index);
+            if index.is_some_and(|index| index < self.next) {
+                continue;
+            }
+            match decode(head, buffer.slice(body)) {
                 Some(Record::Entry(entry)) if entry.index == self.next => {
                     self.bytes += total;
                     self.next += 1;
                     self.entries.push(entry);
                 }
-                Some(Record::Entry(entry)) if entry.index > self.next => {
-                    let what = format!("entry {} where {} should be", entry.index, self.next);
+                _ => {
+                    let what = format!("no entry {} where it should be", self.next);
                     return Err(span.segment.damaged(here, what));
                 }
-                Some(_) => {}
-                None => return Err(span.segment.damaged(here, "a record of unknown content")),
             }
-            at += total;
         }
         Ok((at, 0))
     }
@@ -236,14 +167,10 @@ impl Taken {
 
 impl Segment {
     /// Up to `want` bytes from `offset` on.
-    fn read(&self, offset: usize, want: usize) -> Result<Bytes, LogError> {
+    fn read(&self, file: &File, offset: usize, want: usize) -> Result<Bytes, LogError> {
         let mut buffer = vec![0; want.min(self.capacity.saturating_sub(offset))];
-        let read = self.file.read_exact_at(&mut buffer, offset as u64);
+        let read = file.read_exact_at(&mut buffer, offset as u64);
         read.context("cannot read", &self.path)?;
         Ok(buffer.into())
-    }
-
-    pub(super) fn damaged(&self, offset: usize, what: impl Into<String>) -> LogError {
-        LogError::damaged(&self.path, offset as u64, what)
     }
 }

@@ -1,31 +1,54 @@
-//! Records: their bytes, and back. The layout is in the page of
+//! Records: their bodies as bytes, and back. The layout is in the page of
 //! [`log_file`](super).
 
 use std::collections::BTreeMap;
 
 use bytes::{Buf, BufMut, Bytes};
-use raft::{Body, Entry, HardState, Index, Member, Membership, NodeId, Suffrage};
+use raft::{Body, Entry, HardState, Index, Member, Membership, NodeId, Position, Suffrage};
 
+use super::frame::{self, FRAME_BYTES, Head, Place};
 use crate::command::Payload;
 
-/// crc, length, durable, kind.
-pub(super) const RECORD_HEADER_BYTES: usize = 13;
-
-const START: u8 = 1;
+pub(super) const START: u8 = 1;
 const HARD_STATE: u8 = 2;
 const NOOP: u8 = 3;
 const COMMAND: u8 = 4;
 const MEMBERSHIP: u8 = 5;
 const COMMIT: u8 = 6;
 const RESET: u8 = 7;
-const SEAL: u8 = 8;
+pub(super) const SEAL: u8 = 8;
+const COMPACTED: u8 = 9;
+const STOP: u8 = 10;
 
 /// What holds at the beginning of a segment, so that earlier ones can go.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Start {
-    pub(super) last: Index,
-    pub(super) hard_state: HardState,
+    /// Where the log ends.
+    pub(super) last: Position,
+    pub(super) promise: Promise,
     pub(super) commit: Index,
+    /// Number of the first segment that is still needed.
+    pub(super) first_segment: u64,
+    /// How often entries were replaced or dropped so far: segments between two
+    /// starts that say the same hold nothing but entries that follow each other.
+    pub(super) turns: u64,
+}
+
+/// What a server must never forget.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Promise {
+    pub(super) hard_state: HardState,
+    /// Where its log ended before it lost a part of it; zeros: nothing is lost.
+    pub(super) floor: Position,
+}
+
+impl Promise {
+    /// The log got to `last`: has it made up for what was lost?
+    pub(super) fn reached(&mut self, last: Position) {
+        if self.floor != Position::default() && last.covers(self.floor) {
+            self.floor = Position::default();
+        }
+    }
 }
 
 /// One record of the stream.
@@ -33,37 +56,50 @@ pub(super) struct Start {
 pub(super) enum Record {
     /// The first record of each segment that is in use.
     Start(Start),
-    HardState(HardState),
+    Promise(Promise),
     /// Replaces everything from its index on.
     Entry(Entry<Payload>),
     /// Everything up to here is committed.
     Commit(Index),
-    /// The log is empty and goes on behind this index.
-    Reset(Index),
+    /// The log is empty and goes on behind this position.
+    Reset(Position),
     /// The segment ends here, the next one goes on.
     Seal,
+    /// The log begins behind `base` now; segments before `segment` are not
+    /// needed.
+    Compacted {
+        segment: u64,
+        base: Position,
+    },
+    /// The process stopped in good order: everything before is durable.
+    Stop,
 }
 
-/// Where in which segment a record goes; decides its checksum.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    /// Of the segment: differs each time a file is used.
-    pub(super) seed: u32,
-    /// Of the record, from the beginning of the file.
-    pub(super) offset: u32,
-    /// Everything before this offset is known to be durable.
-    pub(super) durable: u32,
+pub(super) const START_BYTES: usize = FRAME_BYTES + 72;
+pub(super) const PROMISE_BYTES: usize = FRAME_BYTES + 32;
+pub(super) const COMMIT_BYTES: usize = FRAME_BYTES + 8;
+pub(super) const RESET_BYTES: usize = FRAME_BYTES + 16;
+pub(super) const SEAL_BYTES: usize = FRAME_BYTES;
+pub(super) const COMPACTED_BYTES: usize = FRAME_BYTES + 24;
+pub(super) const STOP_BYTES: usize = FRAME_BYTES;
+/// The smallest record that changes the log.
+pub(super) const CHANGE_BYTES: usize = FRAME_BYTES + 16;
+const _: () = assert!(CHANGE_BYTES <= RESET_BYTES);
+
+/// Whether records of this kind tell nothing that a later start, or the
+/// counters in the heads, would not tell again.
+pub(super) fn is_harmless(kind: u8) -> bool {
+    matches!(kind, COMMIT | SEAL | COMPACTED | STOP)
 }
 
-pub(super) const START_BYTES: usize = RECORD_HEADER_BYTES + 32;
-pub(super) const HARD_STATE_BYTES: usize = RECORD_HEADER_BYTES + 16;
-pub(super) const COMMIT_BYTES: usize = RECORD_HEADER_BYTES + 8;
-pub(super) const SEAL_BYTES: usize = RECORD_HEADER_BYTES;
+/// Whether records of this kind are entries.
+pub(super) fn is_entry(kind: u8) -> bool {
+    matches!(kind, NOOP | COMMAND | MEMBERSHIP)
+}
 
 /// Bytes that an entry takes in the stream; exact for commands and no-ops.
 pub(super) fn entry_bytes(entry: &Entry<Payload>) -> usize {
-    RECORD_HEADER_BYTES
-        + 16
+    CHANGE_BYTES
         + match &entry.body {
             Body::Noop => 0,
             Body::Command(payload) => payload.0.len(),
@@ -74,21 +110,26 @@ pub(super) fn entry_bytes(entry: &Entry<Payload>) -> usize {
 /// Appends one record to `out`; `place` is that of `out[0]`.
 pub(super) fn put(out: &mut Vec<u8>, place: Place, record: &Record) {
     match record {
-        Record::Start(start) => frame(out, place, START, |out| {
-            out.put_u64_le(start.last);
-            put_hard_state(out, start.hard_state);
+        Record::Start(start) => frame::put(out, place, START, |out| {
+            put_position(out, start.last);
+            put_promise_body(out, start.promise);
             out.put_u64_le(start.commit);
+            out.put_u64_le(start.first_segment);
+            out.put_u64_le(start.turns);
         }),
-        Record::HardState(state) => put_hard(out, place, *state),
+        Record::Promise(promise) => {
+            frame::put(out, place, HARD_STATE, |out| put_promise_body(out, *promise));
+        }
         Record::Entry(entry) => put_entry(out, place, entry),
-        Record::Commit(index) => frame(out, place, COMMIT, |out| out.put_u64_le(*index)),
-        Record::Reset(index) => frame(out, place, RESET, |out| out.put_u64_le(*index)),
-        Record::Seal => frame(out, place, SEAL, |_| {}),
+        Record::Commit(index) => frame::put(out, place, COMMIT, |out| out.put_u64_le(*index)),
+        Record::Reset(base) => frame::put(out, place, RESET, |out| put_position(out, *base)),
+        Record::Seal => frame::put(out, place, SEAL, |_| {}),
+        Record::Compacted { segment, base } => frame::put(out, place, COMPACTED, |out| {
+            out.put_u64_le(*segment);
+            put_position(out, *base);
+        }),
+        Record::Stop => frame::put(out, place, STOP, |_| {}),
     }
-}
-
-pub(super) fn put_hard(out: &mut Vec<u8>, place: Place, state: HardState) {
-    frame(out, place, HARD_STATE, |out| put_hard_state(out, state));
 }
 
 pub(super) fn put_entry(out: &mut Vec<u8>, place: Place, entry: &Entry<Payload>) {
@@ -97,9 +138,8 @@ pub(super) fn put_entry(out: &mut Vec<u8>, place: Place, entry: &Entry<Payload>)
         Body::Command(_) => COMMAND,
         Body::Membership(_) => MEMBERSHIP,
     };
-    frame(out, place, kind, |out| {
-        out.put_u64_le(entry.index);
-        out.put_u64_le(entry.term);
+    frame::put(out, place, kind, |out| {
+        put_position(out, Position { index: entry.index, term: entry.term });
         match &entry.body {
             Body::Noop => {}
             Body::Command(payload) => out.put_slice(&payload.0),
@@ -108,103 +148,68 @@ pub(super) fn put_entry(out: &mut Vec<u8>, place: Place, entry: &Entry<Payload>)
     });
 }
 
-fn frame(out: &mut Vec<u8>, place: Place, kind: u8, body: impl FnOnce(&mut Vec<u8>)) {
-    let at = out.len();
-    out.put_slice(&[0; 8]);
-    out.put_u32_le(place.durable);
-    out.put_u8(kind);
-    body(out);
-    let length = (out.len() - at - RECORD_HEADER_BYTES) as u32;
-    out[at + 4..at + 8].copy_from_slice(&length.to_le_bytes());
-    let crc = checksum(place.seed, place.offset + at as u32, &out[at + 4..]);
-    out[at..at + 4].copy_from_slice(&crc.to_le_bytes());
+/// Index and term of an entry, without taking it apart; `body` is what lies
+/// behind its head.
+pub(super) fn entry_position(mut body: &[u8]) -> Option<Position> {
+    let index = body.try_get_u64_le().ok()?;
+    Some(Position { index, term: body.try_get_u64_le().ok()? })
 }
 
-/// For bytes of one length, different starting values always give different
-/// checksums: a record of another use of the file, or one that was copied
-/// to another offset, cannot be valid.
-fn checksum(seed: u32, offset: u32, bytes: &[u8]) -> u32 {
-    crc32c::crc32c_append(seed ^ offset, bytes)
-}
-
-/// The frame of a record, not yet looked into.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Frame {
-    pub(super) kind: u8,
-    pub(super) durable: u32,
-    /// Of the body.
-    pub(super) length: usize,
-}
-
-impl Frame {
-    /// Where the next record begins, relative to this one.
-    pub(super) fn total(&self) -> usize {
-        RECORD_HEADER_BYTES + self.length
-    }
-}
-
-/// Reads the header of a record, without judging it.
-pub(super) fn peek(bytes: &[u8]) -> Option<Frame> {
-    let mut header = bytes.get(4..RECORD_HEADER_BYTES)?;
-    let length = header.get_u32_le() as usize;
-    let durable = header.get_u32_le();
-    Some(Frame { kind: header.get_u8(), durable, length })
-}
-
-/// The frame at the beginning of `bytes`, which lie at `offset` of a segment:
-/// complete, and its checksum holds.
-pub(super) fn check(bytes: &[u8], seed: u32, offset: u32) -> Result<Frame, &'static str> {
-    let frame = peek(bytes).ok_or("the file ends in the middle of a record")?;
-    if !(START..=SEAL).contains(&frame.kind) || frame.durable > offset {
-        return Err("no record begins here");
-    }
-    let end = RECORD_HEADER_BYTES.saturating_add(frame.length);
-    let covered = bytes.get(4..end).ok_or("the file ends in the middle of a record")?;
-    let mut crc = bytes;
-    if crc.get_u32_le() != checksum(seed, offset, covered) {
-        return Err("the checksum of the record does not match");
-    }
-    Ok(frame)
-}
-
-/// Looks into a record whose frame was checked; `body` are the bytes behind
-/// its header. `None`: no such record, although the checksum holds.
-pub(super) fn decode(frame: Frame, mut body: Bytes) -> Option<Record> {
-    let record = match frame.kind {
+/// Looks into a record whose checksums hold; `body` are the bytes behind its
+/// head. `None`: no such record, although the checksums hold.
+pub(super) fn decode(head: Head, mut body: Bytes) -> Option<Record> {
+    let record = match head.kind {
         START => Record::Start(Start {
-            last: take_u64(&mut body)?,
-            hard_state: take_hard_state(&mut body)?,
+            last: take_position(&mut body)?,
+            promise: take_promise(&mut body)?,
             commit: take_u64(&mut body)?,
+            first_segment: take_u64(&mut body)?,
+            turns: take_u64(&mut body)?,
         }),
-        HARD_STATE => Record::HardState(take_hard_state(&mut body)?),
+        HARD_STATE => Record::Promise(take_promise(&mut body)?),
         NOOP | COMMAND | MEMBERSHIP => {
-            let index = take_u64(&mut body)?;
-            let term = take_u64(&mut body)?;
-            let body = match frame.kind {
+            let Position { index, term } = take_position(&mut body)?;
+            let body = match head.kind {
                 COMMAND => Body::Command(Payload(std::mem::take(&mut body))),
                 MEMBERSHIP => Body::Membership(take_membership(&mut body)?),
                 _ => Body::Noop,
             };
-            Record::Entry(Entry { index, term, body })
+            return Some(Record::Entry(Entry { index, term, body }));
         }
         COMMIT => Record::Commit(take_u64(&mut body)?),
-        RESET => Record::Reset(take_u64(&mut body)?),
+        RESET => Record::Reset(take_position(&mut body)?),
         SEAL => Record::Seal,
+        COMPACTED => {
+            let segment = take_u64(&mut body)?;
+            Record::Compacted { segment, base: take_position(&mut body)? }
+        }
+        STOP => Record::Stop,
         _ => return None,
     };
-    // An entry took the rest of the body with it.
-    (body.is_empty() || matches!(frame.kind, NOOP | COMMAND | MEMBERSHIP)).then_some(record)
+    body.is_empty().then_some(record)
 }
 
-fn put_hard_state(out: &mut Vec<u8>, state: HardState) {
-    out.put_u64_le(state.term);
-    out.put_u64_le(state.vote.map_or(0, |id| id.0));
+fn put_position(out: &mut Vec<u8>, position: Position) {
+    out.put_u64_le(position.index);
+    out.put_u64_le(position.term);
 }
 
-fn take_hard_state(bytes: &mut Bytes) -> Option<HardState> {
+fn take_position(bytes: &mut Bytes) -> Option<Position> {
+    let index = take_u64(bytes)?;
+    Some(Position { index, term: take_u64(bytes)? })
+}
+
+fn put_promise_body(out: &mut Vec<u8>, promise: Promise) {
+    out.put_u64_le(promise.hard_state.term);
+    out.put_u64_le(promise.hard_state.vote.map_or(0, |id| id.0));
+    put_position(out, promise.floor);
+}
+
+fn take_promise(bytes: &mut Bytes) -> Option<Promise> {
     let term = take_u64(bytes)?;
     let vote = take_u64(bytes)?;
-    Some(HardState { term, vote: (vote != 0).then_some(NodeId(vote)) })
+    let hard_state = HardState { term, vote: (vote != 0).then_some(NodeId(vote)) };
+    Some(Promise { hard_state, floor: take_position(bytes)? })
 }
 
 fn take_u64(bytes: &mut Bytes) -> Option<u64> {

@@ -1,26 +1,28 @@
 //! The log-file against a plain model, and at its edges.
 
+mod compact;
+mod crash;
 mod damage;
 mod settle;
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use raft::{Body, Entry, HardState, Membership, NodeId, Term};
+use raft::{Body, Entry, HardState, Membership, NodeId, Position, Term};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 
-use super::record::{COMMIT_BYTES, HARD_STATE_BYTES, SEAL_BYTES, START_BYTES, entry_bytes};
-use super::recovery::scan;
+use super::record::{COMMIT_BYTES, PROMISE_BYTES, SEAL_BYTES, START_BYTES, entry_bytes};
 use super::segment::HEADER_BYTES;
 use super::*;
 use crate::command::Payload;
 
-const SMALL: LogOptions = LogOptions { segment_bytes: 2048 };
+const SMALL: LogOptions = LogOptions { segment_bytes: 2048, keep: false };
 
 fn command(index: Index, term: Term, bytes: &[u8]) -> Entry<Payload> {
     Entry { index, term, body: Body::Command(Payload(Bytes::copy_from_slice(bytes))) }
@@ -206,7 +208,7 @@ fn a_log_behind_its_checkpoint_goes_on_behind_it() {
     drop(log);
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = open(&dir, 0);
-    log.reset(10).unwrap();
+    log.reset(Position { index: 10, term: 1 }).unwrap();
     log.append(None, &[command(11, 2, b"c")], 11).unwrap();
     log.sync().unwrap();
     drop(log);
@@ -268,7 +270,7 @@ fn readers_see_only_what_was_in_the_log_together() {
 /// Puts another file in the place of the one that is written.
 fn replace_file(log: &mut LogFile, path: &str) {
     let file = crate::files::File::open_rw(Path::new(path)).unwrap();
-    log.active.file = Arc::new(file);
+    log.file = Arc::new(file);
 }
 
 #[test]
@@ -277,11 +279,11 @@ fn after_a_failed_write_nothing_is_accepted() {
     let (mut log, _) = open(&dir, 0);
     log.append(None, &[command(1, 1, b"a")], 0).unwrap();
     log.sync().unwrap();
-    let file = Arc::clone(&log.active.file);
+    let file = Arc::clone(&log.file);
     replace_file(&mut log, "/dev/full");
     let error = log.append(None, &[command(2, 1, b"b")], 0).unwrap_err();
     assert!(matches!(error, LogError::Io { .. }), "{error}");
-    log.active.file = file;
+    log.file = file;
     assert!(matches!(log.append(None, &[], 0), Err(LogError::Poisoned)));
     assert!(matches!(log.append(None, &[command(2, 1, b"b")], 0), Err(LogError::Poisoned)));
     assert!(matches!(log.sync(), Err(LogError::Poisoned)));

@@ -1,29 +1,25 @@
 //! The owner of the stream.
 
-use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use raft::{Entry, HardState, Index};
+use raft::{Entry, HardState, Index, Position};
 
 use super::LogOptions;
-use super::error::{Context, LogError};
+use super::error::LogError;
+use super::frame::Place;
 use super::reader::LogReader;
 use super::record::{
-    COMMIT_BYTES, HARD_STATE_BYTES, Place, Record, SEAL_BYTES, START_BYTES, Start, entry_bytes,
-    put, put_entry, put_hard,
+    COMMIT_BYTES, COMPACTED_BYTES, PROMISE_BYTES, Promise, RESET_BYTES, Record, SEAL_BYTES,
+    START_BYTES, STOP_BYTES, Start, entry_bytes, put, put_entry,
 };
-use super::recovery::{Active, Recovered, scan};
-use super::segment::{HEADER_BYTES, Segment, remove_leftovers};
+use super::segment::{HEADER_BYTES, Segment};
 use super::spare::SpareMaker;
 use crate::command::Payload;
-use crate::files::{self, sync_dir};
-
-/// Size of the first segment, in bytes: made while the first start waits.
-const FIRST_SEGMENT_BYTES: usize = 1024 * 1024;
+use crate::files::File;
 
 /// Offsets are 32 bits wide.
-const MAX_SEGMENT_BYTES: usize = 1 << 31;
+pub(super) const MAX_SEGMENT_BYTES: usize = 1 << 31;
 
 /// The batch buffer is given back when one large batch made it grow further.
 const BUFFER_BYTES: usize = 1024 * 1024;
@@ -32,95 +28,33 @@ const BUFFER_BYTES: usize = 1024 * 1024;
 /// contract.
 #[derive(Debug)]
 pub struct LogFile {
-    dir: PathBuf,
-    options: LogOptions,
+    pub(super) dir: PathBuf,
+    pub(super) options: LogOptions,
     pub(super) active: Segment,
+    /// That of the active segment.
+    pub(super) file: Arc<File>,
     /// Whether the active segment has its start record.
-    started: bool,
+    pub(super) started: bool,
     /// Where the next record goes.
-    end: usize,
+    pub(super) end: usize,
     /// Everything before this offset of the active segment is durable.
-    durable: usize,
-    last: Index,
-    hard_state: HardState,
-    commit: Index,
-    buffer: Vec<u8>,
+    pub(super) durable: usize,
+    pub(super) last: Position,
+    pub(super) promise: Promise,
+    /// Records of promises in the stream, modulo 65536.
+    pub(super) votes: u16,
+    pub(super) turns: u64,
+    pub(super) commit: Index,
+    pub(super) first_segment: u64,
+    /// Not needed any more, once what says so is durable.
+    pub(super) freed: Vec<Segment>,
+    pub(super) buffer: Vec<u8>,
     pub(super) spare: SpareMaker,
-    reader: LogReader,
-    poisoned: bool,
+    pub(super) reader: LogReader,
+    pub(super) poisoned: bool,
 }
 
 impl LogFile {
-    /// Opens the log in the folder `dir`, or makes one, and reads what is
-    /// behind the checkpoint at `after` (0: none). What it returns is durable.
-    ///
-    /// # Errors
-    /// [`LogError::Damaged`], [`LogError::MissingSegment`],
-    /// [`LogError::Foreign`], [`LogError::NewerVersion`] and
-    /// [`LogError::Io`]; nothing is changed on disk then.
-    pub fn open(
-        dir: &Path,
-        options: LogOptions,
-        after: Index,
-    ) -> Result<(LogFile, Recovered), LogError> {
-        files::create_dir_all(dir).context("cannot make", dir)?;
-        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            sync_dir(parent).context("cannot sync", parent)?;
-        }
-        let mut scan = scan(dir, Some(after), true)?;
-        remove_leftovers(dir)?;
-        let options = LogOptions { segment_bytes: options.segment_bytes.min(MAX_SEGMENT_BYTES) };
-        let active = match scan.active {
-            Some(active) => active,
-            None => {
-                scan.log = rand::random();
-                let segment = first_segment(dir, scan.log, options)?;
-                scan.index.add_segment(segment.clone());
-                Active { segment, end: HEADER_BYTES, started: false }
-            }
-        };
-        for path in &scan.spoilt {
-            files::remove_file(path).context("cannot remove", path)?;
-        }
-        let Active { segment: active, end, started } = active;
-        if let Some(torn) = &scan.recovered.torn {
-            let to = end + torn.bytes as usize;
-            active.erase(end, to).context("cannot cut the torn tail of", &active.path)?;
-        }
-        // After the death of the process alone, records may be valid that
-        // were never synced; from here on they are promised.
-        active.file.sync_data().context("cannot sync", &active.path)?;
-        let spare = SpareMaker::start(dir.to_owned(), scan.log);
-        let mut log = LogFile {
-            dir: dir.to_owned(),
-            options,
-            started,
-            end,
-            durable: end,
-            last: scan.last,
-            hard_state: scan.recovered.hard_state,
-            commit: scan.recovered.commit,
-            buffer: Vec::new(),
-            spare: spare.context("cannot start a thread for", dir)?,
-            reader: LogReader::new(Arc::new(Mutex::new(scan.index))),
-            active,
-            poisoned: false,
-        };
-        match scan.spare {
-            Some(spare) => log.spare.put(spare),
-            None => log.order_spare(),
-        }
-        let mut recovered = scan.recovered;
-        if log.last < after {
-            // The checkpoint came from another server and is ahead of the log.
-            log.reset(after)?;
-            log.sync()?;
-            recovered.runs.clear();
-            recovered.commit = after;
-        }
-        Ok((log, recovered))
-    }
-
     /// Writes a batch: term and vote first, then the entries, then a mark if
     /// `commit` has moved. It is durable after the next [`LogFile::sync`].
     /// An entry whose index exists already replaces everything from there on.
@@ -137,16 +71,18 @@ impl LogFile {
         let last = self.check_order(entries)?;
         let commit = commit.min(last);
         let mark = commit > self.commit;
-        let size = if hard_state.is_some() { HARD_STATE_BYTES } else { 0 }
+        let size = if hard_state.is_some() { PROMISE_BYTES } else { 0 }
             + entries.iter().map(entry_bytes).sum::<usize>()
             + if mark { COMMIT_BYTES } else { 0 };
         if size == 0 {
             return if self.poisoned { Err(LogError::Poisoned) } else { Ok(()) };
         }
-        let place = self.begin(size)?;
-        if let Some(state) = hard_state {
-            put_hard(&mut self.buffer, place, state);
-            self.hard_state = state;
+        let mut place = self.begin(size)?;
+        if let Some(hard_state) = hard_state {
+            self.promise.hard_state = hard_state;
+            put(&mut self.buffer, place, &Record::Promise(self.promise));
+            self.votes = self.votes.wrapping_add(1);
+            place.votes = self.votes;
         }
         let mut at = self.end + self.buffer.len();
         for entry in entries {
@@ -157,11 +93,13 @@ impl LogFile {
             self.commit = commit;
         }
         self.write()?;
-        if !entries.is_empty() {
-            self.last = last;
+        if let Some(first) = entries.first() {
+            self.turns += u64::from(first.index <= self.last.index);
             let mut index = self.reader.lock();
             for entry in entries {
-                index.appended(entry.index, self.active.number, at);
+                self.last = Position { index: entry.index, term: entry.term };
+                self.promise.reached(self.last);
+                index.appended(self.last, self.active.number, at);
                 at += entry_bytes(entry);
             }
         }
@@ -176,14 +114,16 @@ impl LogFile {
         if self.poisoned {
             return Err(LogError::Poisoned);
         }
-        if self.durable == self.end {
-            return Ok(());
+        if self.durable != self.end {
+            if let Err(source) = self.file.sync_data() {
+                self.poisoned = true;
+                return Err(self.failed("cannot sync", source));
+            }
+            self.durable = self.end;
         }
-        if let Err(source) = self.active.file.sync_data() {
-            self.poisoned = true;
-            return Err(self.failed("cannot sync", source));
+        for segment in self.freed.drain(..) {
+            self.spare.free(segment.number, &segment.path);
         }
-        self.durable = self.end;
         Ok(())
     }
 
@@ -194,27 +134,83 @@ impl LogFile {
     /// # Errors
     /// As [`LogFile::append`].
     pub fn note_commit(&mut self, commit: Index) -> Result<(), LogError> {
-        let commit = commit.min(self.last);
-        let fits = self.end + COMMIT_BYTES + SEAL_BYTES <= self.active.capacity;
-        if commit > self.commit && fits && self.started {
+        let commit = commit.min(self.last.index);
+        if commit > self.commit && self.started && self.fits(COMMIT_BYTES) {
             return self.append(None, &[], commit);
         }
         Ok(())
     }
 
-    /// Empties the log: it goes on behind `last`, where a snapshot took over.
-    /// Durable after the next [`LogFile::sync`].
+    /// Empties the log: it goes on behind `base`, where a snapshot took over.
+    /// Durable after the next [`LogFile::sync`], which also frees the segments
+    /// before.
     ///
     /// # Errors
     /// As [`LogFile::append`].
-    pub fn reset(&mut self, last: Index) -> Result<(), LogError> {
-        let place = self.begin(COMMIT_BYTES)?;
-        put(&mut self.buffer, place, &Record::Reset(last));
+    pub fn reset(&mut self, base: Position) -> Result<(), LogError> {
+        let place = self.begin(RESET_BYTES + COMPACTED_BYTES)?;
+        put(&mut self.buffer, place, &Record::Reset(base));
+        let segment = self.active.number;
+        put(&mut self.buffer, place, &Record::Compacted { segment, base });
         self.write()?;
-        self.last = last;
-        self.commit = self.commit.max(last);
-        self.reader.lock().reset(last);
+        self.turns += 1;
+        self.last = base;
+        self.commit = self.commit.max(base.index);
+        self.promise.reached(base);
+        self.first_segment = segment;
+        let mut index = self.reader.lock();
+        index.reset(base);
+        self.freed.extend(index.drop_segments(segment));
         Ok(())
+    }
+
+    /// Frees the segments that hold no entry from `first` on, which must be
+    /// committed and in a durable checkpoint; gives the first index that is
+    /// still there. The active segment always stays. What says so is written
+    /// here, and the segments are recycled, removed or archived after the next
+    /// [`LogFile::sync`], by another thread.
+    ///
+    /// # Errors
+    /// As [`LogFile::append`].
+    pub fn compact(&mut self, first: Index) -> Result<Index, LogError> {
+        let first = first.min(self.commit + 1);
+        let found = {
+            let index = self.reader.lock();
+            let starts = index.segments().filter_map(|segment| {
+                let before = segment.before?;
+                (before < first && before >= index.range().0).then_some((segment.number, before))
+            });
+            starts.last().and_then(|(segment, before)| {
+                let term = index.term_at(before)?;
+                Some((segment, Position { index: before, term }))
+            })
+        };
+        let Some((segment, base)) = found else { return Ok(self.reader.range().0) };
+        let place = self.begin(COMPACTED_BYTES)?;
+        put(&mut self.buffer, place, &Record::Compacted { segment, base });
+        self.write()?;
+        self.first_segment = segment;
+        let mut index = self.reader.lock();
+        index.compact(base);
+        self.freed.extend(index.drop_segments(segment));
+        Ok(base.index + 1)
+    }
+
+    /// Ends the stream in good order, durably: what is in it is known to be
+    /// complete then, and damage in the last batch cannot pass for a write
+    /// that never finished. Records may follow all the same.
+    ///
+    /// # Errors
+    /// As [`LogFile::sync`].
+    pub fn finish(&mut self) -> Result<(), LogError> {
+        self.sync()?;
+        if self.started && self.fits(STOP_BYTES) {
+            self.buffer.clear();
+            let place = self.place();
+            put(&mut self.buffer, place, &Record::Stop);
+            self.write()?;
+        }
+        self.sync()
     }
 
     /// For reading entries back, from any thread.
@@ -224,11 +220,11 @@ impl LogFile {
 
     /// Index of the last entry.
     pub fn last_index(&self) -> Index {
-        self.last
+        self.last.index
     }
 
     fn check_order(&self, entries: &[Entry<Payload>]) -> Result<Index, LogError> {
-        let mut last = self.last;
+        let mut last = self.last.index;
         for (position, entry) in entries.iter().enumerate() {
             let index = entry.index;
             let commit = self.commit;
@@ -240,28 +236,36 @@ impl LogFile {
         Ok(last)
     }
 
+    /// Whether a record fits the active segment, its seal behind it.
+    fn fits(&self, size: usize) -> bool {
+        self.end + size + SEAL_BYTES <= self.active.capacity
+    }
+
     /// Makes sure that `size` bytes of records fit, and starts a batch.
     fn begin(&mut self, size: usize) -> Result<Place, LogError> {
         if self.poisoned {
             return Err(LogError::Poisoned);
         }
         let start = if self.started { 0 } else { START_BYTES };
-        if self.end + start + size + SEAL_BYTES > self.active.capacity {
+        if !self.fits(start + size) {
             self.roll(HEADER_BYTES + START_BYTES + size + SEAL_BYTES)?;
         }
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_BYTES);
         let place = self.place();
         if !self.started {
-            let LogFile { last, hard_state, commit, .. } = *self;
-            put(&mut self.buffer, place, &Record::Start(Start { last, hard_state, commit }));
+            let LogFile { last, promise, commit, first_segment, turns, .. } = *self;
+            let start = Start { last, promise, commit, first_segment, turns };
+            put(&mut self.buffer, place, &Record::Start(start));
+            self.active.before = Some(last.index);
+            self.reader.lock().add_segment(self.active.clone());
         }
         Ok(place)
     }
 
     /// Writes the batch in the buffer behind everything else.
     fn write(&mut self) -> Result<(), LogError> {
-        if let Err(source) = self.active.file.write_all_at(&self.buffer, self.end as u64) {
+        if let Err(source) = self.file.write_all_at(&self.buffer, self.end as u64) {
             self.poisoned = true;
             return Err(self.failed("cannot write", source));
         }
@@ -273,23 +277,25 @@ impl LogFile {
     /// Goes on in the next segment, which must hold `needed` bytes.
     fn roll(&mut self, needed: usize) -> Result<(), LogError> {
         if needed > MAX_SEGMENT_BYTES {
-            return Err(no_room(&self.dir, std::io::ErrorKind::InvalidInput.into()));
+            return Err(self.no_room(std::io::ErrorKind::InvalidInput.into()));
         }
         if !self.started {
             // Nothing is in it yet: no reason to leave it.
-            self.active.grow(needed).map_err(|source| no_room(&self.dir, source))?;
-            self.reader.lock().add_segment(self.active.clone());
-            return Ok(());
+            return self.active.grow(needed).map_err(|source| self.no_room(source));
         }
         self.order_spare();
-        let spare = self.spare.wait().map_err(|source| no_room(&self.dir, source))?;
+        let dir = &self.dir;
+        let no_room = |source| LogError::NoRoom { path: dir.clone(), source };
+        let spare = self.spare.wait().map_err(no_room)?;
         if spare.capacity < needed {
-            spare.grow(needed).map_err(|source| no_room(&self.dir, source))?;
+            spare.grow(needed).map_err(no_room)?;
         }
+        let file = spare.open().map_err(no_room)?;
         self.seal()?;
         if let Some(next) = self.spare.take() {
-            self.reader.lock().add_segment(next.clone());
+            self.reader.lock().add_segment(self.active.closed());
             self.active = next;
+            self.file = file;
             self.started = false;
             self.end = HEADER_BYTES;
             self.durable = HEADER_BYTES;
@@ -309,10 +315,10 @@ impl LogFile {
 
     fn place(&self) -> Place {
         let (offset, durable) = (self.end as u32, self.durable as u32);
-        Place { seed: self.active.seed, offset, durable }
+        Place { seed: self.active.seed, offset, durable, votes: self.votes }
     }
 
-    fn order_spare(&mut self) {
+    pub(super) fn order_spare(&mut self) {
         let capacity = (self.active.capacity * 2).min(self.options.segment_bytes);
         self.spare.order(self.active.number + 1, capacity);
     }
@@ -320,14 +326,8 @@ impl LogFile {
     fn failed(&self, what: &'static str, source: std::io::Error) -> LogError {
         LogError::Io { what, path: self.active.path.to_path_buf(), source }
     }
-}
 
-fn first_segment(dir: &Path, log: u128, options: LogOptions) -> Result<Segment, LogError> {
-    let capacity = options.segment_bytes.min(FIRST_SEGMENT_BYTES);
-    Segment::create(dir, log, 1, capacity, &AtomicBool::new(false))
-        .map_err(|source| no_room(dir, source))
-}
-
-fn no_room(dir: &Path, source: std::io::Error) -> LogError {
-    LogError::NoRoom { path: dir.to_owned(), source }
+    fn no_room(&self, source: std::io::Error) -> LogError {
+        LogError::NoRoom { path: self.dir.clone(), source }
+    }
 }

@@ -10,6 +10,7 @@ use common::front_end::{Batch, Service};
 use common::udp::{Lane, Link};
 use raft::{DurableMark, Entry, Index, NodeId};
 
+use super::snapshots::{Arrived, ChunkRead};
 use crate::command::Payload;
 
 /// A link to a load balancer, with the number that it has for this process.
@@ -37,12 +38,23 @@ pub(crate) enum Input {
     FromLb { lb: SocketAddr, message: ToServer },
     /// The log thread is done with a batch.
     Synced { mark: DurableMark, took: Duration },
+    /// The disk has no room for what is to be written; it is tried again.
+    DiskFull(String),
     /// The log-file cannot be written any more.
     LogFailed(String),
     /// Entries for a slow peer were read.
     Fetched { peer: NodeId, entries: Vec<Entry<Payload>> },
     /// A checkpoint was written, or could not be.
     Checkpointed(Result<Index, String>),
+    /// A chunk of a snapshot was read for a peer.
+    ChunkRead { peer: NodeId, result: Box<ChunkRead> },
+    /// A chunk of a snapshot was written; how long the side file is now.
+    ChunkWritten { index: Index, next_offset: u64 },
+    /// A snapshot has arrived, and is whole.
+    Arrived(Box<Arrived>),
+    /// The snapshot that arrived is the keystore-file, and the log-file begins
+    /// behind it.
+    Placed,
     /// The process is asked to stop.
     Stop,
 }

@@ -6,6 +6,7 @@ use common::ids::ServerId;
 use common::udp::Lane;
 use raft::NodeId;
 
+use super::disk_trouble::DiskFailed;
 use super::inbox::Input;
 use super::member::Member;
 use super::restore::info_bytes;
@@ -24,14 +25,11 @@ impl Member {
             }
             Input::Synced { mark, took } => {
                 self.log.done(took);
+                self.room_found();
                 self.driver.synced(now, mark);
             }
-            Input::LogFailed(error) => {
-                self.failed = Some(anyhow::anyhow!(
-                    "{error}; the process ends, because what a failed write left behind cannot be \
-                     known: check the disk and start the server again, it resyncs from the others"
-                ));
-            }
+            Input::DiskFull(error) => self.disk_full(&error),
+            Input::LogFailed(error) => self.failed = Some(DiskFailed(error).into()),
             Input::Link { link, hello } => {
                 if let Some(peer) = self.transport.accept(&link, &hello) {
                     self.driver.link_up(peer);
@@ -47,14 +45,20 @@ impl Member {
             Input::Routed { link, frame } => self.routed(now, link, &frame),
             Input::LbLost(number) => self.lbs.lost(number),
             Input::FromLb { lb, message } => self.lb_message(now, lb, message),
-            Input::Checkpointed(result) => self.checkpoints.done(result, &mut self.driver),
+            Input::Checkpointed(result) => self.checkpointed(result),
+            Input::ChunkRead { peer, result } => self.chunk_read(now, peer, *result),
+            Input::ChunkWritten { index, next_offset } => {
+                self.driver.snapshot_written(now, index, next_offset);
+            }
+            Input::Arrived(arrived) => self.install.arrived(*arrived),
+            Input::Placed => self.placed(now),
             Input::Stop => self.begin_stop(now),
         }
     }
 
     fn frame(&mut self, now: Now, from: NodeId, lane: Lane, frame: &Bytes) {
         let refused = match lane {
-            Lane::Urgent | Lane::Bulk => match wire::decode(frame) {
+            Lane::Urgent | Lane::Bulk | Lane::Snapshot => match wire::decode(frame) {
                 Ok(envelope) if envelope.from == from && envelope.to == self.id => {
                     return self.driver.message(now, envelope);
                 }

@@ -9,25 +9,40 @@
 //!
 //! One batch is out at a time; what is proposed meanwhile becomes the next
 //! one. That is the group commit.
+//!
+//! When the disk has no room for the next segment, nothing of a batch was
+//! written: the thread tries again until there is room, and the driver goes on
+//! with everything that needs no disk.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use raft::{DurableMark, Index, Persist};
+use raft::{DurableMark, Index, Persist, Position};
 
+use super::checkpoint::Tail;
 use super::inbox::{Inbox, Input};
 use crate::command::Payload;
+use crate::keystore_file;
 use crate::log_file::{LogError, LogFile};
 
 /// Above this moving average a sync is too slow to wait for inline.
 const SLOW_SYNC: Duration = Duration::from_millis(2);
 
+/// A disk without room is tried again so often.
+const RETRY_EVERY: Duration = Duration::from_millis(100);
+
 /// Weight of the newest sync in the moving average is one in this many.
 const AVERAGE_OF: u32 = 8;
 
-struct Work {
-    persist: Persist<Payload>,
-    commit: Index,
+enum Work {
+    /// A batch.
+    Write(Persist<Payload>, Index),
+    /// Drop what stands before this entry.
+    Compact(Index),
+    /// Put a snapshot that arrived in the place of the keystore-file, and begin
+    /// the log anew behind it.
+    Place { side: PathBuf, path: PathBuf, end: Position },
 }
 
 pub(crate) struct LogWriter {
@@ -37,6 +52,7 @@ pub(crate) struct LogWriter {
     busy: bool,
     average: Duration,
     bytes: u64,
+    tail: Tail,
     noted_commit: Index,
     /// Last index that is in the log-file.
     last: Index,
@@ -45,6 +61,8 @@ pub(crate) struct LogWriter {
 impl LogWriter {
     pub(crate) fn start(log: LogFile, inbox: Arc<Inbox>) -> std::io::Result<Self> {
         let last = log.last_index();
+        let mut tail = Tail::default();
+        tail.restart(last);
         let log = Arc::new(Mutex::new(log));
         let (work, queue) = mpsc::channel();
         let thread_log = Arc::clone(&log);
@@ -58,6 +76,7 @@ impl LogWriter {
             busy: false,
             average: Duration::ZERO,
             bytes: 0,
+            tail,
             noted_commit: 0,
             last,
         })
@@ -73,18 +92,28 @@ impl LogWriter {
         is_leader || self.average > SLOW_SYNC
     }
 
-    /// Writes and syncs here and now.
+    /// Writes and syncs here and now. `None`: the disk has no room, and the
+    /// thread goes on trying.
     pub(crate) fn write_inline(
         &mut self,
-        persist: &Persist<Payload>,
+        persist: Persist<Payload>,
         commit: Index,
-    ) -> Result<DurableMark, LogError> {
+    ) -> Result<Option<DurableMark>, LogError> {
         debug_assert!(!self.busy);
-        let commit = self.count(persist, commit);
+        let commit = self.count(&persist, commit);
         let started = Instant::now();
-        write(&self.log, persist, commit)?;
-        self.note_duration(started.elapsed());
-        Ok(persist.mark)
+        match write(&self.log, &persist, commit) {
+            Ok(()) => {
+                self.note_duration(started.elapsed());
+                Ok(Some(persist.mark))
+            }
+            Err(LogError::NoRoom { .. }) => {
+                self.busy = true;
+                let _ = self.work.send(Work::Write(persist, commit));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Hands the batch to the thread; [`Input::Synced`] tells when it is done.
@@ -93,7 +122,29 @@ impl LogWriter {
         self.busy = true;
         let commit = self.count(&persist, commit);
         // The thread only ends after the sender does.
-        let _ = self.work.send(Work { persist, commit });
+        let _ = self.work.send(Work::Write(persist, commit));
+    }
+
+    /// Puts the snapshot up to `end`, which is whole and durable under the
+    /// name `side`, in the place of the keystore-file at `path`;
+    /// [`Input::Placed`] tells when it is done.
+    pub(crate) fn place(&mut self, side: PathBuf, path: PathBuf, end: Position) {
+        debug_assert!(!self.busy);
+        self.busy = true;
+        self.last = end.index;
+        self.tail.restart(end.index);
+        self.noted_commit = self.noted_commit.max(end.index);
+        let _ = self.work.send(Work::Place { side, path, end });
+    }
+
+    /// Drops what stands before `first`, beside everything else.
+    pub(crate) fn compact(&self, first: Index) {
+        let _ = self.work.send(Work::Compact(first));
+    }
+
+    /// The snapshot is in its place.
+    pub(crate) fn placed(&mut self) {
+        self.busy = false;
     }
 
     /// The thread's batch is back.
@@ -122,13 +173,23 @@ impl LogWriter {
         self.bytes = 0;
     }
 
+    /// The first index of the last `bytes` bytes of the log, about; 0 when it
+    /// has not grown so much since the start.
+    pub(crate) fn first_of_last(&self, bytes: u64) -> Index {
+        self.tail.first_of_last(bytes)
+    }
+
     /// Notes what is about to be written; the commit mark to write with it. A
     /// leader may know more to be committed than its own log-file holds yet,
     /// and a mark must not promise what is not there.
     fn count(&mut self, persist: &Persist<Payload>, commit: Index) -> Index {
-        self.last = persist.mark.index;
+        if !persist.entries.is_empty() {
+            self.last = persist.mark.index;
+        }
         self.noted_commit = self.noted_commit.max(commit.min(self.last));
-        self.bytes += persist.entries.iter().map(entry_bytes).sum::<u64>();
+        let bytes = persist.entries.iter().map(entry_bytes).sum::<u64>();
+        self.bytes += bytes;
+        self.tail.written(self.last, bytes);
         self.noted_commit
     }
 
@@ -143,6 +204,10 @@ impl Drop for LogWriter {
         self.work = closed;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
+        }
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = log.finish() {
+            tracing::debug!(%error, "the log ends without its mark");
         }
     }
 }
@@ -161,11 +226,77 @@ fn write(log: &Mutex<LogFile>, persist: &Persist<Payload>, commit: Index) -> Res
 }
 
 fn run(log: &Mutex<LogFile>, queue: &mpsc::Receiver<Work>, inbox: &Inbox) {
-    while let Ok(Work { persist, commit }) = queue.recv() {
+    while let Ok(work) = queue.recv() {
         let started = Instant::now();
-        match write(log, &persist, commit) {
-            Ok(()) => inbox.push(Input::Synced { mark: persist.mark, took: started.elapsed() }),
+        let done = match work {
+            Work::Write(persist, commit) => {
+                until_there_is_room(queue, inbox, || write(log, &persist, commit))
+                    .map(|()| Input::Synced { mark: persist.mark, took: started.elapsed() })
+            }
+            Work::Compact(first) => match compact(log, first) {
+                Ok(()) => continue,
+                Err(error) => Err(error),
+            },
+            Work::Place { side, path, end } => place(&side, &path).and_then(|()| {
+                until_there_is_room(queue, inbox, || restart(log, end)).map(|()| Input::Placed)
+            }),
+        };
+        match done {
+            Ok(input) => inbox.push(input),
             Err(error) => return inbox.push(Input::LogFailed(error.to_string())),
         }
     }
+}
+
+/// Repeats what finds no room on the disk, until it does or nobody waits for
+/// it any more.
+fn until_there_is_room(
+    queue: &mpsc::Receiver<Work>,
+    inbox: &Inbox,
+    mut attempt: impl FnMut() -> Result<(), LogError>,
+) -> Result<(), LogError> {
+    let mut told = false;
+    loop {
+        match attempt() {
+            Err(error @ LogError::NoRoom { .. }) => {
+                if matches!(queue.try_recv(), Err(mpsc::TryRecvError::Disconnected)) {
+                    return Err(error);
+                }
+                if !std::mem::replace(&mut told, true) {
+                    inbox.push(Input::DiskFull(error.to_string()));
+                }
+                std::thread::sleep(RETRY_EVERY);
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Without room for the note about it the segments stay until the next time.
+fn compact(log: &Mutex<LogFile>, first: Index) -> Result<(), LogError> {
+    let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+    match log.compact(first) {
+        Ok(first) => {
+            tracing::debug!(first, "the log begins here");
+            log.sync()
+        }
+        Err(LogError::NoRoom { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn place(side: &Path, path: &Path) -> Result<(), LogError> {
+    keystore_file::place(side, path).map_err(|source| LogError::Io {
+        what: "cannot put a snapshot in the place of",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// A crash before this leaves a log that does not connect to the checkpoint; a
+/// start recognises that and begins the log anew.
+fn restart(log: &Mutex<LogFile>, end: Position) -> Result<(), LogError> {
+    let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+    log.reset(end)?;
+    log.sync()
 }

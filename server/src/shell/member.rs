@@ -9,12 +9,16 @@ use raft::{Fetch, NodeId};
 use tokio::time::Instant as TokioInstant;
 
 use super::checkpoint::Checkpoints;
+use super::disk_trouble::{DiskFailed, DiskTrouble};
 use super::inbox::Input;
+use super::install::Install;
 use super::log_writer::LogWriter;
 use super::routed::LbLinks;
+use super::snapshots::Snapshots;
 use super::{Shell, restore};
 use crate::config::Progress;
 use crate::driver::{Actions, Driver, Facts, Now};
+use crate::keystore::KeystoreLimits;
 use crate::log_file::LogReader;
 use crate::transport::{Me, Transport};
 
@@ -33,8 +37,11 @@ pub(super) struct Member {
     pub(super) lbs: LbLinks,
     pub(super) log: LogWriter,
     pub(super) checkpoints: Checkpoints,
+    pub(super) snapshots: Snapshots,
+    pub(super) install: Install,
+    pub(super) disk: DiskTrouble,
     reader: LogReader,
-    actions: Actions,
+    pub(super) actions: Actions,
     reported: Instant,
     told_member: bool,
     pub(super) stop_by: Option<Instant>,
@@ -52,7 +59,9 @@ impl Member {
             started_ms: shell.started_ms,
             session_seed: rand::random(),
         };
-        let driver = Driver::new(disk.node, disk.keystore, facts);
+        let mut keystore = disk.keystore;
+        keystore.set_limits(KeystoreLimits { memory_bytes: shell.config.memory_bytes });
+        let driver = Driver::new(disk.node, keystore, facts);
         let id = NodeId(id.0);
         let mut transport = Transport::new(
             Me { cluster, id },
@@ -67,7 +76,10 @@ impl Member {
         });
         let reader = disk.log.reader();
         let log = LogWriter::start(disk.log, std::sync::Arc::clone(&shell.inbox))?;
-        let checkpoints = Checkpoints::new(shell.config.keystore_file.clone(), disk.checkpoint);
+        let path = shell.config.keystore_file.clone();
+        let snapshots = Snapshots::new(path.clone(), std::sync::Arc::clone(&shell.inbox));
+        let checkpoints =
+            Checkpoints::new(path, disk.checkpoint, shell.config.checkpoint_after_bytes);
         Ok(Member {
             cluster,
             id,
@@ -76,6 +88,9 @@ impl Member {
             lbs: LbLinks::default(),
             log,
             checkpoints,
+            snapshots,
+            install: Install::default(),
+            disk: DiskTrouble::default(),
             reader,
             actions: Actions::default(),
             reported: shell.started,
@@ -128,11 +143,12 @@ impl Member {
 
     fn timer(&mut self, now: Now) -> anyhow::Result<()> {
         self.driver.tick(now);
-        self.log.note_commit(self.driver.node().commit())?;
+        self.note_commit()?;
+        self.hand_over_if_full(now);
         if self.reported.elapsed() >= REPORT_INTERVAL - Duration::from_millis(25) {
             self.report(false);
         }
-        self.checkpoints.consider(&self.driver, &mut self.log, &self.shell.inbox);
+        self.consider_checkpoint();
         Ok(())
     }
 
@@ -154,11 +170,14 @@ impl Member {
                 if self.log.prefers_thread(self.driver.is_leader()) {
                     self.log.write_in_thread(persist, commit);
                 } else {
-                    let mark = self.log.write_inline(&persist, commit)?;
+                    let written = self.log.write_inline(persist, commit);
+                    let mark = written.map_err(|error| DiskFailed(error.to_string()))?;
                     synced_inline = true;
-                    now = self.shell.now();
-                    self.driver.synced(now, mark);
-                    continue;
+                    if let Some(mark) = mark {
+                        now = self.shell.now();
+                        self.driver.synced(now, mark);
+                        continue;
+                    }
                 }
             }
             self.driver.apply(now);
@@ -166,6 +185,7 @@ impl Member {
                 break;
             }
         }
+        self.consider_install();
         if std::mem::take(&mut self.actions.changed) {
             self.transport.set_members(&self.driver.members());
             self.report(true);
@@ -186,9 +206,8 @@ impl Member {
         for refused in std::mem::take(&mut self.actions.refuse) {
             self.tell(refused);
         }
-        for task in self.actions.snapshots.drain(..) {
-            // No log is compacted yet, so no peer can need one.
-            tracing::error!(?task, "snapshots are not transferred by this version");
+        for task in std::mem::take(&mut self.actions.snapshots) {
+            self.snapshot_task(now, task);
         }
         for fetch in std::mem::take(&mut self.actions.fetch) {
             self.fetch(fetch);
@@ -242,9 +261,11 @@ impl Member {
 
     /// The last checkpoint, then goodbye.
     pub(super) async fn end(self) -> anyhow::Result<()> {
-        let Member { shell, driver, log, checkpoints, .. } = self;
+        let Member { shell, driver, log, checkpoints, install, .. } = self;
         drop(log);
-        if let Err(error) = checkpoints.finish(&driver) {
+        // A snapshot that took the place of the checkpoint is newer.
+        let finished = if install.is_under_way() { Ok(()) } else { checkpoints.finish(&driver) };
+        if let Err(error) = finished {
             tracing::warn!(%error, "no checkpoint at the end; the next start replays the log");
         }
         tracing::info!(applied = driver.keystore().applied(), "stopped");

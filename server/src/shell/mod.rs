@@ -8,20 +8,25 @@
 //! and plays one turn of the driver.
 
 mod checkpoint;
+mod disk_trouble;
 mod fresh;
 pub(crate) mod inbox;
 mod inputs;
+mod install;
 mod log_writer;
 mod member;
 mod restore;
 mod routed;
+pub(crate) mod snapshots;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use anyhow::Context as _;
-use common::control::{Hello, MemberInfo, PROTOCOL_VERSION, Party, Report, Role, ToLb};
+use common::control::{Hello, MemberInfo, PROTOCOL_VERSION, Party, Report, ToLb};
 use common::front_end::{Counters, FrontEnd, FrontEndConfig, Service};
 use common::ids::{ClusterId, ServerId};
 use common::udp::{ClusterKey, Endpoint};
@@ -32,6 +37,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::{Progress, ServerConfig, Sockets};
 use crate::driver::Now;
 use crate::identity::{Folder, Identity};
+pub use disk_trouble::DiskFailed;
 use inbox::{Inbox, Input};
 
 /// Where the steps of a start are told.
@@ -113,7 +119,7 @@ impl Shell {
         let stopping = stop_on(shutdown, Arc::clone(&inbox));
         let tasks = vec![spawn(serving), spawn(accepting), spawn(stopping)];
 
-        let report = fresh_report(&info);
+        let report = Report::fresh(info.clone(), std::process::id());
         let mut shell = Shell {
             config,
             folder,
@@ -238,27 +244,6 @@ fn hello_of(folder: &Folder, info: &MemberInfo) -> Hello {
         None => Party::Fresh { folder: info.folder },
     };
     Hello { version: PROTOCOL_VERSION, from }
-}
-
-fn fresh_report(info: &MemberInfo) -> Report {
-    Report {
-        info: info.clone(),
-        member: None,
-        role: Role::Fresh,
-        term: 0,
-        leader: None,
-        last_index: 0,
-        commit_index: 0,
-        applied_index: 0,
-        members: Vec::new(),
-        keys: 0,
-        memory_bytes: 0,
-        uptime_secs: 0,
-        reads: 0,
-        writes: 0,
-        connections: 0,
-        pid: std::process::id(),
-    }
 }
 
 fn unix_ms() -> u64 {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use common::control::MemberRecord;
 use common::ids::{ClusterId, ServerId};
-use raft::{Membership, NodeId, Restored, SnapshotMeta};
+use raft::{Membership, NodeId, Position, Restored, SnapshotMeta};
 
 use super::{Shell, hello_of};
 use crate::command::Payload;
@@ -104,11 +104,11 @@ pub(super) fn open(shell: &Shell, id: ServerId) -> anyhow::Result<Disk> {
         memberships: recovered.memberships,
         entries: recovered.entries,
         commit: recovered.commit,
-        floor: None,
+        floor: recovered.floor,
     };
     if restored.discard_unconnected() {
         tracing::warn!(checkpoint, "the log-file does not reach the checkpoint: begun anew");
-        log.reset(checkpoint)?;
+        log.reset(Position { index: checkpoint, term: restored.snapshot.term })?;
         log.sync()?;
     }
     let node = raft::Node::new(shell.now().mono_us, raft_config(shell, id), restored);

@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 
 use super::disk::{Choice, Disk, Image};
-use super::start::{Started, items, replay, start};
+use super::start::{Outcome, Started, same, start};
 use super::workload::{self, History, LogState, Promise};
 use crate::files::faults::{FileId, Op};
 
@@ -87,12 +87,20 @@ fn describe(point: usize, op: &Op, promise: &Promise, choice: Choice, what: &str
 fn check(history: &History, promise: &Promise, image: &Image, dir: &Path) -> Result<(), String> {
     std::fs::create_dir(dir).unwrap();
     image.write(dir);
-    let Some(mut first) = start(dir)? else {
-        let none =
-            promise.identities.iter().any(|id| id.as_ref().is_none_or(|id| id.cluster.is_none()));
-        return if none { Ok(()) } else { Err("the identity is lost".to_owned()) };
+    let mut first = match start(dir) {
+        Outcome::Member(started) => *started,
+        Outcome::Fresh => {
+            let mut ids = promise.identities.iter();
+            let may = ids.any(|id| id.as_ref().is_none_or(|id| id.cluster.is_none()));
+            return if may { Ok(()) } else { Err("the identity is lost".to_owned()) };
+        }
+        Outcome::Amnesia(why) | Outcome::Refused(why) => return Err(why),
     };
     let state = check_started(history, promise, &first)?;
+    let last_index = first.log.last_index();
+    if last_index != first.last().index {
+        return Err(format!("the log ends at {last_index}, the start says {:?}", first.last()));
+    }
     // What was recovered stays, and the next entry goes behind it.
     let last = first.entries.last().map_or(first.checkpoint.0, |entry| entry.index);
     let term = first.entries.last().map_or(first.checkpoint.1, |entry| entry.term);
@@ -103,7 +111,16 @@ fn check(history: &History, promise: &Promise, image: &Image, dir: &Path) -> Res
     let (hard_state, checkpoint) = (first.hard_state, first.checkpoint);
     let expected: Vec<_> = first.entries.iter().cloned().chain([next]).collect();
     drop(first);
-    let second = start(dir)?.ok_or("the second start finds no identity")?;
+    let second = match start(dir) {
+        Outcome::Member(started) => started,
+        other => {
+            return Err(format!(
+                "the second start comes to {other:?}; the first: checkpoint {checkpoint:?}, \
+                 {hard_state:?}, {:?}",
+                expected.iter().map(|entry| (entry.index, entry.term)).collect::<Vec<_>>()
+            ));
+        }
+    };
     if second.entries != expected
         || second.hard_state != hard_state
         || second.checkpoint != checkpoint
@@ -129,9 +146,12 @@ fn check_started<'a>(
         ));
     }
     let index = started.checkpoint.0;
-    let keystore = replay(history.committed.range(..=index).map(|(_, entry)| entry));
-    if items(&keystore.freeze()) != started.items {
+    let keystore = history.keystores.get(&index).ok_or("a checkpoint that never was")?;
+    if !same(keystore, &started.keystore) {
         return Err("other items than the checkpoint had".to_owned());
+    }
+    if started.floor.is_some() {
+        return Err(format!("nothing was lost, but there is a floor: {:?}", started.floor));
     }
     let possible = &history.states[promise.durable..=promise.begun];
     possible.iter().find(|state| is(state, started)).ok_or_else(|| {

@@ -2,97 +2,139 @@
 
 use std::path::Path;
 
-use raft::{Entry, HardState, Index, Restored, Term};
+use raft::{Body, Entry, HardState, Index, NodeId, Position, SnapshotMeta, Term};
 
 use super::workload::OPTIONS;
-use crate::command::Payload;
+use crate::command::{Command, Payload};
 use crate::identity::{Folder, Identity};
-use crate::keystore::{Frozen, Keystore};
-use crate::keystore_file;
+use crate::keystore::{Keystore, KeystoreLimits};
+use crate::keystore_file::{self, KeystoreFileError};
 use crate::log_file::LogFile;
+use crate::recovery::{Damage, Decision, Found, FoundCheckpoint, FoundLog, decide};
 
-/// An item: key, value, flags, cas, deadline.
-pub(super) type Item = (Vec<u8>, Vec<u8>, u32, u64, u64);
+/// What a start came to.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// It belongs to no cluster yet. What lies in the folder counts for
+    /// nothing, it is adopted anew.
+    Fresh,
+    /// A member of its cluster.
+    Member(Box<Started>),
+    /// It must not come back under its id; why.
+    Amnesia(String),
+    /// An error; what it says.
+    Refused(String),
+}
 
-/// What a start found.
+/// A server that has started.
 #[derive(Debug)]
 pub(super) struct Started {
     pub(super) identity: Identity,
     pub(super) log: LogFile,
-    /// Index and term of the checkpoint.
+    /// Index and term of the checkpoint; 0 if it was lost.
     pub(super) checkpoint: (Index, Term),
-    pub(super) items: Vec<Item>,
+    /// As the checkpoint has it.
+    pub(super) keystore: Keystore,
     pub(super) hard_state: HardState,
     pub(super) entries: Vec<Entry<Payload>>,
     pub(super) commit: Index,
+    pub(super) floor: Option<Position>,
     _folder: Folder,
 }
 
-/// `None`: a folder that belongs to no cluster yet. What lies in it counts for
-/// nothing, it is adopted anew.
-pub(super) fn start(dir: &Path) -> Result<Option<Started>, String> {
+impl Started {
+    /// Where the log ends.
+    pub(super) fn last(&self) -> Position {
+        let (index, term) = self.checkpoint;
+        let behind = Position { index, term };
+        self.entries
+            .last()
+            .map_or(behind, |entry| Position { index: entry.index, term: entry.term })
+    }
+}
+
+/// Opens the folder `dir`.
+pub(super) fn start(dir: &Path) -> Outcome {
+    open(dir).unwrap_or_else(Outcome::Refused)
+}
+
+fn open(dir: &Path) -> Result<Outcome, String> {
     let folder = Folder::open(dir).map_err(|error| error.to_string())?;
     let Some(identity) = folder.identity().filter(|identity| identity.cluster.is_some()) else {
-        return Ok(None);
+        return Ok(Outcome::Fresh);
     };
     let identity = identity.clone();
-    let path = dir.join("keystore-file");
-    let (keystore, meta) = keystore_file::read(&path)
-        .map_err(|error| error.to_string())?
-        .ok_or("keystore-file is missing")?;
-    let (mut log, found) = LogFile::open(&dir.join("log-file"), OPTIONS, meta.index)
-        .map_err(|error| error.to_string())?;
-    if found.fresh {
-        return Err("log-file is missing".to_owned());
-    }
-    let checkpoint = (meta.index, meta.term);
-    let mut restored = Restored {
-        hard_state: found.hard_state,
-        snapshot: meta,
-        runs: found.runs,
-        memberships: found.memberships,
-        entries: found.entries,
-        floor: None,
-        commit: found.commit,
+    let (keystore, checkpoint) = read_checkpoint(&dir.join("keystore-file"))?;
+    let after = match &checkpoint {
+        FoundCheckpoint::Whole(meta) => meta.index,
+        _ => 0,
     };
-    if restored.discard_unconnected() {
-        log.reset(checkpoint.0).map_err(|error| error.to_string())?;
-        log.sync().map_err(|error| error.to_string())?;
-    }
-    Ok(Some(Started {
+    let log_dir = dir.join("log-file");
+    let (scan, opener) = LogFile::scan(&log_dir, after).map_err(|error| error.to_string())?;
+    let log = match opener.is_fresh() {
+        true => FoundLog::Missing(log_dir),
+        false => FoundLog::Read(scan),
+    };
+    let id = NodeId(identity.server.ok_or("no server id")?.0);
+    let recovery = match decide(Found { id, checkpoint, log }) {
+        Decision::Start(recovery) => *recovery,
+        Decision::Amnesia(why) => return Ok(Outcome::Amnesia(why)),
+        Decision::Refuse(why) => return Ok(Outcome::Refused(why)),
+    };
+    let mut restored = recovery.restored;
+    let log = opener
+        .repair(OPTIONS, recovery.repair, &mut restored)
+        .map_err(|error| error.to_string())?;
+    let SnapshotMeta { index, term, .. } = restored.snapshot;
+    Ok(Outcome::Member(Box::new(Started {
         identity,
         log,
-        checkpoint,
-        items: items(&keystore.freeze()),
+        checkpoint: (index, term),
+        keystore,
         hard_state: restored.hard_state,
         entries: restored.entries,
         commit: restored.commit,
+        floor: restored.floor,
         _folder: folder,
-    }))
+    })))
 }
 
-/// All items in order.
-pub(super) fn items(frozen: &Frozen) -> Vec<Item> {
-    let mut items: Vec<_> = frozen
-        .items()
-        .map(|item| {
-            (item.key.to_vec(), item.value.to_vec(), item.flags, item.cas, item.deadline_ms)
-        })
-        .collect();
-    items.sort_unstable();
-    items
+fn read_checkpoint(path: &Path) -> Result<(Keystore, FoundCheckpoint), String> {
+    let empty = Keystore::new(KeystoreLimits::default());
+    let damaged = |file: &Path, offset, what: String| {
+        FoundCheckpoint::Damaged(Damage { file: file.to_owned(), offset, bytes: 0, what })
+    };
+    match keystore_file::read(path) {
+        Ok(Some((keystore, meta))) => Ok((keystore, FoundCheckpoint::Whole(meta))),
+        Ok(None) => Ok((empty, FoundCheckpoint::Missing(path.to_owned()))),
+        Err(KeystoreFileError::Damaged { file, offset, what, .. }) => {
+            Ok((empty, damaged(&file, offset, what.to_string())))
+        }
+        Err(KeystoreFileError::Truncated { file, offset, .. }) => {
+            Ok((empty, damaged(&file, offset, "its end is missing".to_owned())))
+        }
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// A keystore with the entries applied, which begin at index 1.
 pub(super) fn replay<'a>(entries: impl Iterator<Item = &'a Entry<Payload>>) -> Keystore {
-    let mut keystore = Keystore::new(crate::keystore::KeystoreLimits::default());
+    let mut keystore = Keystore::new(KeystoreLimits::default());
     for entry in entries {
         match &entry.body {
-            raft::Body::Command(payload) => {
-                keystore.apply(entry.index, &crate::command::Command::decode(&payload.0).unwrap());
+            Body::Command(payload) => {
+                keystore.apply(entry.index, &Command::decode(&payload.0).unwrap());
             }
             _ => keystore.advance(entry.index),
         }
     }
     keystore
+}
+
+/// Whether both hold the same items and have come to the same position. Keys
+/// are those that [`super::workload`] uses.
+pub(super) fn same(one: &Keystore, other: &Keystore) -> bool {
+    let keys = (0..super::workload::KEYS).map(super::workload::key);
+    one.freeze().position() == other.freeze().position()
+        && keys.into_iter().all(|key| one.get(key.as_bytes()) == other.get(key.as_bytes()))
 }

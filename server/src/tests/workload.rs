@@ -6,19 +6,23 @@ use std::path::Path;
 use bytes::Bytes;
 use common::ids::{ClusterId, ServerId};
 use common::memcached::StoreVerb;
-use raft::{Body, Entry, HardState, Index, Membership, NodeId, Term};
+use raft::{Body, Entry, HardState, Index, Membership, NodeId, Position, Term};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use super::start::{Started, replay, start};
+use super::start::{Outcome, replay, start};
 use crate::command::{Command, Operation, Payload};
 use crate::files::faults::{Faults, Op};
 use crate::identity::{Folder, Identity};
+use crate::keystore::Keystore;
 use crate::keystore_file::{self, CheckpointMeta};
 use crate::log_file::{LogFile, LogOptions};
 
 /// Small, so that a few entries fill a segment.
-pub(super) const OPTIONS: LogOptions = LogOptions { segment_bytes: 4096 };
+pub(super) const OPTIONS: LogOptions = LogOptions { segment_bytes: 4096, keep: false };
+
+/// Keys are few, so that they are overwritten.
+pub(super) const KEYS: u32 = 12;
 
 /// What changes the log, one record at a time.
 #[derive(Clone, Debug)]
@@ -64,6 +68,8 @@ pub(super) struct History {
     pub(super) states: Vec<LogState>,
     /// Every entry that was ever committed.
     pub(super) committed: BTreeMap<Index, Entry<Payload>>,
+    /// What each checkpoint holds.
+    pub(super) keystores: BTreeMap<Index, Keystore>,
 }
 
 struct Workload<'a> {
@@ -75,6 +81,11 @@ struct Workload<'a> {
     commit: Index,
     promise: Promise,
     history: History,
+}
+
+/// The name of a key.
+pub(super) fn key(number: u32) -> String {
+    format!("key-{number}")
 }
 
 /// Runs `turns` operations, chosen by `seed`, on the empty folder `dir`.
@@ -100,6 +111,7 @@ pub(super) fn run(dir: &Path, seed: u64, turns: usize) -> History {
             promises: Vec::new(),
             states: vec![LogState::default()],
             committed: BTreeMap::new(),
+            keystores: BTreeMap::new(),
         },
         promise,
     };
@@ -109,9 +121,10 @@ pub(super) fn run(dir: &Path, seed: u64, turns: usize) -> History {
         match workload.random.random_range(0..100) {
             0..55 => workload.append(),
             55..60 => workload.sync(),
-            60..72 => workload.checkpoint(),
-            72..80 => workload.install(),
-            80..88 => workload.restart(),
+            60..70 => workload.checkpoint(),
+            70..80 => workload.compact(),
+            80..87 => workload.install(),
+            87..94 => workload.restart(),
             _ => workload.vote(),
         }
         workload.settle();
@@ -211,7 +224,7 @@ impl Workload<'_> {
         self.promise.checkpoints.push((0, 0));
         self.note("adopt");
         self.write_checkpoint(0, 0);
-        let (mut log, _) = LogFile::open(&self.dir.join("log-file"), OPTIONS, 0).unwrap();
+        let (log, _) = LogFile::open(&self.dir.join("log-file"), OPTIONS, 0).unwrap();
         log.settle();
         self.log = Some(log);
         folder.adopt(ClusterId(7), ServerId(3)).unwrap();
@@ -225,13 +238,14 @@ impl Workload<'_> {
         let meta = CheckpointMeta { index, term, membership };
         let path = self.dir.join("keystore-file");
         keystore_file::write(&path, &keystore.freeze(), &meta).unwrap();
+        self.history.keystores.insert(index, keystore);
     }
 
     fn entry(&mut self, index: Index, term: Term) -> Entry<Payload> {
         if self.random.random_ratio(1, 12) {
             return Entry { index, term, body: Body::Noop };
         }
-        let key = format!("key-{}", self.random.random_range(0..12));
+        let key = key(self.random.random_range(0..KEYS));
         let mut value = vec![0; self.random.random_range(0..700)];
         self.random.fill(&mut value[..]);
         let operation = Operation::Store {
@@ -308,6 +322,17 @@ impl Workload<'_> {
         self.note("checkpoint written");
     }
 
+    /// What the checkpoint has is not needed in the log, but for a few entries
+    /// that slow peers may want.
+    fn compact(&mut self) {
+        let first = self.promise.checkpoints[0].0.saturating_sub(2) + 1;
+        let commit = self.commit;
+        self.note("compact");
+        self.log().note_commit(commit).unwrap();
+        self.log().compact(first).unwrap();
+        self.sync();
+    }
+
     /// A snapshot of the leader, ahead of the log or in conflict with it.
     fn install(&mut self) {
         let last = self.now().last();
@@ -324,7 +349,7 @@ impl Workload<'_> {
         self.promise.checkpoints.push((index, term));
         self.begin("install", &[Step::Reset(index, term)]);
         self.write_checkpoint(index, term);
-        self.log().reset(index).unwrap();
+        self.log().reset(Position { index, term }).unwrap();
         self.settle();
         self.log().sync().unwrap();
         self.commit = index;
@@ -336,10 +361,13 @@ impl Workload<'_> {
     /// A stop and a start: what was written but not synced is durable then.
     fn restart(&mut self) {
         self.note("restart");
+        if self.random.random_bool(0.5) {
+            self.log().finish().unwrap();
+        }
         drop(self.log.take());
-        let Started { mut log, .. } = start(self.dir).unwrap().unwrap();
-        log.settle();
-        self.log = Some(log);
+        let Outcome::Member(started) = start(self.dir) else { panic!("it does not start") };
+        self.log = Some(started.log);
+        self.settle();
         self.promise.durable = self.promise.begun;
         self.note("restarted");
     }

@@ -32,11 +32,12 @@ pub enum WireError {
 
 type Result<T> = std::result::Result<T, WireError>;
 
-/// Which lane a message takes: appends and snapshots are bulk, so that nothing
-/// urgent waits behind them.
+/// Which lane a message takes: appends are bulk, so that nothing urgent waits
+/// behind them, and nothing at all waits behind a snapshot.
 pub fn lane_of(message: &Message<Payload>) -> common::udp::Lane {
     match message {
-        Message::Append { .. } | Message::SnapshotChunk { .. } => common::udp::Lane::Bulk,
+        Message::Append { .. } => common::udp::Lane::Bulk,
+        Message::SnapshotChunk { .. } => common::udp::Lane::Snapshot,
         _ => common::udp::Lane::Urgent,
     }
 }

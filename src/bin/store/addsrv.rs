@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use common::control::Role;
 use common::ids::ServerId;
-use common::limits::{DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_VALUE_BYTES};
+use common::limits::{DEFAULT_CHECKPOINT_AFTER, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_VALUE_BYTES};
 use server::config::{Progress, ServerConfig, Sockets};
 use tracing::warn;
 
@@ -44,6 +44,8 @@ struct Plan {
     heartbeat: Duration,
     election_timeout: TimeoutRange,
     max_item_bytes: usize,
+    checkpoint_after_bytes: u64,
+    memory_limit_mib: u32,
     /// A load balancer has accepted this folder before.
     registered: bool,
 }
@@ -91,6 +93,14 @@ fn plan(args: &AddSrvArgs, home: &Home, node: &Node) -> Outcome<Plan> {
             .max_item_size
             .or(recorded.map(|server| server.max_item_bytes))
             .unwrap_or(DEFAULT_MAX_VALUE_BYTES),
+        checkpoint_after_bytes: args
+            .checkpoint_after
+            .or(recorded.map(|server| server.checkpoint_after_bytes))
+            .unwrap_or(DEFAULT_CHECKPOINT_AFTER),
+        memory_limit_mib: args
+            .memory_limit
+            .or(recorded.map(|server| server.memory_limit_mib))
+            .unwrap_or_default(),
         registered: recorded.is_some(),
     })
 }
@@ -332,6 +342,8 @@ fn foreground(
         heartbeat: plan.heartbeat,
         election_timeout: plan.election_timeout.durations(),
         max_value_bytes: plan.max_item_bytes,
+        checkpoint_after_bytes: plan.checkpoint_after_bytes,
+        memory_bytes: values::memory_bytes(Some(plan.memory_limit_mib)),
         max_connections: DEFAULT_MAX_CONNECTIONS,
     };
     let recorder = Mutex::new(Recorder { node: node.clone(), plan, settings: None, lock });
@@ -363,6 +375,8 @@ impl Recorder {
                     heartbeat_ms: self.plan.heartbeat.as_millis() as u64,
                     election_timeout: self.plan.election_timeout,
                     max_item_bytes: self.plan.max_item_bytes,
+                    checkpoint_after_bytes: self.plan.checkpoint_after_bytes,
+                    memory_limit_mib: self.plan.memory_limit_mib,
                     registered: self.plan.registered,
                 });
             }

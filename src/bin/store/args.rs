@@ -85,6 +85,9 @@ pub(crate) struct UpArgs {
     /// The load balancer's port for servers (UDP) [default: 5001]
     #[arg(long)]
     pub(crate) sport: Option<u16>,
+    /// Memory for items in MiB on each server, beyond which stores are refused; 0: no limit
+    #[arg(short, long)]
+    pub(crate) memory_limit: Option<u32>,
     /// How the nodes write their logs
     #[arg(long, value_enum, default_value_t)]
     pub(crate) log_format: LogFormat,
@@ -186,6 +189,12 @@ pub(crate) struct AddSrvArgs {
     /// Largest value, e.g. 512k or 2m [default: 1m]
     #[arg(short = 'I', long, value_parser = values::item_size)]
     pub(crate) max_item_size: Option<usize>,
+    /// Growth of the log-file after which a checkpoint is written, if the data is not larger [default: 64m]
+    #[arg(long, value_name = "SIZE", value_parser = values::checkpoint_after)]
+    pub(crate) checkpoint_after: Option<u64>,
+    /// Memory for items in MiB, beyond which stores are refused; 0: no limit [default: 0]
+    #[arg(short, long)]
+    pub(crate) memory_limit: Option<u32>,
     /// What every node has.
     #[command(flatten)]
     pub(crate) node: NodeArgs,
@@ -225,6 +234,12 @@ pub(crate) struct RunArgs {
     /// Largest value, e.g. 512k or 2m
     #[arg(short = 'I', long, default_value = "1m", value_parser = values::item_size)]
     pub(crate) max_item_size: usize,
+    /// Growth of the log-file after which a checkpoint is written, if the data is not larger [default: 64m]
+    #[arg(long, value_name = "SIZE", value_parser = values::checkpoint_after)]
+    pub(crate) checkpoint_after: Option<u64>,
+    /// Memory for items in MiB, beyond which stores are refused; 0: no limit [default: 0]
+    #[arg(short, long)]
+    pub(crate) memory_limit: Option<u32>,
     /// How the log is written
     #[arg(long, value_enum, default_value_t)]
     pub(crate) log_format: LogFormat,
@@ -358,6 +373,8 @@ impl AddSrvArgs {
             self.election_timeout.map(|range| format!("{}ms..{}ms", range.low_ms, range.high_ms)),
         );
         line.option("--max-item-size", text(self.max_item_size));
+        line.option("--checkpoint-after", text(self.checkpoint_after));
+        line.option("--memory-limit", text(self.memory_limit));
         line.0
     }
 }
@@ -375,7 +392,7 @@ mod tests {
     #[test]
     fn a_background_line_says_the_same_as_the_one_typed() {
         let typed = "store addsrv --cport 0 --sip ::1 --lb 127.0.0.1:1,127.0.0.1:2 --heartbeat 5ms \
-                     --election-timeout 20ms..40ms -I 2k --dir x --name srv-9";
+                     --election-timeout 20ms..40ms -I 2k -m 64 --checkpoint-after 1m --dir x --name srv-9";
         let Command::Addsrv(args) = Cli::parse_from(typed.split_whitespace()).command else {
             panic!("not addsrv");
         };
@@ -388,6 +405,8 @@ mod tests {
         assert_eq!(again.heartbeat, args.heartbeat);
         assert_eq!(again.election_timeout, args.election_timeout);
         assert_eq!(again.max_item_size, args.max_item_size);
+        assert_eq!(again.checkpoint_after, args.checkpoint_after);
+        assert_eq!((again.memory_limit, args.memory_limit), (Some(64), Some(64)));
         assert_eq!(again.name, args.name);
         assert!(again.node.foreground && again.node.announce);
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::config::ClusterFile;
 use common::control::{MemberInfo, MemberRecord};
 use common::ids::{ClusterId, FolderId, ServerId};
-use common::limits::DEFAULT_MAX_CONNECTIONS;
+use common::limits::{DEFAULT_CHECKPOINT_AFTER, DEFAULT_MAX_CONNECTIONS};
 use common::udp::ClusterKey;
 use server::config::{FixedCluster, Progress, ServerConfig, Sockets};
 use tracing::warn;
@@ -20,6 +20,7 @@ use crate::home::{FixedSettings, Node, Settings};
 use crate::logging;
 use crate::serve;
 use crate::sockets::{self, Port};
+use crate::values;
 
 /// The command.
 pub(crate) fn run(args: &RunArgs) -> Outcome {
@@ -56,6 +57,8 @@ pub(crate) fn run(args: &RunArgs) -> Outcome {
         heartbeat: args.heartbeat.or(cluster.heartbeat).unwrap_or(default_heartbeat),
         election_timeout,
         max_value_bytes: args.max_item_size,
+        checkpoint_after_bytes: args.checkpoint_after.unwrap_or(DEFAULT_CHECKPOINT_AFTER),
+        memory_bytes: values::memory_bytes(args.memory_limit),
         max_connections: DEFAULT_MAX_CONNECTIONS,
     };
     let progress = Arc::new(move |progress: Progress| match progress {

@@ -91,6 +91,11 @@ pub(crate) struct ServerSettings {
     pub(crate) election_timeout: TimeoutRange,
     /// Largest value.
     pub(crate) max_item_bytes: usize,
+    /// Growth of the log after which a checkpoint is due.
+    pub(crate) checkpoint_after_bytes: u64,
+    /// Memory for items; 0: no limit.
+    #[serde(default)]
+    pub(crate) memory_limit_mib: u32,
     /// Whether a load balancer has ever accepted it. A folder that was never
     /// registered is free for the next new server.
     pub(crate) registered: bool,
@@ -310,6 +315,8 @@ mod tests {
             heartbeat_ms: 50,
             election_timeout: TimeoutRange { low_ms: 200, high_ms: 400 },
             max_item_bytes: 1 << 20,
+            checkpoint_after_bytes: 64 << 20,
+            memory_limit_mib: 0,
             registered,
         })
     }

@@ -1,6 +1,9 @@
 //! What every node process does: a runtime, signals, and a report of its end.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -14,6 +17,13 @@ use crate::logging;
 
 /// The address that everything listens on unless told otherwise.
 pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Set for a process that began again after its disk failed.
+const BEGAN_AGAIN: &str = "STORE_BEGAN_AGAIN";
+
+/// One that began again and fails again sooner than this stays down: a disk
+/// that is broken for good must not be worn by restarts.
+const STAYS_DOWN_WITHIN: Duration = Duration::from_secs(60);
 
 /// Runs a node in this process: logs, announces and returns why it ended.
 pub(crate) fn node(
@@ -44,7 +54,8 @@ where
         .enable_all()
         .build()
         .map_err(|error| Failure::refused(format!("cannot start the runtime: {error}")))?;
-    runtime.block_on(async {
+    let began = Instant::now();
+    let ended = runtime.block_on(async {
         let listen = |kind| {
             signal(kind)
                 .map_err(|error| Failure::refused(format!("cannot listen to signals: {error}")))
@@ -63,8 +74,33 @@ where
             }
             token.cancel();
         });
-        body(shutdown).await.map_err(Failure::from)
-    })
+        Ok::<_, Failure>(body(shutdown).await)
+    })?;
+    // Ends its threads: nothing of this process may touch the disk any more.
+    drop(runtime);
+    match ended {
+        Err(error) if error.is::<server::DiskFailed>() => Err(begin_again(&error, began.elapsed())),
+        ended => ended.map_err(Failure::from),
+    }
+}
+
+/// Replaces this process by a new one of the same command line, which recovers
+/// from what is on the disk. Returns only when that cannot be.
+fn begin_again(error: &anyhow::Error, uptime: Duration) -> Failure {
+    if std::env::var_os(BEGAN_AGAIN).is_some() && uptime < STAYS_DOWN_WITHIN {
+        return Failure::refused(format!(
+            "{error}. It failed again {} seconds after this server began anew, which it will not do \
+             once more by itself: start it with the same command when the disk is well",
+            uptime.as_secs()
+        ));
+    }
+    error!("{error}. This server begins anew");
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(why) => return Failure::refused(format!("{error}. No program to begin with: {why}")),
+    };
+    let why = Command::new(program).args(std::env::args_os().skip(1)).env(BEGAN_AGAIN, "1").exec();
+    Failure::refused(format!("{error}. It cannot begin anew by itself: {why}"))
 }
 
 /// Makes the node's folder and refuses one that is in use.

@@ -155,6 +155,8 @@ impl View {
     fn row(&self, name: &str, before: Option<&View>) -> Vec<String> {
         let stats = &self.servers[name];
         let text = |field: &str| stats.get(field).cloned().unwrap_or_else(|| "-".into());
+        let trouble =
+            stats.get("trouble").filter(|trouble| *trouble != "-" && text("state") == "live");
         let shown = |field: &str, show: fn(u64) -> String| {
             number(stats.get(field)).map_or("-".into(), show)
         };
@@ -167,7 +169,8 @@ impl View {
         vec![
             name.to_owned(),
             text("id"),
-            text("state"),
+            // A server that is live and in trouble is shown as what troubles it.
+            trouble.cloned().unwrap_or_else(|| text("state")),
             text("role"),
             text("term"),
             text("last_index"),
@@ -260,6 +263,8 @@ mod tests {
             ("server.srv-2.memory_bytes", "2048"),
             ("server.srv-2.lag", "-"),
             ("server.srv-2.voter", "1"),
+            ("server.srv-2.state", "live"),
+            ("server.srv-2.trouble", "disk-full"),
         ];
         let stats = stats.map(|(name, value)| (name.to_owned(), value.to_owned()));
         View::new("127.0.0.1:5002".parse().unwrap(), stats.into_iter().collect())
@@ -271,6 +276,7 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert!(lines[0].contains("lb-1") && lines[0].contains("leader srv-2"), "{text}");
         assert!(lines[2].starts_with("srv-2 ") && lines[2].contains("2.0 KiB"), "{text}");
+        assert!(lines[2].contains("disk-full") && !lines[2].contains("live"), "{text}");
         assert!(lines[3].starts_with("srv-10"), "{text}");
     }
 

@@ -207,6 +207,8 @@ fn servers(
             heartbeat: None,
             election_timeout: None,
             max_item_size: None,
+            checkpoint_after: None,
+            memory_limit: args.memory_limit,
             node: node_args(args),
         };
         processes.push((addsrv::start(&server, home, name)?, recorded));

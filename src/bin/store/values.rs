@@ -56,19 +56,40 @@ const MIN_ITEM_BYTES: usize = 1024;
 /// Largest: an item has to fit into one frame between servers, with room.
 const MAX_ITEM_BYTES: usize = 8 * 1024 * 1024;
 
+/// Checkpoints more often than this would be all that the disk does.
+const MIN_CHECKPOINT_AFTER: u64 = 64 * 1024;
+
 /// `1m`, `512k`, `2048`: as memcached's `-I`.
 pub(crate) fn item_size(text: &str) -> Result<usize, String> {
-    let (digits, unit) = match text.as_bytes().last() {
-        Some(b'k' | b'K') => (&text[..text.len() - 1], 1024),
-        Some(b'm' | b'M') => (&text[..text.len() - 1], 1024 * 1024),
-        _ => (text, 1),
-    };
-    let bytes = digits.parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
-    match bytes {
+    match size(text).and_then(|bytes| usize::try_from(bytes).ok()) {
         Some(bytes) if (MIN_ITEM_BYTES..=MAX_ITEM_BYTES).contains(&bytes) => Ok(bytes),
         Some(_) => Err(format!("`{text}` is out of bounds: from 1k to 8m")),
         None => Err(format!("`{text}` is no size: write it like 1m, 512k or 2048")),
     }
+}
+
+/// Bytes of log after which a checkpoint is due.
+pub(crate) fn checkpoint_after(text: &str) -> Result<u64, String> {
+    match size(text) {
+        Some(bytes) if bytes >= MIN_CHECKPOINT_AFTER => Ok(bytes),
+        Some(_) => Err(format!("`{text}` is too small: at least 64k")),
+        None => Err(format!("`{text}` is no size: write it like 64m or 512k")),
+    }
+}
+
+fn size(text: &str) -> Option<u64> {
+    let (digits, unit) = match text.as_bytes().last() {
+        Some(b'k' | b'K') => (&text[..text.len() - 1], 1 << 10),
+        Some(b'm' | b'M') => (&text[..text.len() - 1], 1 << 20),
+        Some(b'g' | b'G') => (&text[..text.len() - 1], 1 << 30),
+        _ => (text, 1),
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit)
+}
+
+/// Bytes of a memory limit in MiB, as memcached's `-m`; 0 is none.
+pub(crate) fn memory_bytes(limit_mib: Option<u32>) -> Option<u64> {
+    limit_mib.filter(|mib| *mib > 0).map(|mib| u64::from(mib) * 1024 * 1024)
 }
 
 /// An address to listen on and to be reached at.
@@ -137,6 +158,22 @@ mod tests {
         for bad in ["", "m", "1", "9m", "-1", "99999999999999999999m"] {
             assert!(item_size(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn checkpoints_are_not_due_all_the_time() {
+        assert_eq!(checkpoint_after("64m"), Ok(64 << 20));
+        assert_eq!(checkpoint_after("2g"), Ok(2 << 30));
+        for bad in ["", "0", "63k", "64x", "99999999999999999999g"] {
+            assert!(checkpoint_after(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_memory_limit_is_in_mib_and_none_by_default() {
+        assert_eq!(memory_bytes(Some(64)), Some(64 << 20));
+        assert_eq!(memory_bytes(Some(u32::MAX)), Some(u64::from(u32::MAX) << 20));
+        assert_eq!((memory_bytes(Some(0)), memory_bytes(None)), (None, None));
     }
 
     #[test]

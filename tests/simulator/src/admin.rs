@@ -12,7 +12,7 @@ use std::sync::Arc;
 use raft::{Change, Index, Membership, NodeId, Suffrage, Term};
 
 use crate::faults::Fault;
-use crate::host::Input;
+use crate::host::{Host, Input};
 use crate::network::Cut;
 use crate::oracle::Violation;
 use crate::queue::Micros;
@@ -283,16 +283,35 @@ impl World {
         }
     }
 
-    /// Whether a voter can be spared: every member runs, and all of them agree
-    /// on a membership of at least three voters. Whoever takes away more than
-    /// that takes away data, too.
-    fn can_spare(&self, host: usize) -> bool {
+    /// Whether a voter can be spared: every member runs and has all its data,
+    /// and all of them agree on a membership of at least three voters. Whoever
+    /// takes away more than that takes away data, too.
+    pub(crate) fn can_spare(&self, host: usize) -> bool {
+        let members = &self.out.watch.membership.1.members;
+        self.is_of_settled_voters(host)
+            && members
+                .keys()
+                .all(|id| self.home_of(*id).is_some_and(|host| host.driver().is_some()))
+            && self.impaired() == 0
+    }
+
+    /// Whether bits may rot on a host so that the cluster is certain to heal:
+    /// a majority of the voters keeps all its data. Then every committed entry
+    /// is with one of them, the one of them whose log is the longest has them
+    /// all, and they elect it without the others. It supplies those, however
+    /// little they have left; and who has to start over is replaced by them.
+    /// Nobody is removed or loses a disk meanwhile.
+    pub(crate) fn may_rot(&self, host: usize) -> bool {
+        let voters = self.out.watch.membership.1.voters().count();
+        let disk = &self.hosts[host].disk;
+        let more = usize::from(!self.is_impaired(&self.hosts[host]) || disk.id.is_none());
+        self.is_of_settled_voters(host) && self.impaired() + more <= (voters - 1) / 2
+    }
+
+    /// Whether a host is that of a voter, three or more vote, and nobody is
+    /// about to come or go.
+    fn is_of_settled_voters(&self, host: usize) -> bool {
         let membership = &self.out.watch.membership.1;
-        let runs = |id: &NodeId| {
-            let host = self.homes.get(id).map(|host| &self.hosts[*host]);
-            let intact = |host: &&crate::host::Host| host.disk.id == Some(*id) && !host.disk.rotten;
-            host.filter(intact).and_then(|host| host.driver()).is_some()
-        };
         let agree = self
             .hosts
             .iter()
@@ -303,13 +322,30 @@ impl World {
         voter
             && self.admin.memory.leaving.is_empty()
             && membership.voters().count() >= 3
-            && membership.members.keys().all(runs)
+            && membership.members.keys().all(|id| self.home_of(*id).is_some())
             && agree
     }
 
-    /// Whether the host may lose its disk now.
-    pub(crate) fn may_lose_disk(&self, host: usize) -> bool {
-        self.can_spare(host)
+    /// The host of a server, if its folder is still there.
+    fn home_of(&self, id: NodeId) -> Option<&Host> {
+        let host = self.homes.get(&id).map(|host| &self.hosts[*host]);
+        host.filter(|host| host.disk.id == Some(id))
+    }
+
+    /// Members that cannot read all that they once had.
+    fn impaired(&self) -> usize {
+        let members = self.out.watch.membership.1.members.keys();
+        members.filter_map(|id| self.home_of(*id)).filter(|host| self.is_impaired(host)).count()
+    }
+
+    fn is_impaired(&self, host: &Host) -> bool {
+        let floor = host.driver().and_then(|driver| driver.node().floor());
+        host.disk.is_damaged() || host.disk.floor.is_some() || floor.is_some()
+    }
+
+    /// Whether what is lost may be lost for good.
+    pub(crate) fn rots_anywhere(&self) -> bool {
+        self.allowed.has(Fault::RotAnywhere)
     }
 
     /// The server of a host is to be removed. It runs on for a while, or is

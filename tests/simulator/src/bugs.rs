@@ -9,12 +9,14 @@ pub enum Bug {
     AckBeforeSync,
     /// Term and vote are lost in a crash, though they were synced.
     VoteNotSynced,
+    /// Damage in the log is taken for the torn end of a write.
+    DamageForTear,
     /// One in the core.
     Core(PlantedBug),
 }
 
 /// Every bug, with the name that it has on the command line.
-pub const BUGS: [(&str, Bug, &str); 12] = [
+pub const BUGS: [(&str, Bug, &str); 16] = [
     (
         "commit-earlier-term",
         Bug::Core(PlantedBug::CommitEarlierTerm),
@@ -61,6 +63,26 @@ pub const BUGS: [(&str, Bug, &str); 12] = [
         "removed-disrupts",
         Bug::Core(PlantedBug::NoPreVote),
         "no pre-vote and no stickiness: a removed server deposes leader after leader",
+    ),
+    (
+        "damage-for-tear",
+        Bug::DamageForTear,
+        "damage in the log is cut off like a torn write, and the server goes on as if whole",
+    ),
+    (
+        "floor-forgotten",
+        Bug::Core(PlantedBug::FloorForgotten),
+        "a server that lost entries votes by what it still has",
+    ),
+    (
+        "campaign-below-floor",
+        Bug::Core(PlantedBug::CampaignBelowFloor),
+        "a server that lost entries campaigns with what it still has",
+    ),
+    (
+        "loss-unnoticed",
+        Bug::Core(PlantedBug::LossUnnoticed),
+        "a leader never sends again what a peer has acknowledged and lost",
     ),
     (
         "append-storm",

@@ -20,18 +20,17 @@
 use std::collections::VecDeque;
 use std::path::Path;
 
-use raft::{
-    Body, Entry, HardState, Index, Membership, NodeId, Persist, Restored, SnapshotMeta, Term,
-};
+use raft::{Body, Entry, HardState, Index, Membership, NodeId, Persist, Position, SnapshotMeta};
 use server::command::Payload;
 use server::driver::Chunk;
 use server::keystore::{Keystore, KeystoreLimits};
 use server::keystore_file;
 
 use crate::rng::Rng;
+use crate::rot::Rot;
 
 /// Name of a checkpoint in errors.
-const CHECKPOINT: &str = "keystore-file";
+pub(crate) const CHECKPOINT: &str = "keystore-file";
 
 /// What survives a crash, and what may not.
 #[derive(Debug)]
@@ -40,19 +39,21 @@ pub(crate) struct Disk {
     pub(crate) id: Option<NodeId>,
     /// Which cluster that is.
     pub(crate) cluster: Option<u32>,
-    hard_state: HardState,
+    pub(crate) hard_state: HardState,
     /// Entries that are durable; the first has index `base + 1`.
-    base: Index,
-    entries: Vec<Entry<Payload>>,
-    commit: Index,
+    pub(crate) base: Index,
+    pub(crate) entries: Vec<Entry<Payload>>,
+    pub(crate) commit: Index,
+    /// Where the log ended before it was damaged, until it gets there again.
+    pub(crate) floor: Option<Position>,
     /// Written, not synced yet.
     waiting: VecDeque<(Persist<Payload>, Index)>,
-    meta: SnapshotMeta,
+    pub(crate) meta: SnapshotMeta,
     /// The bytes of the keystore-file; empty: no checkpoint but the first
     /// membership.
-    checkpoint: Vec<u8>,
-    /// Damaged: the next start notices.
-    pub(crate) rotten: bool,
+    pub(crate) checkpoint: Vec<u8>,
+    /// What of all this cannot be read any more.
+    pub(crate) rot: Rot,
     /// Planted: term and vote are not synced with the rest.
     forgets_votes: bool,
 }
@@ -71,7 +72,8 @@ impl Disk {
             waiting: VecDeque::new(),
             meta: SnapshotMeta::default(),
             checkpoint: Vec::new(),
-            rotten: false,
+            floor: None,
+            rot: Rot::default(),
         }
     }
 
@@ -109,7 +111,11 @@ impl Disk {
             let at = (entry.index - self.base - 1) as usize;
             self.entries.truncate(at);
             self.entries.push(entry.clone());
+            self.note_floor();
         }
+        let first = persist.entries.first().filter(|_| records > 1);
+        let hard_state = records > 0 && persist.hard_state.is_some();
+        self.rot.written(hard_state, first.map(|entry| entry.index));
     }
 
     /// The host crashed. Of the batch that was not synced any prefix counts:
@@ -133,6 +139,7 @@ impl Disk {
     pub(crate) fn put_checkpoint(&mut self, meta: SnapshotMeta, bytes: Vec<u8>) {
         self.meta = meta;
         self.checkpoint = bytes;
+        self.rot.new_checkpoint();
     }
 
     /// A snapshot was installed: the log begins anew behind it.
@@ -140,6 +147,13 @@ impl Disk {
         self.base = self.meta.index;
         self.entries.clear();
         self.commit = self.commit.max(self.meta.index);
+        self.rot = Rot::default();
+        self.note_floor();
+    }
+
+    fn note_floor(&mut self) {
+        let last = self.last();
+        self.floor.take_if(|floor| last.covers(*floor));
     }
 
     /// Forgets entries before `first_kept`.
@@ -147,33 +161,37 @@ impl Disk {
         let count = first_kept.saturating_sub(self.base + 1).min(self.entries.len() as u64);
         self.entries.drain(..count as usize);
         self.base += count;
+        self.rot.dropped_before(self.base + 1);
     }
 
     pub(crate) fn checkpoint(&self) -> (&SnapshotMeta, &[u8]) {
         (&self.meta, &self.checkpoint)
     }
 
-    /// The last durable index.
-    fn last(&self) -> Index {
-        self.base + self.entries.len() as u64
-    }
-
     /// A chunk of the checkpoint at `index`, or the first one of the newest.
+    /// One that is damaged is not given away.
     pub(crate) fn read_chunk(&self, index: Index, offset: u64, max_bytes: usize) -> Chunk {
         let from = if index == 0 || index == self.meta.index { offset as usize } else { 0 };
         let end = self.checkpoint.len().min(from + max_bytes);
+        if self.has_bad_checkpoint() {
+            return Chunk { meta: self.meta.clone(), offset, data: Vec::new(), done: false };
+        }
         let data = self.checkpoint.get(from..end).unwrap_or(&[]).to_vec();
         let done = !self.checkpoint.is_empty() && end == self.checkpoint.len();
         Chunk { meta: self.meta.clone(), offset: from as u64, data, done }
     }
 
-    /// Entries for a slow peer, at least one if there is any.
+    /// Entries for a slow peer, at least one if there is any, and if it can be
+    /// read.
     pub(crate) fn read(&self, from: Index, to: Index, max_bytes: usize) -> Vec<Entry<Payload>> {
         let Some(at) = from.checked_sub(self.base + 1) else { return Vec::new() };
         let mut bytes = 0;
         let entries = self.entries.iter().skip(at as usize).take((to + 1 - from) as usize);
         entries
             .take_while(|entry| {
+                if !self.is_readable(entry.index) {
+                    return false;
+                }
                 let first = bytes == 0;
                 bytes += entry_bytes(entry).max(1);
                 first || bytes <= max_bytes
@@ -182,39 +200,8 @@ impl Disk {
             .collect()
     }
 
-    /// What recovery finds.
-    pub(crate) fn restore(&mut self) -> (Restored<Payload>, Keystore) {
-        if self.last() < self.meta.index {
-            self.restart_log();
-        }
-        let mut runs: Vec<(Index, Term)> = Vec::new();
-        for entry in &self.entries {
-            if runs.last().is_none_or(|(_, term)| *term != entry.term) {
-                runs.push((entry.index, entry.term));
-            }
-        }
-        let behind = self.meta.index.saturating_sub(self.base) as usize;
-        let entries: Vec<_> = self.entries.iter().skip(behind).cloned().collect();
-        let memberships = entries.iter().filter_map(|entry| match &entry.body {
-            Body::Membership(membership) => Some((entry.index, membership.clone())),
-            _ => None,
-        });
-        let mut restored = Restored {
-            hard_state: self.hard_state,
-            snapshot: self.meta.clone(),
-            runs,
-            memberships: memberships.collect(),
-            commit: self.commit.min(self.last()),
-            entries,
-            floor: None,
-        };
-        if restored.discard_unconnected() {
-            self.restart_log();
-        }
-        (restored, self.keystore())
-    }
-
-    fn keystore(&self) -> Keystore {
+    /// The state that the checkpoint stands for.
+    pub(crate) fn keystore(&self) -> Keystore {
         if self.checkpoint.is_empty() {
             return Keystore::new(KeystoreLimits::default());
         }

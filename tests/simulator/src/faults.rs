@@ -51,18 +51,22 @@ pub enum Fault {
     Churn,
     /// A disk is lost; its host comes back as a new server.
     Wipe,
-    /// A disk is damaged: the host notices at its next start, refuses to
-    /// serve, and is made a new server.
+    /// Bits of a log or a checkpoint rot, on so few servers at a time that the
+    /// others have everything: they notice when they read it, and repair
+    /// themselves from the others.
     BitRot,
     /// Somebody makes a server campaign for no reason.
     Campaign,
     /// The load balancer is lost, with its memory or without, and so is what
     /// it was sending; it may be lost while it forms the cluster.
     LbLoss,
+    /// Bits rot anywhere, on any number of servers: what nobody has any more
+    /// may be out of reach for good, but not served wrong.
+    RotAnywhere,
 }
 
 /// Every kind, in order of declaration.
-pub const ALL_FAULTS: [Fault; 25] = [
+pub const ALL_FAULTS: [Fault; 26] = [
     Fault::Loss,
     Fault::Delay,
     Fault::Reorder,
@@ -88,6 +92,7 @@ pub const ALL_FAULTS: [Fault; 25] = [
     Fault::BitRot,
     Fault::Campaign,
     Fault::LbLoss,
+    Fault::RotAnywhere,
 ];
 
 impl Fault {
@@ -129,6 +134,7 @@ impl Fault {
             Fault::BitRot => "bit-rot",
             Fault::Campaign => "campaign",
             Fault::LbLoss => "lb-loss",
+            Fault::RotAnywhere => "rot-anywhere",
         }
     }
 }

@@ -63,6 +63,8 @@ pub(crate) struct Process {
     writing: bool,
     /// A checkpoint is being written.
     pub(crate) checkpointing: bool,
+    /// One is needed now: something on the disk cannot be read any more.
+    pub(crate) wants_checkpoint: bool,
     pub(crate) checkpointed: Index,
     /// When the timer rings next, and the earliest event that is queued for it.
     pub(crate) timer_at: Micros,
@@ -273,6 +275,7 @@ impl Process {
             inline: false,
             writing: false,
             checkpointing: false,
+            wants_checkpoint: false,
             checkpointed,
             timer_at: 0,
             queued_at: Micros::MAX,
@@ -308,7 +311,7 @@ impl Process {
             }
             Input::Installed { next_offset, meta, state } => {
                 self.checkpointed = meta.index;
-                self.driver.installed(now, next_offset, meta, *state);
+                drop(self.driver.installed(now, next_offset, meta, *state));
             }
             Input::LinkLost(peer) => self.driver.link_lost(now, peer),
             Input::Campaign => self.driver.campaign(now),

@@ -8,8 +8,9 @@
 //!
 //! # What is real
 //!
-//! The Raft core, the driver, the command and wire codecs, the keystore and
-//! the format of the keystore-file are the server's own. A host here plays the
+//! The Raft core, the driver, the command and wire codecs, the keystore, the
+//! format of the keystore-file and the decision what a server with a damaged
+//! disk starts from are the server's own. A host here plays the
 //! part of the server's shell: it drives the driver in the shell's order
 //! (inputs, then timers; appends leave before the disk is asked; followers
 //! wait for their disk in the turn or beside it). What is simulated is below
@@ -20,6 +21,7 @@
 //! | `queue`, `clock` | virtual time; clocks that drift and jump |
 //! | `network` | links: latency, loss, doubling, delay, order, cuts |
 //! | `disk` | the log-file and keystore-file as recovery finds them: what was synced survives a crash, of the rest a torn part may |
+//! | `rot` | what of that cannot be read any more: records of entries and votes, the log's end, bits of a checkpoint |
 //! | `host`, `life`, `storage` | one server process and its machine |
 //! | `clients`, `traffic` | memcached clients with pipelines, cas tokens, noreply |
 //! | `admin` | the load balancer, as a model that knows only what hosts report, and the operator's orders to it: form, admit, remove, replace |
@@ -70,6 +72,7 @@ mod oracle;
 mod plan;
 mod queue;
 mod rng;
+mod rot;
 mod run;
 mod silence;
 mod storage;

@@ -1,8 +1,12 @@
 //! Starting, crashing, pausing and wiping hosts.
 
-use raft::Config;
+use raft::{Config, NodeId, Restored};
+use server::command::Payload;
 use server::driver::{Driver, Facts, Node};
+use server::keystore::Keystore;
+use server::recovery::{self, Decision};
 
+use crate::bugs::Bug;
 use crate::disk::Disk;
 use crate::host::{DiskMode, Process};
 use crate::network::Cut;
@@ -18,13 +22,9 @@ impl World {
         if self.hosts[host].process.is_some() {
             return;
         }
-        if self.hosts[host].disk.rotten {
-            self.out.watch.trace.note(|| format!("h{host} finds its disk damaged"));
-            return self.wipe(host);
-        }
         let Some(id) = self.hosts[host].disk.id else { return };
         let now = self.hosts[host].clock.now(self.now);
-        let (restored, keystore) = self.hosts[host].disk.restore();
+        let Some((restored, keystore)) = self.recover(host, id) else { return };
         let config = self.config(host);
         let checkpoint = restored.snapshot.index;
         let node = Node::new(now.mono_us, config, restored.clone());
@@ -39,17 +39,55 @@ impl World {
         self.out.watch.trace.note(|| {
             let last = checkpoint + restored.entries.len() as u64;
             format!(
-                "h{host} starts {id}: {:?}, checkpoint {checkpoint}, log up to {last}, commit {}",
-                restored.hard_state, restored.commit
+                "h{host} starts {id}: {:?}, checkpoint {checkpoint}, log up to {last}, commit {}, \
+                 floor {:?}",
+                restored.hard_state, restored.commit, restored.floor
             )
         });
         self.turn(host);
     }
 
+    /// Reads the disk, and repairs it as the server does. `None` when the
+    /// server cannot start.
+    fn recover(&mut self, host: usize, id: NodeId) -> Option<(Restored<Payload>, Keystore)> {
+        let disk = &mut self.hosts[host].disk;
+        match recovery::decide(disk.found(id)) {
+            Decision::Start(recovery) if disk.is_damaged() && self.disk_rng.chance(150) => {
+                // The floor is recorded first, and the damage filled later.
+                disk.floor = recovery.restored.floor;
+                self.out.watch.trace.note(|| format!("h{host} stops in the middle of its repair"));
+                let life = self.hosts[host].life;
+                self.queue.push(self.now + RETRY, Event::Start { host, life });
+                None
+            }
+            Decision::Start(mut recovery) => {
+                if self.bug == Some(Bug::DamageForTear) {
+                    recovery.restored.floor = None;
+                }
+                disk.repair(&recovery);
+                for note in &recovery.notes {
+                    self.out.watch.trace.note(|| format!("h{host} finds damage: {note}"));
+                }
+                Some((recovery.restored, self.hosts[host].disk.keystore()))
+            }
+            Decision::Amnesia(why) => {
+                self.out.watch.trace.note(|| format!("h{host} cannot be {id} any more: {why}"));
+                if !self.rots_anywhere() {
+                    self.wipe(host);
+                }
+                None
+            }
+            Decision::Refuse(why) => {
+                self.out.watch.trace.note(|| format!("h{host} cannot start {id}: {why}"));
+                None
+            }
+        }
+    }
+
     fn config(&self, host: usize) -> Config {
         let plan = &self.plan;
         let at = &self.hosts[host];
-        let id = at.disk.id.unwrap_or(raft::NodeId(0));
+        let id = at.disk.id.unwrap_or(NodeId(0));
         let seed = plan.seed ^ (u64::from(at.life) << 20) ^ host as u64;
         let mut config = Config {
             election_timeout_min_us: plan.election_min,
@@ -103,7 +141,7 @@ impl World {
     }
 
     /// The others notice some time later that a process is gone.
-    fn break_links(&mut self, id: raft::NodeId, host: usize) {
+    fn break_links(&mut self, id: NodeId, host: usize) {
         for other in 0..self.hosts.len() {
             if other != host && self.hosts[other].process.is_some() {
                 let at = self.now + self.disk_rng.between(1_000, 600_000);
@@ -118,7 +156,7 @@ impl World {
         self.crash(host, 1);
         self.out.watch.trace.note(|| format!("h{host} has lost its disk"));
         let at = &mut self.hosts[host];
-        at.disk = Disk::empty(self.bug == Some(crate::bugs::Bug::VoteNotSynced));
+        at.disk = Disk::empty(self.bug == Some(Bug::VoteNotSynced));
         at.folder += 1;
     }
 

@@ -92,17 +92,21 @@ impl World {
             Fault::Campaign => self.give(host, Input::Campaign),
             Fault::Churn => self.let_leave(host, length, rng),
             Fault::LbLoss => self.lose_lb(length, rng.chance(500)),
-            Fault::Wipe | Fault::BitRot => {
-                if !self.may_lose_disk(host) {
-                    return;
-                }
-                if fault == Fault::Wipe {
-                    self.wipe(host);
-                } else {
-                    self.hosts[host].disk.rotten = true;
-                    self.crash(host, length);
-                }
-            }
+            Fault::Wipe if self.can_spare(host) => self.wipe(host),
+            Fault::BitRot if self.may_rot(host) => self.rot(host, length, rng),
+            Fault::RotAnywhere => self.rot(host, length, rng),
+            Fault::Wipe | Fault::BitRot => {}
+        }
+    }
+
+    /// Something on a disk cannot be read any more. Mostly a restart finds it;
+    /// otherwise whoever reads it, or nobody for long.
+    fn rot(&mut self, host: usize, length: Micros, rng: &mut Rng) {
+        let disk = &mut self.hosts[host].disk;
+        let Some(what) = disk.id.and_then(|_| disk.damage(rng)) else { return };
+        self.out.watch.trace.note(|| format!("bits rot on h{host}: {what}"));
+        if rng.chance(700) {
+            self.crash(host, length);
         }
     }
 

@@ -125,9 +125,11 @@ fn draw_faults(rng: &mut Rng) -> FaultSet {
     // Few kinds at a time go deeper than all of them at once, which mostly
     // keep each other from getting anywhere.
     let density = *rng.pick(&[0, 120, 250, 250, 400, 700]);
-    ALL_FAULTS
+    let set = ALL_FAULTS
         .into_iter()
-        .fold(FaultSet::NONE, |set, fault| if rng.chance(density) { set.with(fault) } else { set })
+        .fold(FaultSet::NONE, |set, fault| if rng.chance(density) { set.with(fault) } else { set });
+    // Such a run need not end well, so that it shows less.
+    if rng.chance(300) { set } else { set.without(Fault::RotAnywhere) }
 }
 
 fn draw_network(rng: &mut Rng) -> NetworkPlan {

@@ -16,6 +16,9 @@ use crate::queue::Micros;
 /// each term; the rest is room.
 const LONGEST_CHAIN: u32 = 200;
 
+/// Chains up to here are usual, and not looked at: that would cost time.
+const SHORT_CHAIN: u32 = 16;
+
 /// In so long a time...
 const WINDOW: Micros = 1_000_000;
 
@@ -73,7 +76,7 @@ impl Silence {
         id: NodeId,
         output: &Output<Payload>,
     ) -> Result<(), Violation> {
-        if self.gets_further(id, output) {
+        if self.chain > SHORT_CHAIN && self.gets_further(id, output) {
             self.chain = 0;
         }
         if self.chain > LONGEST_CHAIN && !output.send.is_empty() {

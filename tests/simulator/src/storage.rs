@@ -1,6 +1,6 @@
 //! Work of the disks beside the log: checkpoints, and snapshots on their way.
 
-use raft::{SnapshotMeta, SnapshotTask};
+use raft::{Fetch, SnapshotMeta, SnapshotTask};
 
 use crate::disk::{decode_keystore, encode_keystore};
 use crate::host::{DiskMode, Host, Input};
@@ -21,12 +21,14 @@ impl World {
         let Host { process: Some(process), life, .. } = &mut self.hosts[host] else { return };
         let keystore = process.driver.keystore();
         let applied = keystore.applied();
-        if every == 0 || process.checkpointing || applied < process.checkpointed + every {
+        let due = every > 0 && applied >= process.checkpointed + every;
+        if process.checkpointing || !(due || process.wants_checkpoint) || applied == 0 {
             return;
         }
         let Some(meta) = process.driver.node().snapshot_meta(applied) else { return };
         let bytes = encode_keystore(keystore, &meta);
         process.checkpointing = true;
+        process.wants_checkpoint = false;
         let at = self.now + self.disk_rng.between(1_000, 200_000);
         let checkpoint = Box::new((meta, bytes));
         self.queue.push(at, Event::Checkpointed { host, life: *life, checkpoint });
@@ -35,16 +37,30 @@ impl World {
     pub(crate) fn checkpointed(&mut self, host: usize, (meta, bytes): (SnapshotMeta, Vec<u8>)) {
         let index = meta.index;
         let disk = &mut self.hosts[host].disk;
-        if index <= disk.checkpoint().0.index {
+        let known = disk.checkpoint().0.index;
+        if index < known || (index == known && !disk.has_bad_checkpoint()) {
             // A snapshot that was installed meanwhile is newer.
             return self.give(host, Input::Checkpointed { index: 0, first_kept: 0 });
         }
         let kept = self.plan.checkpoint_every / 2;
-        let first_kept = (index + 1).saturating_sub(kept);
+        // Nor is anything kept that cannot be read.
+        let first_kept = (index + 1).saturating_sub(kept).max(disk.behind_damage(index));
         disk.put_checkpoint(meta, bytes);
         disk.compact(first_kept);
         self.out.watch.trace.note(|| format!("h{host} has a checkpoint at {index}"));
         self.give(host, Input::Checkpointed { index, first_kept });
+    }
+
+    /// Entries for a slow peer. What cannot be read any more is in the state
+    /// that is in memory: with a new checkpoint the peer gets a snapshot.
+    pub(crate) fn fetched(&mut self, host: usize, fetch: Fetch) {
+        let Host { disk, process: Some(process), .. } = &mut self.hosts[host] else { return };
+        let entries = disk.read(fetch.from, fetch.to, fetch.max_bytes);
+        if !disk.is_readable(fetch.from) {
+            self.out.watch.trace.note(|| format!("h{host} cannot read entry {}", fetch.from));
+            process.wants_checkpoint |= disk.checkpoint().0.index < fetch.from;
+        }
+        self.give(host, Input::Fetched { peer: fetch.peer, entries });
     }
 
     pub(crate) fn schedule_snapshot_work(&mut self, host: usize) {
@@ -68,9 +84,19 @@ impl World {
         match task {
             SnapshotTask::Read { peer, index, offset } => {
                 let chunk = disk.read_chunk(index, offset, chunk_bytes);
+                // The state is in memory: it is written again.
+                process.wants_checkpoint |= disk.has_bad_checkpoint();
                 self.give(host, Input::Chunk { peer, chunk });
             }
             SnapshotTask::Write { meta, offset, data, done } => {
+                if (process.side_file.len() as u64) < offset {
+                    // What was confirmed was lost with the process.
+                    self.give(host, Input::Written { index: meta.index, next_offset: 0 });
+                    if more {
+                        self.schedule_snapshot_work(host);
+                    }
+                    return;
+                }
                 process.side_file.truncate(offset as usize);
                 process.side_file.extend_from_slice(&data);
                 let next_offset = process.side_file.len() as u64;

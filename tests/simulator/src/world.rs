@@ -253,8 +253,7 @@ impl World {
             Event::Timer { host, life } if self.is_alive(host, life) => self.timer(host),
             Event::DiskDone { host, life } if self.is_alive(host, life) => self.disk_done(host),
             Event::Fetched { host, life, fetch } if self.is_alive(host, life) => {
-                let entries = self.hosts[host].disk.read(fetch.from, fetch.to, fetch.max_bytes);
-                self.give(host, Input::Fetched { peer: fetch.peer, entries });
+                self.fetched(host, fetch);
             }
             Event::Checkpointed { host, life, checkpoint } if self.is_alive(host, life) => {
                 self.checkpointed(host, *checkpoint);

@@ -37,7 +37,13 @@ fn the_same_seed_is_the_same_run() {
 
 #[test]
 fn planted_bugs_are_caught() {
-    for name in ["ack-before-sync", "vote-not-synced", "truncate-always", "learner-counts"] {
+    for name in [
+        "ack-before-sync",
+        "vote-not-synced",
+        "truncate-always",
+        "learner-counts",
+        "damage-for-tear",
+    ] {
         let bug = Bug::named(name).expect("a bug of that name");
         assert!(catch(bug, &[1], 2).median().is_some(), "{name} was missed");
     }

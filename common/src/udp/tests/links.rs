@@ -38,8 +38,8 @@ async fn frames_keep_their_order_within_a_lane() {
             tokio::task::yield_now().await;
         }
     }
-    let mut next = [0; 4];
-    for _ in 0..COUNT * 4 {
+    let mut next = [0; 5];
+    for _ in 0..COUNT * 5 {
         let (lane, frame) = events.frame().await;
         let number = &mut next[lane as usize];
         assert_eq!(frame[..4], u32::to_le_bytes(*number));
@@ -47,7 +47,7 @@ async fn frames_keep_their_order_within_a_lane() {
         assert!(frame[4..].iter().all(|byte| *byte == *number as u8));
         *number += 1;
     }
-    assert_eq!(next, [COUNT; 4]);
+    assert_eq!(next, [COUNT; 5]);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Whole clusters in memory: one test for each rule that made the algorithm
 //! famous, and many short lives under faults.
 
+mod damage;
 mod elections;
 mod faults;
 mod garbage;

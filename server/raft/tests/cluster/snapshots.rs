@@ -1,5 +1,8 @@
 //! Those for whom the log is too short get the state itself.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use raft::{Envelope, HardState, Message, Node, SnapshotMeta, SnapshotTask};
 use store_raft as raft;
 
@@ -94,6 +97,27 @@ fn the_receiver_crashes_in_the_middle() {
     world.run_for(HEARTBEAT_US);
     world.restart(id(3));
     assert!(world.run_until(3_000_000, World::has_converged));
+}
+
+#[test]
+fn what_is_left_of_the_side_file_is_gone_on_with() {
+    let mut world = one_behind();
+    reach_the_middle(&mut world);
+    let kept = world.machines[&id(3)].side_file[..8].to_vec();
+    world.crash(id(3));
+    world.run_for(HEARTBEAT_US);
+    world.machines.get_mut(&id(3)).unwrap().side_file = kept;
+    let begun_anew = Rc::new(Cell::new(false));
+    let seen = Rc::clone(&begun_anew);
+    world.filter = Some(Box::new(move |envelope| {
+        if let Message::SnapshotChunk { offset: 0, .. } = envelope.message {
+            seen.set(true);
+        }
+        true
+    }));
+    world.restart(id(3));
+    assert!(world.run_until(3_000_000, World::has_converged));
+    assert!(!begun_anew.get());
 }
 
 #[test]

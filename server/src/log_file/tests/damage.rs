@@ -1,9 +1,16 @@
-//! Torn tails, damage, foreign files: what is cut and what is refused.
+//! Torn tails, damage, foreign files: what is cut, what is repaired and what is
+//! refused.
 
 use std::path::Path;
 
+use raft::{Restored, SnapshotMeta};
+
 use super::super::segment::{list, path_of};
 use super::*;
+use crate::files::faults::{Errno, Faults, Kind};
+use crate::recovery::{Decision, Found, FoundCheckpoint, FoundLog, LogRepair, Recovery, decide};
+
+const TINY: LogOptions = LogOptions { segment_bytes: 640, keep: false };
 
 /// A log of several segments whose batches are known.
 struct Written {
@@ -16,7 +23,7 @@ struct Written {
 
 fn written() -> Written {
     let dir = tempfile::tempdir().unwrap();
-    let (mut log, _) = LogFile::open(dir.path(), LogOptions { segment_bytes: 640 }, 0).unwrap();
+    let (mut log, _) = LogFile::open(dir.path(), TINY, 0).unwrap();
     let mut model = Model::default();
     let mut before_last = model.clone();
     for index in 1..=12 {
@@ -26,7 +33,7 @@ fn written() -> Written {
         let term = index / 4 + 1;
         let mut entries = vec![command(index, term, format!("value {index}").as_bytes())];
         if index == 12 {
-            entries.push(Entry { index: 13, term, body: Body::Membership(membership(1)) });
+            entries.push(Entry { index: 13, term, body: Body::Membership(voters()) });
             entries.push(command(14, term, b"the last one"));
         }
         log.append(state, &entries, index - 1).unwrap();
@@ -36,73 +43,118 @@ fn written() -> Written {
     log.spare.wait().unwrap();
     drop(log);
     let files = snapshot(dir.path());
-    assert!(files.len() >= 3, "several segments, the last one unused");
+    assert!(files.len() >= 4, "several segments, the last one unused");
     Written { dir, model, before_last, files }
 }
 
+fn voters() -> Membership {
+    Membership::of_voters((1..=3).map(|id| (NodeId(id), b"somewhere".as_slice().into())))
+}
+
 fn snapshot(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    list(dir)
-        .unwrap()
-        .into_iter()
-        .map(|(_, path)| (path.clone(), fs::read(path).unwrap()))
-        .collect()
+    let segments = list(dir).unwrap().segments;
+    segments.into_iter().map(|(_, path)| (path.clone(), fs::read(path).unwrap())).collect()
 }
 
 fn restore(written: &Written) {
-    for (_, path) in list(written.dir.path()).unwrap() {
-        fs::remove_file(path).unwrap();
+    for file in fs::read_dir(written.dir.path()).unwrap() {
+        fs::remove_file(file.unwrap().path()).unwrap();
     }
     for (path, bytes) in &written.files {
         fs::write(path, bytes).unwrap();
     }
 }
 
-fn read_only(dir: &Path) -> Result<Recovered, LogError> {
-    scan(dir, Some(0), false).map(|scan| scan.recovered)
+/// What a start of server 1 decides, with a checkpoint that ends at `after`.
+fn decision(written: &Written, after: Index) -> (Decision<Payload>, LogOpener) {
+    let (scan, opener) = LogFile::scan(written.dir.path(), after).unwrap();
+    let term = written.model.entries[..after as usize].last().map_or(0, |entry| entry.term);
+    let checkpoint =
+        FoundCheckpoint::Whole(SnapshotMeta { index: after, term, membership: voters() });
+    let log = FoundLog::Read(scan);
+    (decide(Found { id: NodeId(1), checkpoint, log }), opener)
 }
 
-/// The recovered state is that of a beginning of the stream, no shorter than
-/// everything but the last batch.
-fn check_only_last_batch_cut(written: &Written, recovered: &Recovered) {
-    let entries = &recovered.entries;
-    assert_eq!(entries[..], written.model.entries[..entries.len()]);
-    assert!(entries.len() >= written.before_last.entries.len());
-    assert!(recovered.commit >= written.before_last.commit);
-    assert!(
-        recovered.hard_state == written.model.hard_state
-            || recovered.hard_state == written.before_last.hard_state
-    );
+fn recovery(written: &Written, after: Index) -> (Recovery<Payload>, LogOpener) {
+    match decision(written, after) {
+        (Decision::Start(recovery), opener) => (*recovery, opener),
+        (other, _) => panic!("{other:?}"),
+    }
+}
+
+/// A log for the server to start with: a part of what was written, and if it
+/// is not all of it, a floor that reaches the rest.
+fn check(written: &Written, restored: &Restored<Payload>) {
+    let model = &written.model;
+    assert_eq!(restored.hard_state, model.hard_state);
+    let from = restored.snapshot.index as usize;
+    assert_eq!(restored.entries[..], model.entries[from..from + restored.entries.len()]);
+    let end = model.entries.last().map(|last| Position { index: last.index, term: last.term });
+    if from + restored.entries.len() < model.entries.len() {
+        assert!(restored.floor.unwrap().covers(end.unwrap()));
+    } else {
+        assert_eq!(restored.floor, None);
+    }
 }
 
 #[test]
-fn no_flipped_bit_goes_unnoticed() {
+fn every_flipped_bit_is_repaired_or_known_to_be_beyond_repair() {
     let written = written();
-    let (mut refused, mut cut, mut irrelevant) = (0, 0, 0);
+    let (mut amnesia, mut repaired, mut irrelevant) = (0, 0, 0);
     for (path, bytes) in &written.files {
         let file = OpenOptions::new().write(true).open(path).unwrap();
         for bit in 0..bytes.len() * 8 {
             let byte = bit / 8;
+            let after = [0, 6][bit % 2];
             file.write_all_at(&[bytes[byte] ^ (1 << (bit % 8))], byte as u64).unwrap();
-            match read_only(written.dir.path()) {
-                Err(error) => {
-                    assert!(
-                        error.to_string().contains(path.file_name().unwrap().to_str().unwrap())
-                    );
-                    refused += 1;
+            match decision(&written, after).0 {
+                Decision::Start(recovery) => {
+                    check(&written, &recovery.restored);
+                    match recovery.repair {
+                        LogRepair::Keep => irrelevant += 1,
+                        _ => repaired += 1,
+                    }
                 }
-                Ok(recovered) if recovered.torn.is_some() => {
-                    check_only_last_batch_cut(&written, &recovered);
-                    cut += 1;
+                Decision::Amnesia(why) => {
+                    let name = path.file_name().unwrap().to_str().unwrap();
+                    assert!(why.contains(name), "{why}");
+                    amnesia += 1;
                 }
-                Ok(recovered) => {
-                    written.model.check(&recovered, 0);
-                    irrelevant += 1;
-                }
+                Decision::Refuse(why) => panic!("{why}"),
             }
             file.write_all_at(&bytes[byte..=byte], byte as u64).unwrap();
         }
     }
-    assert!(refused > 0 && cut > 0 && irrelevant > 0, "{refused} {cut} {irrelevant}");
+    // Only the newest record of term and vote has nothing behind it to tell.
+    assert_eq!(amnesia, PROMISE_BYTES * 8);
+    assert!(repaired > 0 && irrelevant > 0);
+}
+
+/// The state is that of a beginning of the stream, no shorter than everything
+/// but the last batch.
+fn check_only_last_batch_cut(written: &Written, restored: &Restored<Payload>) {
+    let entries = &restored.entries;
+    assert_eq!(entries[..], written.model.entries[..entries.len()]);
+    assert!(entries.len() >= written.before_last.entries.len());
+    assert!(restored.commit >= written.before_last.commit);
+    assert!(
+        restored.hard_state == written.model.hard_state
+            || restored.hard_state == written.before_last.hard_state
+    );
+    assert_eq!(restored.floor, None);
+}
+
+/// The last segment in use, with its bytes, and where they end.
+fn last_used(written: &Written) -> (&PathBuf, &[u8], usize) {
+    let (path, bytes) = &written.files[written.files.len() - 2];
+    (path, bytes, bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1)
+}
+
+/// Where the last batch begins: term and vote, three entries, a mark.
+fn last_batch(written: &Written, end: usize) -> usize {
+    let first = written.before_last.entries.len();
+    let size: usize = written.model.entries[first..].iter().map(entry_bytes).sum();
+    end - size - COMMIT_BYTES - PROMISE_BYTES
 }
 
 #[test]
@@ -120,9 +172,10 @@ fn every_beginning_of_the_stream_recovers() {
             let mut torn = bytes[..end].to_vec();
             torn.resize(if zeros { bytes.len() } else { end }, 0);
             fs::write(path, torn).unwrap();
-            let recovered = read_only(written.dir.path()).unwrap();
-            let entries = &recovered.entries;
+            let (recovery, _) = recovery(&written, 0);
+            let entries = &recovery.restored.entries;
             assert_eq!(entries[..], written.model.entries[..entries.len()]);
+            assert_eq!((recovery.repair, recovery.restored.floor), (LogRepair::Keep, None));
             seen.insert(entries.len());
         }
     }
@@ -130,28 +183,46 @@ fn every_beginning_of_the_stream_recovers() {
     assert!(most > 2 && seen.into_iter().eq(0..=most));
     for end in 0..HEADER_BYTES {
         fs::write(path, &bytes[..end]).unwrap();
-        assert!(matches!(read_only(written.dir.path()), Err(LogError::Damaged { .. })));
+        assert!(matches!(decision(&written, 0).0, Decision::Amnesia(_)));
     }
+}
+
+#[test]
+fn any_pages_of_the_last_batch_may_be_missing() {
+    let written = written();
+    let (path, bytes, end) = last_used(&written);
+    let begin = last_batch(&written, end);
+    let mut cut = 0;
+    for page in [7, 16, 40, 100] {
+        for lost in 1u32..16 {
+            let mut torn = bytes.to_vec();
+            for (number, page) in torn[begin..end].chunks_mut(page).enumerate() {
+                if lost >> (number % 4) & 1 == 1 {
+                    page.fill(0);
+                }
+            }
+            fs::write(path, &torn).unwrap();
+            let (recovery, opener) = recovery(&written, 0);
+            check_only_last_batch_cut(&written, &recovery.restored);
+            assert_eq!(recovery.repair, LogRepair::Keep);
+            cut += u64::from(opener.torn().is_some());
+        }
+    }
+    assert!(cut > 20);
 }
 
 #[test]
 fn a_cut_tail_never_comes_back() {
     let written = written();
     let dir = written.dir.path();
-    let used = written.files.len() - 2;
-    let (path, bytes) = &written.files[used];
-    let first = written.before_last.entries.len() as u64 + 1;
-    // The last batch has three entries. Its first page is lost, the later
-    // ones are there: their records are valid, but were promised to nobody.
-    let size: usize = written.model.entries[first as usize - 1..].iter().map(entry_bytes).sum();
-    let state = HARD_STATE_BYTES;
-    // The last record is a commit mark, whose body is a small number.
-    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 8;
-    let begin = end - size - COMMIT_BYTES - state;
-    let mut torn = bytes.clone();
-    torn[begin..begin + state + 8].fill(0);
+    let (path, bytes, end) = last_used(&written);
+    let begin = last_batch(&written, end);
+    // Its first page is lost, the later ones are there: their records are
+    // valid, but were promised to nobody.
+    let mut torn = bytes.to_vec();
+    torn[begin..begin + PROMISE_BYTES + 8].fill(0);
     fs::write(path, &torn).unwrap();
-    let (mut log, recovered) = LogFile::open(dir, SMALL, 0).unwrap();
+    let (mut log, recovered) = LogFile::open(dir, TINY, 0).unwrap();
     let tail = recovered.torn.clone().unwrap();
     assert_eq!((&tail.file, tail.offset), (path, begin as u64));
     written.before_last.check(&recovered, 0);
@@ -159,46 +230,101 @@ fn a_cut_tail_never_comes_back() {
     let state = HardState { term: 9, vote: None };
     log.append(Some(state), &[], 0).unwrap();
     drop(log);
-    let (log, recovered) = LogFile::open(dir, SMALL, 0).unwrap();
+    let (_log, recovered) = LogFile::open(dir, TINY, 0).unwrap();
     assert_eq!(recovered.torn, None);
     assert_eq!(recovered.entries, written.before_last.entries);
     assert_eq!(recovered.hard_state, state);
+}
+
+#[test]
+fn a_repaired_log_goes_on_below_a_floor_until_it_is_reached() {
+    let written = written();
+    let dir = written.dir.path();
+    let (path, bytes) = &written.files[0];
+    let mut damaged = bytes.clone();
+    damaged[HEADER_BYTES + START_BYTES + 150..][..60].fill(7);
+    fs::write(path, damaged).unwrap();
+    let error = LogFile::open(dir, TINY, 0).unwrap_err();
+    let LogError::Damaged { file, .. } = &error else { panic!("{error}") };
+    assert_eq!(file, path);
+    let (mut recovery, opener) = recovery(&written, 0);
+    check(&written, &recovery.restored);
+    let floor = recovery.restored.floor;
+    let kept = recovery.restored.entries.clone();
+    assert!((1..6).contains(&kept.len()) && floor.is_some());
+    let repair = recovery.repair;
+    let mut log = opener.repair(TINY, repair, &mut recovery.restored).unwrap();
+    assert_eq!(log.reader().range(), (1, kept.len() as u64));
+    assert_eq!(recovery.restored.runs.first().map(|(first, _)| *first), Some(1));
+    for entry in &written.model.entries[kept.len()..] {
+        drop(log);
+        let (opened, recovered) = LogFile::open(dir, TINY, 0).unwrap();
+        assert_eq!((recovered.floor, recovered.hard_state), (floor, written.model.hard_state));
+        log = opened;
+        log.append(None, std::slice::from_ref(entry), 0).unwrap();
+        log.sync().unwrap();
+    }
     drop(log);
+    let (log, recovered) = LogFile::open(dir, TINY, 0).unwrap();
+    assert_eq!((recovered.floor, recovered.entries), (None, written.model.entries.clone()));
+    // What was damaged is not part of the log any more.
+    drop(log);
+    assert!(verify(dir).unwrap().0.damage.is_empty() && !path.exists());
 }
 
 #[test]
-fn one_damaged_record_among_durable_ones_is_no_torn_tail() {
+fn damage_that_the_checkpoint_contains_costs_nothing() {
     let written = written();
     let (path, bytes) = &written.files[0];
     let mut damaged = bytes.clone();
-    damaged[HEADER_BYTES + START_BYTES + 20] ^= 1;
+    damaged[HEADER_BYTES + START_BYTES + 20] ^= 3;
     fs::write(path, damaged).unwrap();
-    let error = LogFile::open(written.dir.path(), SMALL, 0).unwrap_err();
-    let LogError::Damaged { file, offset, .. } = &error else { panic!("{error}") };
-    assert_eq!((file, *offset), (path, (HEADER_BYTES + START_BYTES) as u64));
-    let text = error.to_string();
-    assert!(text.contains("move this server's folder away"), "{text}");
-    assert!(look(written.dir.path()).is_err());
-    let damaged = fs::read(path).unwrap();
-    restore(&written);
-    assert_ne!(damaged, fs::read(path).unwrap(), "nothing was changed by the refusal");
+    let (mut recovery, opener) = recovery(&written, 12);
+    check(&written, &recovery.restored);
+    assert_eq!(recovery.restored.entries, written.model.entries[12..]);
+    let repair = recovery.repair;
+    let log = opener.repair(TINY, repair, &mut recovery.restored).unwrap();
+    assert_eq!(log.reader().read(13, 14, usize::MAX).unwrap(), written.model.entries[12..]);
 }
 
 #[test]
-fn a_zeroed_page_in_the_middle_is_damage() {
+fn the_disk_refusing_to_read_is_damage() {
     let written = written();
-    let (path, bytes) = &written.files[0];
-    let mut damaged = bytes.clone();
-    damaged[200..].fill(0);
+    for (path, _) in &written.files[..written.files.len() - 1] {
+        let faults = Faults::watch(written.dir.path());
+        let head = fs::read(path).unwrap().len().min(HEADER_BYTES + START_BYTES);
+        assert!(head > HEADER_BYTES);
+        // The heads are read, then nothing of the first segment.
+        faults.fail(Kind::Read, written.files.len() as u64, 2, Errno::Io);
+        match decision(&written, 0).0 {
+            Decision::Start(recovery) => check(&written, &recovery.restored),
+            Decision::Amnesia(why) => assert!(why.contains("cannot be read"), "{why}"),
+            Decision::Refuse(why) => panic!("{why}"),
+        }
+    }
+}
+
+#[test]
+fn a_stop_mark_proves_the_last_batch() {
+    let written = written();
+    let (mut log, _) = LogFile::open(written.dir.path(), TINY, 0).unwrap();
+    log.finish().unwrap();
+    drop(log);
+    let (path, _, end) = last_used(&written);
+    let mut damaged = fs::read(path).unwrap();
+    let at = end - COMMIT_BYTES - entry_bytes(&written.model.entries[13]);
+    damaged[at + 10..at + 30].fill(9);
     fs::write(path, damaged).unwrap();
-    let error = LogFile::open(written.dir.path(), SMALL, 0).unwrap_err();
-    assert!(matches!(error, LogError::Damaged { .. }), "{error}");
+    let (recovery, opener) = recovery(&written, 0);
+    assert_eq!(opener.torn(), None);
+    assert_eq!(recovery.restored.entries, written.model.entries[..13]);
+    check(&written, &recovery.restored);
 }
 
 #[test]
 fn records_of_another_use_of_a_file_are_invalid() {
     let written = written();
-    let (path, bytes) = &written.files[0];
+    let (_, bytes) = &written.files[0];
     let other = tempfile::tempdir().unwrap();
     let (log, _) = open(&other, 0);
     drop(log);
@@ -214,45 +340,55 @@ fn records_of_another_use_of_a_file_are_invalid() {
     log.append(None, &[command(1, 1, b"new")], 1).unwrap();
     drop(log);
     assert_eq!(open(&other, 0).1.entries, [command(1, 1, b"new")]);
-    assert!(path.exists());
 }
 
 #[test]
-fn missing_foreign_and_newer_segments_are_told_apart() {
+fn missing_segments_are_told_apart_by_what_they_held() {
     let written = written();
     let dir = written.dir.path();
     let [first, second, ..] = &written.files[..] else { panic!() };
-
-    fs::remove_file(&second.0).unwrap();
-    assert!(
-        matches!(read_only(dir), Err(LogError::MissingSegment { file, .. }) if file == second.0)
-    );
-    restore(&written);
-    fs::remove_file(&first.0).unwrap();
-    assert!(
-        matches!(read_only(dir), Err(LogError::MissingSegment { file, .. }) if file == first.0)
-    );
-    for (path, _) in &written.files {
-        let _ = fs::remove_file(path);
+    // One in the middle, or the first one: its entries are lost, no more.
+    for lost in [first, second] {
+        fs::remove_file(&lost.0).unwrap();
+        let error = LogFile::open(dir, TINY, 0).unwrap_err();
+        assert!(error.to_string().contains("missing"), "{error}");
+        check(&written, &recovery(&written, 0).0.restored);
+        check(&written, &recovery(&written, 12).0.restored);
+        restore(&written);
     }
-    let error = LogFile::open(dir, SMALL, 5).unwrap_err();
-    assert!(matches!(error, LogError::MissingSegment { .. }), "{error}");
-
+    // The one that was written last: nobody knows what was in it.
+    fs::remove_file(last_used(&written).0).unwrap();
+    let Decision::Amnesia(why) = decision(&written, 0).0 else { panic!() };
+    assert!(why.contains("segment"), "{why}");
     restore(&written);
+    for (path, _) in &written.files {
+        fs::remove_file(path).unwrap();
+    }
+    let error = LogFile::open(dir, TINY, 5).unwrap_err();
+    assert!(matches!(error, LogError::MissingSegment { .. }), "{error}");
+    assert!(LogFile::scan(dir, 5).unwrap().1.is_fresh());
+}
+
+#[test]
+fn foreign_files_and_newer_versions_are_refused() {
+    let written = written();
+    let dir = written.dir.path();
+    let refused = || LogFile::scan(dir, 0).unwrap_err();
+    let [first, second, ..] = &written.files[..] else { panic!() };
     fs::write(&second.0, b"something else that is long enough to hold a header, but is none; no")
         .unwrap();
-    assert!(matches!(read_only(dir), Err(LogError::Foreign { file, .. }) if file == second.0));
+    assert!(matches!(refused(), LogError::Foreign { file, .. } if file == second.0));
     fs::write(&second.0, &first.1).unwrap();
-    assert!(matches!(read_only(dir), Err(LogError::Foreign { file, .. }) if file == second.0));
+    assert!(matches!(refused(), LogError::Foreign { file, .. } if file == second.0));
     restore(&written);
     let note = dir.join("note.txt");
     fs::write(&note, b"").unwrap();
-    assert!(matches!(read_only(dir), Err(LogError::Foreign { file, .. }) if file == note));
+    assert!(matches!(refused(), LogError::Foreign { file, .. } if file == note));
     fs::remove_file(&note).unwrap();
 
     let other = self::written();
     fs::write(&second.0, &other.files[1].1).unwrap();
-    let error = read_only(dir).unwrap_err();
+    let error = refused();
     assert!(error.to_string().contains("another"), "{error}");
 
     restore(&written);
@@ -261,9 +397,9 @@ fn missing_foreign_and_newer_segments_are_told_apart() {
     let crc = crc32c::crc32c(&newer[..HEADER_BYTES - 4]);
     newer[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
     fs::write(&second.0, newer).unwrap();
-    assert!(matches!(read_only(dir), Err(LogError::NewerVersion { version: 2, .. })));
+    assert!(matches!(refused(), LogError::NewerVersion { version: 2, .. }));
     restore(&written);
-    written.model.check(&read_only(dir).unwrap(), 0);
+    check(&written, &recovery(&written, 0).0.restored);
 }
 
 #[test]
@@ -271,7 +407,7 @@ fn a_segment_that_was_being_made_is_forgotten() {
     let written = written();
     let side = written.dir.path().join("0000000009.segment.tmp");
     fs::write(&side, b"unfinished").unwrap();
-    let (_log, recovered) = LogFile::open(written.dir.path(), SMALL, 0).unwrap();
+    let (_log, recovered) = LogFile::open(written.dir.path(), TINY, 0).unwrap();
     written.model.check(&recovered, 0);
     assert!(!side.exists());
 }

@@ -3,8 +3,8 @@
 use super::LogFile;
 
 impl LogFile {
-    /// Waits until the thread that makes segments has nothing to do.
-    pub(crate) fn settle(&mut self) {
-        let _ = self.spare.wait();
+    /// Waits until the thread that makes and frees segments has nothing to do.
+    pub(crate) fn settle(&self) {
+        self.spare.settle();
     }
 }

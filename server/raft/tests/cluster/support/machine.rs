@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use raft::{
-    Body, Entry, Fetch, HardState, Index, Membership, Node, NodeId, Output, Persist, Restored,
-    SnapshotMeta, SnapshotTask, Term, Time,
+    Body, Entry, Fetch, HardState, Index, Membership, Node, NodeId, Output, Persist, Position,
+    Restored, SnapshotMeta, SnapshotTask, Term, Time,
 };
 use store_raft as raft;
 
@@ -27,6 +27,8 @@ pub(crate) struct Disk {
     pub(crate) entries: VecDeque<Entry<Cmd>>,
     pub(crate) checkpoint: SnapshotMeta,
     pub(crate) checkpoint_digest: u64,
+    /// Where the log ended before it was damaged, until it gets there again.
+    pub(crate) floor: Option<Position>,
 }
 
 #[derive(Debug)]
@@ -41,7 +43,7 @@ pub(crate) struct Machine {
     pub(crate) digest: u64,
     pub(crate) applied_terms: BTreeMap<Index, Term>,
     /// The bytes of a snapshot that is being received.
-    side_file: Vec<u8>,
+    pub(crate) side_file: Vec<u8>,
 }
 
 const CHUNK_BYTES: usize = 8;
@@ -62,6 +64,7 @@ impl Disk {
     fn restart_log(&mut self) {
         self.entries.clear();
         self.base = self.checkpoint.index;
+        self.note_floor();
     }
 
     fn write(&mut self, persist: Persist<Cmd>) {
@@ -73,7 +76,37 @@ impl Disk {
             assert!(keep <= self.entries.len() as u64, "the core writes with a gap");
             self.entries.truncate(keep as usize);
             self.entries.extend(persist.entries);
+            self.note_floor();
         }
+    }
+
+    fn last(&self) -> Position {
+        let index = self.base + self.entries.len() as u64;
+        let before = if self.base == self.checkpoint.index { self.checkpoint.term } else { 0 };
+        Position { index, term: self.entries.back().map_or(before, |entry| entry.term) }
+    }
+
+    fn note_floor(&mut self) {
+        let last = self.last();
+        self.floor.take_if(|floor| last.covers(*floor));
+    }
+
+    /// The last `count` entries cannot be read any more, and with `all` the
+    /// checkpoint neither. Where the log ended is still known. (The checkpoint
+    /// of an empty log is all that a cluster knows of its first members.)
+    pub(crate) fn damage(&mut self, count: u64, all: bool) {
+        let floor = self.last().furthest(self.floor.unwrap_or_default());
+        if all && floor.index > 0 {
+            self.checkpoint = SnapshotMeta::default();
+            self.checkpoint_digest = 0;
+            self.restart_log();
+        } else {
+            let behind_checkpoint = self.last().index.saturating_sub(self.checkpoint.index);
+            let kept = self.entries.len() as u64 - count.min(behind_checkpoint);
+            self.entries.truncate(kept as usize);
+        }
+        self.floor = Some(floor);
+        self.note_floor();
     }
 }
 
@@ -137,7 +170,7 @@ impl Machine {
             memberships,
             entries,
             commit: 0,
-            floor: None,
+            floor: disk.floor,
         };
         if restored.discard_unconnected() {
             disk.restart_log();
@@ -288,10 +321,14 @@ impl World {
         if offset == 0 {
             machine.side_file.clear();
         }
-        assert_eq!(machine.side_file.len() as u64, offset, "chunks come in order");
-        machine.side_file.extend_from_slice(data);
         let index = meta.index;
         let core = machine.node.as_mut().unwrap();
+        let length = machine.side_file.len() as u64;
+        if length < offset {
+            return core.snapshot_written(now, index, length, None);
+        }
+        machine.side_file.truncate(offset as usize);
+        machine.side_file.extend_from_slice(data);
         if give_up {
             core.snapshot_written(now, index, 0, None);
         } else if done {

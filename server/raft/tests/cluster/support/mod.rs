@@ -181,6 +181,18 @@ impl World {
         self.proposals.retain(|(at, _, _)| *at != node);
     }
 
+    /// A crash, after which entries, or all but the log's end, are lost.
+    pub(crate) fn damage(&mut self, node: NodeId, count: u64, all: bool) {
+        self.crash(node);
+        self.machines.get_mut(&node).unwrap().disk.damage(count, all);
+    }
+
+    /// How many cannot be relied on, as they lost entries.
+    pub(crate) fn below_floor(&self) -> usize {
+        let lost = |disk: &machine::Disk| disk.floor.is_some();
+        self.machines.values().filter(|machine| lost(&machine.disk)).count()
+    }
+
     pub(crate) fn node(&self, node: u64) -> &Node<Cmd> {
         self.machines[&id(node)].node.as_ref().expect("is up")
     }
