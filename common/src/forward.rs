@@ -13,6 +13,7 @@
 //! not leader       4  number u64
 //! session unknown  5  number u64
 //! lost             6  number u64
+//! requests again   7  as 1
 //! ```
 //!
 //! Numbers are little-endian; `requests` is what
@@ -25,26 +26,32 @@
 //! draws a random id that is not 0, opens a session under it, and numbers the
 //! requests that it sends under it: those of a batch have consecutive
 //! sequences from `first_sequence` on, in their order, reads too. Sent again
-//! with the same ids, a write takes effect once. A receiver that does not know the session says so and
-//! has executed nothing. Session 0 is none: such a batch must not be sent
-//! again unless the answer was [`ForwardReply::NotLeader`].
+//! with the same ids, a write takes effect once. A receiver that does not know
+//! the session says so and has executed nothing. Session 0 is none: that is
+//! for batches that only read.
+//!
+//! A sending whose outcome nobody told may have taken effect. What comes after
+//! it is *requests again*: whoever has no room for these may not say that they
+//! are not executed, but only that this sending of them was not.
 
 mod session;
 
 use bytes::{Buf, BufMut, Bytes};
 
-pub use session::{Session, SessionState};
+pub use session::Session;
 
 /// Names the writes of a batch; see the module's page.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct WriteIds {
     /// The forwarder's session; 0: none.
     pub session: u64,
-    /// Sequence of the batch's first write.
+    /// Sequence of the batch's first request.
     pub first_sequence: u64,
     /// Every sequence below was answered to its client: its reply need not be
     /// kept any longer.
     pub done_below: u64,
+    /// An earlier sending may have taken effect.
+    pub again: bool,
 }
 
 /// A frame of the request lane.
@@ -80,10 +87,11 @@ pub enum ForwardFrame {
 pub enum ForwardReply {
     /// Executed: the reply bytes. Opened: none.
     Done(Bytes),
-    /// Certainly not executed by this sending: the peer does not lead.
+    /// Certainly not executed by this sending: the peer does not lead, or has
+    /// no room for it.
     NotLeader,
     /// Certainly not executed by this sending: the session was never opened,
-    /// or has expired. In answer to an open: the peer keeps no sessions.
+    /// or has expired. In answer to an open: it came too late.
     SessionUnknown,
     /// Perhaps executed, perhaps in part: the peer lost the leadership on the
     /// way. To be sent again with the same ids.
@@ -113,6 +121,7 @@ const DONE: u8 = 3;
 const NOT_LEADER: u8 = 4;
 const SESSION_UNKNOWN: u8 = 5;
 const LOST: u8 = 6;
+const REQUESTS_AGAIN: u8 = 7;
 
 /// Bytes in front of the requests of [`ForwardFrame::Requests`], the longest
 /// head of all frames.
@@ -120,7 +129,7 @@ pub const HEAD_BYTES: usize = 1 + 4 * 8;
 
 /// Begins a [`ForwardFrame::Requests`]; the encoded requests are to follow.
 pub fn encode_requests_head(number: u64, ids: &WriteIds, out: &mut impl BufMut) {
-    put_head(REQUESTS, number, out);
+    put_head(if ids.again { REQUESTS_AGAIN } else { REQUESTS }, number, out);
     out.put_u64_le(ids.session);
     out.put_u64_le(ids.first_sequence);
     out.put_u64_le(ids.done_below);
@@ -167,11 +176,12 @@ pub fn decode_forward(frame: &Bytes) -> Result<ForwardFrame, ForwardError> {
     let kind = input.try_get_u8().map_err(|_| ForwardError::Short)?;
     let number = u64(&mut input)?;
     let decoded = match kind {
-        REQUESTS => {
+        REQUESTS | REQUESTS_AGAIN => {
             let ids = WriteIds {
                 session: u64(&mut input)?,
                 first_sequence: u64(&mut input)?,
                 done_below: u64(&mut input)?,
+                again: kind == REQUESTS_AGAIN,
             };
             ForwardFrame::Requests { number, ids, requests: std::mem::take(&mut input) }
         }
@@ -211,19 +221,21 @@ mod tests {
 
     #[test]
     fn every_frame_survives() {
-        let ids = WriteIds { session: 3, first_sequence: u64::MAX, done_below: 5 };
-        let requests = [Request::Version, Request::Quit];
-        let encoded = frame(|out| {
-            encode_requests_head(7, &ids, out);
-            assert_eq!(out.len(), HEAD_BYTES);
-            encode_requests(&requests, out);
-        });
-        match decode_forward(&encoded) {
-            Ok(ForwardFrame::Requests { number: 7, ids: decoded, requests: bytes }) => {
-                assert_eq!(decoded, ids);
-                assert_eq!(decode_requests(bytes).unwrap(), requests);
+        for again in [false, true] {
+            let ids = WriteIds { session: 3, first_sequence: u64::MAX, done_below: 5, again };
+            let requests = [Request::Version, Request::Quit];
+            let encoded = frame(|out| {
+                encode_requests_head(7, &ids, out);
+                assert_eq!(out.len(), HEAD_BYTES);
+                encode_requests(&requests, out);
+            });
+            match decode_forward(&encoded) {
+                Ok(ForwardFrame::Requests { number: 7, ids: decoded, requests: bytes }) => {
+                    assert_eq!(decoded, ids);
+                    assert_eq!(decode_requests(bytes).unwrap(), requests);
+                }
+                other => panic!("{other:?}"),
             }
-            other => panic!("{other:?}"),
         }
 
         let open = frame(|out| encode_open_session(8, 9, out));

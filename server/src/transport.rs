@@ -104,14 +104,16 @@ impl Transport {
         }
     }
 
-    /// Takes a new link, if it is from a member of this cluster.
-    pub(crate) fn accept(&mut self, link: &Link, hello: &Hello) -> Option<NodeId> {
+    /// Takes a new link, if it is from a member of this cluster: whose, and
+    /// whether it replaces an older one.
+    pub(crate) fn accept(&mut self, link: &Link, hello: &Hello) -> Option<(NodeId, bool)> {
         match self.check(hello) {
             Ok(from) => {
                 let number = self.next_link;
                 self.next_link += 1;
                 let peer = self.peers.entry(from).or_default();
-                if let Some((_, old)) = peer.link.replace((number, link.clone())) {
+                let old = peer.link.replace((number, link.clone()));
+                if let Some((_, old)) = &old {
                     old.close("replaced by a newer link");
                 }
                 tracing::info!(peer = from.0, address = %link.remote(), "link up");
@@ -120,7 +122,7 @@ impl Transport {
                     from,
                     link: number,
                 }));
-                Some(from)
+                Some((from, old.is_some()))
             }
             Err(why) => {
                 tracing::warn!(address = %link.remote(), why, "link refused");

@@ -67,11 +67,14 @@ impl Driver {
             return;
         }
         self.proposed.pop_front();
-        if job.cursor < job.batch.requests.len() {
-            // The core took only a part of the batch.
-            job.fail_not_executed(memcached::BUSY);
-        } else {
+        if job.cursor == job.batch.requests.len() {
             self.finish(job);
+        } else if job.exposed {
+            // The core took only a part of the batch; the rest may have been
+            // executed before.
+            self.ask_again(now, job);
+        } else {
+            job.fail_not_executed(memcached::BUSY);
         }
     }
 
@@ -117,9 +120,8 @@ impl Driver {
                 None => {}
                 Some(job) if job.forwarded.is_none() => self.park(now, job),
                 Some(Job { cursor: 0, forwarded: Some(from), .. }) => self.not_leader(from),
-                Some(Job { forwarded: Some(id), names: Some(_), .. }) => {
-                    self.refuse.push(Refused { id, why: Refusal::Lost });
-                }
+                // A part of it was executed.
+                Some(job) if job.names.is_some() => self.ask_again(now, job),
                 Some(job) => job.fail_not_executed(memcached::NO_LEADER),
             }
             self.unpark = true;

@@ -86,6 +86,7 @@ impl Job {
     pub(super) fn named(mut self, ids: WriteIds) -> Self {
         if ids.session != 0 {
             self.names = Some(Names { ids, base: 0, _ticket: None });
+            self.exposed = ids.again;
         }
         self
     }
@@ -93,7 +94,7 @@ impl Job {
     /// What names the request at `position`.
     pub(super) fn id_of(&self, position: usize) -> Option<RequestId> {
         let Names { ids, base, .. } = self.names.as_ref()?;
-        let WriteIds { session, first_sequence, done_below } = *ids;
+        let WriteIds { session, first_sequence, done_below, .. } = *ids;
         let sequence = first_sequence.wrapping_add(position.checked_sub(*base)? as u64);
         Some(RequestId { session, sequence, done_below })
     }

@@ -20,7 +20,8 @@
 //!   are applied: the commit of an entry that was proposed after the read
 //!   arrived proves leadership as well as a read round would.
 //! - It contains a write, and another server leads: the rest of the batch is
-//!   forwarded there as a whole, and the leader's bytes come back.
+//!   forwarded there as a whole, and the leader's bytes come back. It has ids
+//!   that let it be sent to the next leader, too, and take effect once.
 //! - It only reads: it joins the group of this turn, which asks the core for
 //!   one read index, on the leader as on followers.
 //! - Nobody leads: it is parked until somebody does, or its deadline passes.
@@ -32,6 +33,11 @@
 //! replica that still has it may yet win an election and commit it. Until one
 //! or the other is applied the outcome is unknown, and a deadline turns that
 //! into the honest error text.
+//!
+//! A forwarded batch is known not to be executed only when *every* sending of
+//! it was refused. Once it is sent again after an answer got lost, no leader
+//! may say of it what it could say of a new one, such as that there is no room
+//! for it: it executes the batch, or leaves it to the forwarder to try again.
 
 mod apply;
 mod job;
@@ -147,7 +153,8 @@ pub struct Refused {
 /// Why a forwarded batch was not executed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refusal {
-    /// This server does not lead: nothing was executed.
+    /// This server does not lead, or has no room for it now: nothing was
+    /// executed.
     NotLeader,
     /// The session of its writes is not known: nothing was executed.
     SessionUnknown,
@@ -253,8 +260,7 @@ impl Driver {
     }
 
     /// Requests that a peer forwards, because it takes this server for the
-    /// leader, or that a load balancer brings.
-    /// `ids` name its writes.
+    /// leader, or that a load balancer brings. `ids` name them.
     pub fn forwarded(&mut self, now: Now, from: ForwardId, ids: WriteIds, batch: Batch) {
         let deadline = now.mono_us + limits::REQUEST_DEADLINE.as_micros() as Time;
         self.route(now, Job::new(batch, deadline, Some(from)).named(ids));

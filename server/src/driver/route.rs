@@ -45,7 +45,7 @@ impl Driver {
                 // It cannot make a new term durable, and so it cannot confirm
                 // anything in it: the leader can.
                 Some(leader) if self.is_out_of_room() && leader != self.node.id() => {
-                    self.forward(leader, job);
+                    self.forward(now, leader, job);
                 }
                 _ => self.reading.push(job),
             },
@@ -60,9 +60,13 @@ impl Driver {
 
     /// Proposes every write that is left in the batch.
     fn propose(&mut self, now: Now, mut job: Job) {
+        if self.is_out_of_room() && (job.exposed || job.opens.is_some()) {
+            return self.put_off(now, job);
+        }
         self.refuse_without_room(&mut job);
         let mut growth = 0;
-        if self.keystore.limits().memory_bytes.is_some() {
+        // What may have been executed before can hardly be refused now.
+        if self.keystore.limits().memory_bytes.is_some() && !job.exposed {
             growth = self.refuse_beyond_memory(&mut job);
         }
         if job.need() != Need::Log {
@@ -70,7 +74,8 @@ impl Driver {
         }
         self.clock_ms = self.clock_ms.max(now.wall_ms);
         if job.forwarded.is_none() && !job.exposed {
-            // This server was to forward it and leads now: its first sending.
+            // This server was to forward it and leads now: nobody else can
+            // have executed it, and it waits for its own entries.
             job.names = None;
         }
         let mut range = None;
@@ -101,9 +106,33 @@ impl Driver {
 
     fn not_proposed(&mut self, now: Now, job: Job, error: &raft::ProposeError) {
         match (error, job.forwarded) {
-            (raft::ProposeError::Full, _) => job.fail_not_executed(memcached::BUSY),
-            (_, Some(from)) => self.not_leader(from),
-            (_, None) => self.park(now, job),
+            (raft::ProposeError::Full, _) if !job.exposed && job.opens.is_none() => {
+                job.fail_not_executed(memcached::BUSY);
+            }
+            _ => self.put_off(now, job),
+        }
+    }
+
+    /// Not now: its forwarder is to try again in a moment, or this server.
+    fn put_off(&mut self, now: Now, job: Job) {
+        match job.forwarded {
+            Some(from) => self.not_leader(from),
+            None => self.park(now, job),
+        }
+    }
+
+    /// Nobody can tell here what becomes of the rest of a batch. If it has
+    /// ids, whoever gave them asks again.
+    pub(super) fn ask_again(&mut self, now: Now, job: Job) {
+        match job.forwarded {
+            Some(id) if job.names.is_some() || job.opens.is_some() => {
+                self.refuse.push(Refused { id, why: Refusal::Lost });
+            }
+            None if job.exposed => {
+                self.park(now, job);
+                self.unpark = true;
+            }
+            _ => job.fail_unknown(),
         }
     }
 

@@ -3,18 +3,20 @@
 //!
 //! A session is opened with the first write that is to be forwarded. A batch
 //! whose last sending nobody will answer is *exposed*: it may have taken effect,
-//! and keeps its ids for as long as it lives. One that was refused as of an
-//! unknown session, and was never exposed, gets ids of another session.
+//! and keeps its ids for as long as it lives, also when this server leads
+//! itself by then. One that was refused as of an unknown session, and was
+//! never exposed, gets ids of another session. Batches that only read need no
+//! ids.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use common::forward::{ForwardReply, Session, SessionState, WriteIds};
+use common::forward::{ForwardReply, Session, WriteIds};
 use common::memcached;
 use raft::NodeId;
 
-use super::job::{Job, Names};
+use super::job::{Job, Names, Need};
 use super::{Driver, Forward, ForwardWhat, Now};
 
 /// First sequences of batches whose clients have their answers.
@@ -52,10 +54,10 @@ impl Sender {
         }
     }
 
-    fn assign(&mut self, job: &Job) -> Option<Names> {
+    fn assign(&mut self, now: Now, job: &Job) -> Option<Names> {
         self.note_answered();
         let requests = job.batch.requests.len() - job.cursor;
-        let ids = self.session.assign(requests as u64)?;
+        let ids = self.session.assign(at(now), requests as u64)?;
         let ticket = Ticket { ids, answered: Arc::clone(&self.answered) };
         Some(Names { ids, base: job.cursor, _ticket: Some(ticket) })
     }
@@ -68,49 +70,47 @@ fn at(now: Now) -> Duration {
 impl Driver {
     /// Sends a batch of this server's clients to the leader.
     pub(super) fn forward(&mut self, now: Now, leader: NodeId, mut job: Job) {
-        if !job.exposed {
-            let SessionState::Open { id } = self.sender.session.state() else {
-                self.open_session(now, leader);
-                return self.park(now, job);
-            };
-            if job.names.as_ref().is_none_or(|names| names.ids.session != id) {
-                job.names = self.sender.assign(&job);
+        let mut ids = WriteIds::default();
+        if job.need() == Need::Log {
+            let session = &mut self.sender.session;
+            if !job.exposed && !job.names.as_ref().is_some_and(|names| session.gave(&names.ids)) {
+                if !session.is_open(at(now)) {
+                    self.open_session(now, leader);
+                    return self.park(now, job);
+                }
+                job.names = self.sender.assign(now, &job);
                 if job.names.is_none() {
                     return job.fail_not_executed(memcached::BUSY);
                 }
             }
+            self.sender.note_answered();
+            if let Some(names) = &job.names {
+                ids = self.sender.session.with_done_below(names.ids);
+                // What was answered here meanwhile, by entries that this
+                // server proposed itself, is not sent any more.
+                ids.first_sequence += (job.cursor - names.base) as u64;
+                ids.again = job.exposed;
+            }
         }
         let mut requests = BytesMut::with_capacity(job.batch.bytes + 64);
         memcached::encode_requests(&job.batch.requests[job.cursor..], &mut requests);
-        self.sender.note_answered();
-        let ids = self.sender.session.with_done_below(job.names.as_ref().map(|names| names.ids));
-        // What was answered here since, by entries of its own, has no number.
-        let passed = job.names.as_ref().map_or(0, |names| (job.cursor - names.base) as u64);
-        let ids = WriteIds { first_sequence: ids.first_sequence + passed, ..ids };
         let number = self.forwards.insert(leader, job);
-        self.forward.push(Forward {
-            to: leader,
-            number,
-            what: ForwardWhat::Requests { ids, requests },
-        });
+        let what = ForwardWhat::Requests { ids, requests };
+        self.forward.push(Forward { to: leader, number, what });
     }
 
     fn open_session(&mut self, now: Now, leader: NodeId) {
-        if let Some(session) = self.sender.session.to_open(at(now)) {
-            let number = self.forwards.number();
-            self.sender.session.opening(at(now), leader, number);
-            self.forward.push(Forward {
-                to: leader,
-                number,
-                what: ForwardWhat::OpenSession(session),
-            });
+        let number = self.forwards.number();
+        if let Some(session) = self.sender.session.open(at(now), leader, number) {
+            let what = ForwardWhat::OpenSession(session);
+            self.forward.push(Forward { to: leader, number, what });
         }
     }
 
     /// A forward that could not even be sent: nothing was executed by it.
     pub fn forward_failed(&mut self, now: Now, to: NodeId, number: u64) {
         if self.sender.session.is_opening(to, number) {
-            self.sender.session.opened(&ForwardReply::NotLeader);
+            self.sender.session.opened(at(now), &ForwardReply::NotLeader);
         } else if let Some(job) = self.forwards.take(to, number) {
             self.park(now, job);
         }
@@ -119,7 +119,7 @@ impl Driver {
     /// The answer to a forwarded batch.
     pub fn forward_reply(&mut self, now: Now, from: NodeId, number: u64, reply: &ForwardReply) {
         if self.sender.session.is_opening(from, number) {
-            self.sender.session.opened(reply);
+            self.sender.session.opened(at(now), reply);
             // A refusal is not asked about again at once.
             self.unpark |= matches!(reply, ForwardReply::Done(_));
             return;
@@ -147,6 +147,7 @@ impl Driver {
         if job.exposed {
             return job.fail_unknown();
         }
+        // They name nothing that could come yet.
         job.names = None;
         self.park(now, job);
         self.unpark = true;
@@ -154,7 +155,7 @@ impl Driver {
 
     /// Nobody will answer the last sending.
     fn attempt_lost(&mut self, now: Now, mut job: Job) {
-        job.exposed = true;
+        job.exposed = job.names.is_some();
         self.park(now, job);
         self.unpark = true;
     }

@@ -28,13 +28,13 @@ use crate::command::RequestId;
 
 /// A session that was not used for so long has expired, in milliseconds of
 /// the replicated clock.
-pub const SESSION_TTL_MS: u64 = 5 * 60 * 1000;
+pub const SESSION_TTL_MS: u64 = common::limits::SESSION_TTL.as_millis() as u64;
 
 /// Sessions in the table, at the most.
 pub const MAX_SESSIONS: usize = 4096;
 
 /// Replies that a session keeps. A sender leaves fewer writes unanswered.
-pub const MAX_REPLIES: usize = 65_536;
+pub const MAX_REPLIES: usize = common::limits::MAX_UNANSWERED_WRITES as usize;
 
 /// Replies of all sessions together, at the most.
 pub const MAX_ALL_REPLIES: usize = 1 << 20;

@@ -47,6 +47,7 @@ impl Model {
                 self.items.insert(key.to_vec(), (flags, 0, deadline_ms, value));
                 Reply::Stored
             }
+            Operation::OpenSession { .. } => Reply::Ok,
             Operation::Delete { key } => match self.items.remove(key) {
                 Some(_) => Reply::Deleted,
                 None => Reply::NotFound,

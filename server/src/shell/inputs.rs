@@ -31,7 +31,11 @@ impl Member {
             Input::DiskFull(error) => self.disk_full(&error),
             Input::LogFailed(error) => self.failed = Some(DiskFailed(error).into()),
             Input::Link { link, hello } => {
-                if let Some(peer) = self.transport.accept(&link, &hello) {
+                if let Some((peer, replaces)) = self.transport.accept(&link, &hello) {
+                    if replaces {
+                        // Its end will not be told: it is not the current one.
+                        self.driver.link_lost(now, peer);
+                    }
                     self.driver.link_up(peer);
                 }
             }

@@ -1,13 +1,13 @@
 //! Batches with writes on a follower.
 
 use bytes::Bytes;
-use common::forward::WriteIds;
+use common::forward::{ForwardReply, WriteIds};
 use common::front_end::Batch;
 use common::limits::MAX_FORWARDED_REPLY_BYTES;
 use raft::NodeId;
 
 use super::*;
-use crate::driver::{ForwardId, ForwardReply, Forwarder};
+use crate::driver::{ForwardId, Forwarder};
 
 #[test]
 fn a_batch_with_a_write_goes_to_the_leader_as_a_whole() {
