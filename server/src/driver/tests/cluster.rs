@@ -14,7 +14,7 @@ use common::memcached::decode_requests;
 use raft::{Config, DurableMark, HardState, Membership, Message, NodeId, Restored, SnapshotMeta};
 
 use super::{Answer, requests};
-use crate::driver::{Actions, Driver, Facts, ForwardId, Forwarder, Node, Now};
+use crate::driver::{Actions, Driver, Facts, ForwardId, ForwardWhat, Forwarder, Node, Now};
 use crate::keystore::{Keystore, KeystoreLimits};
 use crate::wire;
 
@@ -33,12 +33,14 @@ pub(super) enum Kind {
     Heartbeat,
     ReadIndex,
     OtherRaft,
+    Open,
     Requests,
     Reply,
     Refusal,
 }
 
-struct Frame {
+#[derive(Clone)]
+pub(super) struct Frame {
     from: u64,
     to: u64,
     kind: Kind,
@@ -51,6 +53,9 @@ pub(super) struct Cluster {
     now: Now,
     frames: VecDeque<Frame>,
     cut: BTreeSet<(u64, u64)>,
+    /// Frames of this kind are put aside, here.
+    holding: Option<Kind>,
+    pub(super) held: Vec<Frame>,
     sent: Vec<(u64, Kind)>,
 }
 
@@ -109,7 +114,15 @@ impl Cluster {
         let membership = Membership::of_voters(infos);
         let now = Now { mono_us: 1_000_000, wall_ms: 1_700_000_000_000 };
         let servers = (1..=count).map(|id| Server::new(now, id, &membership, &set)).collect();
-        Cluster { servers, now, frames: VecDeque::new(), cut: BTreeSet::new(), sent: Vec::new() }
+        Cluster {
+            servers,
+            now,
+            frames: VecDeque::new(),
+            cut: BTreeSet::new(),
+            holding: None,
+            held: Vec::new(),
+            sent: Vec::new(),
+        }
     }
 
     /// `count` servers, the first of which leads.
@@ -198,6 +211,34 @@ impl Cluster {
         for other in 1..=self.servers.len() as u64 {
             self.cut.extend([(id, other), (other, id)]);
         }
+    }
+
+    /// From now on nothing of `from` reaches `to`.
+    pub(super) fn cut(&mut self, from: u64, to: u64) {
+        self.cut.insert((from, to));
+    }
+
+    /// Frames of this kind do not arrive for now.
+    pub(super) fn hold(&mut self, kind: Kind) {
+        self.holding = Some(kind);
+    }
+
+    /// Those that were held arrive now, so often each; others pass again.
+    pub(super) fn release(&mut self, times: usize) {
+        self.holding = None;
+        for frame in std::mem::take(&mut self.held) {
+            self.frames.extend(std::iter::repeat_n(frame, times));
+        }
+        self.run();
+    }
+
+    /// The link between two servers breaks, with everything on its way.
+    pub(super) fn break_link(&mut self, one: u64, other: u64) {
+        let now = self.now;
+        self.frames.retain(|frame| ![(one, other), (other, one)].contains(&(frame.from, frame.to)));
+        self.driver(one).link_lost(now, NodeId(other));
+        self.driver(other).link_lost(now, NodeId(one));
+        self.run();
     }
 
     pub(super) fn heal(&mut self) {
@@ -301,7 +342,11 @@ impl Cluster {
             }
             let mut frame = BytesMut::new();
             sent.encode(&mut frame);
-            self.send(id, sent.to.0, Kind::Requests, frame.freeze());
+            let kind = match sent.what {
+                ForwardWhat::Requests { .. } => Kind::Requests,
+                ForwardWhat::OpenSession(_) => Kind::Open,
+            };
+            self.send(id, sent.to.0, kind, frame.freeze());
         }
         for refused in refusals {
             let mut frame = BytesMut::new();
@@ -313,8 +358,14 @@ impl Cluster {
     fn send(&mut self, from: u64, to: u64, kind: Kind, bytes: Bytes) {
         assert!(bytes.len() <= MAX_FRAME_BYTES, "a frame that no link carries");
         self.sent.push((from, kind));
-        if !self.cut.contains(&(from, to)) {
-            self.frames.push_back(Frame { from, to, kind, bytes });
+        let frame = Frame { from, to, kind, bytes };
+        if self.cut.contains(&(from, to)) {
+            return;
+        }
+        if self.holding == Some(kind) {
+            self.held.push(frame);
+        } else {
+            self.frames.push_back(frame);
         }
     }
 
@@ -322,7 +373,7 @@ impl Cluster {
         let now = self.now;
         let from = NodeId(frame.from);
         let server = self.server(frame.to);
-        if !matches!(frame.kind, Kind::Requests | Kind::Reply | Kind::Refusal) {
+        if !matches!(frame.kind, Kind::Open | Kind::Requests | Kind::Reply | Kind::Refusal) {
             let envelope = wire::decode(&frame.bytes).expect("a message");
             return server.driver.message(now, envelope);
         }

@@ -7,6 +7,7 @@ mod cluster;
 mod forwarding;
 mod leadership;
 mod memory;
+mod once;
 mod reads;
 mod statistics;
 mod stopping;
