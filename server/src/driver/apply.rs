@@ -35,7 +35,8 @@ impl Driver {
                 Ok(command) => {
                     // Reads that came before this write see the state before it.
                     if let Some(job) = &mut job {
-                        self.answer_until_log(job);
+                        let is_past = job.exposed && !self.keystore.is_new(&command);
+                        self.answer_reads(job, is_past);
                     }
                     self.clock_ms = self.clock_ms.max(command.clock_ms);
                     self.stats.writes += 1;
@@ -60,7 +61,11 @@ impl Driver {
             return self.opened(job, &reply);
         }
         job.answer_write(&reply);
-        self.answer_until_log(&mut job);
+        // Reads in front of a write that may have taken effect before wait
+        // until that is known.
+        if !job.exposed || job.need() != Need::Log {
+            self.answer_until_log(&mut job);
+        }
         let Some(front) = self.proposed.front_mut() else { return };
         if entry.index < front.last {
             front.job = Some(job);
@@ -131,9 +136,19 @@ impl Driver {
     /// Answers requests from the cursor on, up to the next one that needs an
     /// entry of its own.
     pub(super) fn answer_until_log(&mut self, job: &mut Job) {
+        self.answer_reads(job, false);
+    }
+
+    /// As [`Driver::answer_until_log`]; `is_past`: the state that the reads
+    /// should see is, because the write behind them took effect earlier. They
+    /// are refused: they must not see what came after it.
+    fn answer_reads(&mut self, job: &mut Job, is_past: bool) {
         while let Some(request) = job.batch.requests.get(job.cursor) {
             match (need(request), request) {
                 (Need::Log, _) => return,
+                (Need::Read, _) if is_past => {
+                    Reply::Error(memcached::NO_LEADER).write(&mut job.batch.out);
+                }
                 (_, Request::Get { keys, with_cas }) => {
                     let (limit, out) = (job.reply_limit(), &mut job.batch.out);
                     let hits = write_hits(&self.keystore, keys, *with_cas, limit, out);

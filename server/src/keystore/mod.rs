@@ -143,6 +143,14 @@ impl Keystore {
         }
     }
 
+    /// Whether the command will be applied for the first time, if it is the
+    /// next one.
+    pub fn is_new(&self, command: &Command<'_>) -> bool {
+        let clock_ms = self.position.clock_ms.max(command.clock_ms);
+        let look = |id| self.sessions.look(id, command.clock_ms, clock_ms);
+        command.id.is_none_or(|id| look(id) == Known::New)
+    }
+
     fn execute(&mut self, command: &Command<'_>) -> Reply {
         match command.operation {
             Operation::Store { verb: StoreVerb::Append, key, value, .. } => {

@@ -53,6 +53,21 @@ fn the_leader_dies_between_commit_and_answer() {
 }
 
 #[test]
+fn reads_do_not_see_the_writes_behind_them() {
+    let mut cluster = counting();
+    cluster.hold(Kind::Reply);
+    let batch = ["get n\r\nversion\r\n", INCR, "get n\r\n", INCR, "get n\r\n"].concat();
+    let answer = cluster.play(3, &batch);
+    fail_over(&mut cluster);
+    let version = [common::front_end::VERSION_REPLY, "\r\n"].concat();
+    // What the first two should have seen is past.
+    answer.expect(&[NO_LEADER, &version, "1\r\n", NO_LEADER, "2\r\n", &hit("n", "2")].concat());
+
+    let answer = cluster.play(3, "get n\r\nincr n 1\r\n");
+    answer.expect(&[&hit("n", "2"), "3\r\n"].concat());
+}
+
+#[test]
 fn the_leader_dies_before_it_commits() {
     let mut cluster = counting();
     cluster.cut(1, 2);
