@@ -28,6 +28,7 @@
 mod frozen;
 mod hash;
 mod item;
+mod planted;
 mod restore;
 pub mod sessions;
 mod table;
@@ -45,6 +46,10 @@ pub(crate) use frozen::Kept;
 pub(crate) use hash::{KeyHasher, contents_of};
 use item::Item;
 pub use item::{ITEM_OVERHEAD_BYTES, ItemView};
+#[cfg(feature = "planted-bugs")]
+pub use planted::PlantedBug;
+#[cfg(not(feature = "planted-bugs"))]
+use planted::PlantedBug;
 pub(crate) use restore::Restorer;
 use sessions::{Known, Sessions};
 pub(crate) use table::GROUPS;
@@ -109,6 +114,8 @@ pub struct Keystore {
     /// Counts the bytes of items that were replaced or removed while somebody
     /// held them frozen.
     kept: Arc<AtomicU64>,
+    #[cfg(feature = "planted-bugs")]
+    planted: Option<PlantedBug>,
 }
 
 impl Keystore {
@@ -119,7 +126,16 @@ impl Keystore {
 
     fn with(table: Table, position: Position, limits: KeystoreLimits) -> Self {
         let (sessions, scratch, kept) = (Sessions::default(), Vec::new(), Arc::default());
-        Keystore { table, position, sessions, limits, scratch, kept }
+        Keystore {
+            table,
+            position,
+            sessions,
+            limits,
+            scratch,
+            kept,
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
+        }
     }
 
     /// Applies the command of the entry at `index` and gives its reply. One
@@ -137,7 +153,9 @@ impl Keystore {
                 self.sessions.record(id, &reply, clock_ms);
                 reply
             }
+            Known::Applied(_) if self.has(PlantedBug::AppliedAgain) => self.execute(command),
             Known::Applied(reply) => reply,
+            Known::NoSession if self.has(PlantedBug::NoSessionNeeded) => self.execute(command),
             Known::NoSession => SESSION_UNKNOWN,
             Known::Forgotten => Reply::Error(UNKNOWN),
         }

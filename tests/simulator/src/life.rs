@@ -24,7 +24,10 @@ impl World {
         }
         let Some(id) = self.hosts[host].disk.id else { return };
         let now = self.hosts[host].clock.now(self.now);
-        let Some((restored, keystore)) = self.recover(host, id) else { return };
+        let Some((restored, mut keystore)) = self.recover(host, id) else { return };
+        if let Some(bug) = self.bug {
+            bug.plant_in(&mut keystore);
+        }
         let config = self.config(host);
         let checkpoint = restored.snapshot.index;
         let node = Node::new(now.mono_us, config, restored.clone());
