@@ -45,6 +45,12 @@ pub enum Party {
         /// Which folder.
         folder: FolderId,
     },
+    /// A command of an operator: it asks one thing of one server, and is no
+    /// part of the cluster.
+    Operator {
+        /// Which command, for logs.
+        name: String,
+    },
 }
 
 /// How a server is found; the `info` of a Raft member, as JSON.
@@ -130,6 +136,50 @@ pub enum ToLb {
         /// Done under this id, or why not.
         result: Result<ServerId, String>,
     },
+    /// An operator asks for something; for the leader.
+    Operate(Operation),
+    /// Answer of a leader to [`ToServer::Operate`].
+    Operated {
+        /// The load balancer's number.
+        number: u64,
+        /// What became of it.
+        outcome: Outcome,
+    },
+}
+
+/// What an operator wants done. Asked again until it is: all of them are
+/// idempotent.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "what")]
+pub enum Operation {
+    /// Take a server out of the membership.
+    Remove {
+        /// Its name or id.
+        server: String,
+        /// Even if few voters are left.
+        force: bool,
+    },
+    /// Hand leadership over.
+    Transfer {
+        /// To whom, by name or id; by default to the voter that is furthest along.
+        to: Option<String>,
+    },
+}
+
+/// What became of an [`Operation`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "is", content = "text")]
+pub enum Outcome {
+    /// It is as it was to be.
+    Done(String),
+    /// Leadership goes to this server: ask for just that until it leads.
+    HandsOver(String),
+    /// Under way, or to be asked again.
+    Pending(String),
+    /// No member has that name or id.
+    Unknown(String),
+    /// It must not be, or cannot.
+    Refused(String),
 }
 
 /// A server's view of itself and its cluster.
@@ -167,6 +217,11 @@ pub struct Report {
     pub connections: u64,
     /// Process id, for people.
     pub pid: u32,
+    /// The receiver is the first in the server's list of load balancers: only
+    /// that one may found a cluster with it.
+    pub may_found: bool,
+    /// The cluster that another load balancer has told a fresh server of.
+    pub heard_of: Option<ClusterId>,
     /// What is wrong with it, if anything is.
     #[serde(default)]
     pub trouble: Option<Trouble>,
@@ -192,8 +247,27 @@ impl Report {
             writes: 0,
             connections: 0,
             pid,
+            may_found: true,
+            heard_of: None,
             trouble: None,
         }
+    }
+}
+
+/// What a fresh server waits for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Waiting {
+    /// In words, e.g. "1 more server".
+    pub what: String,
+    /// As many servers are to be added before anything goes on; 0: what it
+    /// waits for comes by itself.
+    pub missing_servers: usize,
+}
+
+impl Waiting {
+    /// For something that comes by itself.
+    pub fn for_what(what: impl Into<String>) -> Self {
+        Waiting { what: what.into(), missing_servers: 0 }
     }
 }
 
@@ -205,8 +279,10 @@ pub enum ToServer {
     Registered {
         /// The load balancer's name.
         lb: String,
-        /// What the server waits for, in words, when it is fresh.
-        waiting_for: Option<String>,
+        /// Its cluster, if it knows one.
+        cluster: Option<ClusterId>,
+        /// What the server waits for, when it is fresh.
+        waiting_for: Option<Waiting>,
     },
     /// The registration is refused; the server stops with this reason.
     Refused {
@@ -227,6 +303,15 @@ pub enum ToServer {
         /// Campaign at once: sent to the one registered first.
         campaign: bool,
     },
+    /// To the leader: an operator asks for something.
+    Operate {
+        /// The sender's number.
+        number: u64,
+        /// What.
+        wanted: Operation,
+    },
+    /// To an operator: what became of what it asked for.
+    Operated(Outcome),
     /// To the leader: admit a fresh server as a learner. Idempotent by folder.
     Admit {
         /// Whom.

@@ -12,13 +12,17 @@
 //! done             3  number u64  replies
 //! not leader       4  number u64
 //! session unknown  5  number u64
-//! lost             6  number u64
+//! digest           6  index u64  digest u64
 //! requests again   7  as 1
+//! lost             8  number u64
 //! ```
 //!
 //! Numbers are little-endian; `requests` is what
 //! [`encode_requests`](crate::memcached::encode_requests) writes; `replies`
 //! are the bytes for the client, in order.
+//!
+//! A digest is what a server noted at the integrity check at that index of the
+//! log, for its leader; it is not answered.
 //!
 //! # Sessions
 //!
@@ -80,6 +84,13 @@ pub enum ForwardFrame {
         /// What became of it.
         reply: ForwardReply,
     },
+    /// What the sender noted at an integrity check.
+    Digest {
+        /// Index of the check's entry.
+        index: u64,
+        /// The digest of the sender's data at that entry.
+        digest: u64,
+    },
 }
 
 /// What came back for a forwarded batch, or for a session to be opened.
@@ -120,8 +131,9 @@ const OPEN_SESSION: u8 = 2;
 const DONE: u8 = 3;
 const NOT_LEADER: u8 = 4;
 const SESSION_UNKNOWN: u8 = 5;
-const LOST: u8 = 6;
+const DIGEST: u8 = 6;
 const REQUESTS_AGAIN: u8 = 7;
+const LOST: u8 = 8;
 
 /// Bytes in front of the requests of [`ForwardFrame::Requests`], the longest
 /// head of all frames.
@@ -162,6 +174,12 @@ pub fn encode_lost(number: u64, out: &mut impl BufMut) {
     put_head(LOST, number, out);
 }
 
+/// Encodes [`ForwardFrame::Digest`].
+pub fn encode_digest(index: u64, digest: u64, out: &mut impl BufMut) {
+    put_head(DIGEST, index, out);
+    out.put_u64_le(digest);
+}
+
 fn put_head(kind: u8, number: u64, out: &mut impl BufMut) {
     out.put_u8(kind);
     out.put_u64_le(number);
@@ -196,6 +214,7 @@ pub fn decode_forward(frame: &Bytes) -> Result<ForwardFrame, ForwardError> {
         NOT_LEADER => ForwardFrame::Reply { number, reply: ForwardReply::NotLeader },
         SESSION_UNKNOWN => ForwardFrame::Reply { number, reply: ForwardReply::SessionUnknown },
         LOST => ForwardFrame::Reply { number, reply: ForwardReply::Lost },
+        DIGEST => ForwardFrame::Digest { index: number, digest: u64(&mut input)? },
         other => return Err(ForwardError::UnknownKind(other)),
     };
     match input.len() {
@@ -249,6 +268,9 @@ mod tests {
             (frame(|out| encode_session_unknown(1, out)), ForwardReply::SessionUnknown),
             (frame(|out| encode_lost(1, out)), ForwardReply::Lost),
         ];
+        let digest = frame(|out| encode_digest(4, u64::MAX, out));
+        let expected = ForwardFrame::Digest { index: 4, digest: u64::MAX };
+        assert_eq!(decode_forward(&digest), Ok(expected));
         for (encoded, reply) in replies {
             assert_eq!(decode_forward(&encoded), Ok(ForwardFrame::Reply { number: 1, reply }));
         }

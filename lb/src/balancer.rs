@@ -30,11 +30,15 @@ mod formation;
 mod fresh;
 mod io;
 mod links;
+mod operator;
+mod returning;
 #[cfg(test)]
 mod tests;
 
 pub use io::{Input, Output, Settings};
 use links::{Link, Phase};
+use operator::Operators;
+use returning::Dismissed;
 
 /// A server that is gone and in no membership is forgotten after this.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
@@ -45,6 +49,8 @@ pub struct Balancer {
     settings: Settings,
     registry: Registry,
     links: BTreeMap<LinkId, Link>,
+    operators: Operators,
+    dismissed: Dismissed,
     memory: Memory,
     /// What is being written right now.
     saving: Option<Memory>,
@@ -67,6 +73,8 @@ impl Balancer {
             settings,
             registry: Registry::default(),
             links: BTreeMap::new(),
+            operators: Operators::default(),
+            dismissed: Dismissed::default(),
             memory,
             saving: None,
             save_at: None,
@@ -107,10 +115,11 @@ impl Balancer {
             Some((cluster, leader.id_in(cluster)?, leader.link?))
         });
         let Some((cluster, id, link)) = leader else { return Routes::default() };
+        let members = self.registry.membership(cluster);
         let follows = |entry: &&Entry| {
             let report = &entry.report;
             entry.is_live()
-                && entry.id_in(cluster).is_some()
+                && entry.is_member(cluster, members)
                 && report.leader == Some(id)
                 && matches!(report.role, Role::Follower | Role::Leader)
         };
@@ -136,12 +145,14 @@ impl Balancer {
             Input::Opened { link, remote, hello } => self.opened(link, remote, hello),
             Input::Message { link, message } => self.message(link, *message),
             Input::Closed { link, reason } => self.closed(link, &reason),
+            Input::Probed { folder, peer, result } => self.probed(folder, peer, result),
             Input::Persisted(result) => self.persisted(result),
             Input::Tick => self.tick(),
         }
         self.form_cluster();
         self.save();
         self.care_for_fresh();
+        self.care_for_returning();
         self.publish();
         std::mem::take(&mut self.outputs)
     }
@@ -156,6 +167,9 @@ impl Balancer {
     }
 
     fn message(&mut self, link: LinkId, message: ToLb) {
+        if self.operator_message(link, &message) {
+            return;
+        }
         match self.links.get(&link) {
             Some(known) if known.phase == Phase::Open => {}
             _ => return,
@@ -164,6 +178,9 @@ impl Balancer {
             ToLb::Report(report) => self.report(link, *report),
             ToLb::Goodbye => self.goodbye(link),
             ToLb::Admitted { folder, result } => self.admitted(link, folder, result),
+            ToLb::Operated { number, outcome } => self.operated(link, number, outcome),
+            // Servers give no orders.
+            ToLb::Operate(_) => {}
         }
     }
 
@@ -214,7 +231,8 @@ impl Balancer {
         }
         entry.told = Some(None);
         let lb = self.settings.name.clone();
-        self.send(link, ToServer::Registered { lb, waiting_for: None });
+        let cluster = self.memory.cluster;
+        self.send(link, ToServer::Registered { lb, cluster, waiting_for: None });
     }
 
     fn tick(&mut self) {
@@ -222,6 +240,7 @@ impl Balancer {
             self.log(Severity::Warning, format!("{name} is silent"));
         }
         self.close_overdue();
+        self.close_overdue_operators();
         self.forget();
     }
 

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use common::control::{MemberInfo, MemberRecord};
+use common::control::{MemberInfo, MemberRecord, Waiting};
 use common::ids::ServerId;
 use common::limits::REPORT_INTERVAL;
 
@@ -24,14 +24,15 @@ const _: () = assert!(BOOTSTRAP_WAIT.as_millis() >= 4 * REPORT_INTERVAL.as_milli
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Decision {
     /// Not yet; the fresh servers wait for this.
-    Wait(String),
+    Wait(Waiting),
     /// These are the first voters; the first of them campaigns.
     Form(Vec<MemberRecord>),
 }
 
 /// Decides for a load balancer that neither sees nor remembers a cluster and
-/// was started `up_for` ago. `fresh` are the live fresh servers in the order
-/// of their registration; the first `expect` of them get the ids 1, 2, ...
+/// was started `up_for` ago. `fresh` are the live fresh servers whose addresses
+/// answer and that leave the founding to this load balancer, in the order of
+/// their registration; the first `expect` of them get the ids 1, 2, ...
 pub fn decide<'a>(
     up_for: Duration,
     expect: usize,
@@ -41,12 +42,13 @@ pub fn decide<'a>(
     let missing = expect.saturating_sub(fresh.len());
     if missing > 0 {
         let servers = if missing == 1 { "server" } else { "servers" };
-        return Decision::Wait(format!("{missing} more {servers}"));
+        let what = format!("{missing} more {servers}");
+        return Decision::Wait(Waiting { what, missing_servers: missing });
     }
     if up_for < BOOTSTRAP_WAIT {
-        return Decision::Wait(
-            "a second to pass in which members of an existing cluster can report".to_owned(),
-        );
+        return Decision::Wait(Waiting::for_what(
+            "a second to pass in which members of an existing cluster can report",
+        ));
     }
     let voters = (1..).zip(fresh.take(expect)).map(|(id, info)| MemberRecord {
         id: ServerId(id),
@@ -75,7 +77,7 @@ mod tests {
     #[test]
     fn waits_for_servers_and_for_the_second() {
         let text = |decision| match decision {
-            Decision::Wait(text) => text,
+            Decision::Wait(waiting) => waiting.what,
             Decision::Form(voters) => panic!("formed {voters:?}"),
         };
         let late = BOOTSTRAP_WAIT * 10;
@@ -97,7 +99,8 @@ mod tests {
 
     #[test]
     fn nobody_expected_still_takes_one() {
-        assert_eq!(decide(BOOTSTRAP_WAIT, 0, [].iter()), Decision::Wait("1 more server".into()));
+        let waiting = Waiting { what: "1 more server".to_owned(), missing_servers: 1 };
+        assert_eq!(decide(BOOTSTRAP_WAIT, 0, [].iter()), Decision::Wait(waiting));
         assert!(
             matches!(decide(BOOTSTRAP_WAIT, 0, servers(1).iter()), Decision::Form(v) if v.len() == 1)
         );

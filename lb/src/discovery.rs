@@ -66,8 +66,9 @@ pub fn in_order(registry: &Registry, cluster: ClusterId) -> Vec<SocketAddr> {
         };
         (role, entry.id_in(cluster))
     };
-    let mut live: Vec<_> =
-        registry.iter().filter(|entry| entry.is_live() && entry.id_in(cluster).is_some()).collect();
+    let members = registry.membership(cluster);
+    let serves = |entry: &&Entry| entry.is_live() && entry.is_member(cluster, members);
+    let mut live: Vec<_> = registry.iter().filter(serves).collect();
     live.sort_by_key(|entry| rank(entry));
     live.iter().take(MAX_DISCOVERY_LINES).map(|entry| entry.report.info.client).collect()
 }

@@ -24,8 +24,8 @@
 //! [`run`] gives it links (QUIC over UDP), a clock, a disk for its
 //! [`memory`], and the client port.
 //!
-//! Not here yet: hints that make a failover faster, and agreement between several load balancers on which of
-//! them may form a cluster.
+//! Not here yet: a hint to campaign at once that would make a failover faster
+//! than an election timeout.
 
 pub mod balancer;
 pub mod bootstrap;

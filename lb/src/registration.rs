@@ -57,6 +57,15 @@ pub(crate) fn judge(context: &Context<'_>, link: LinkId, report: &Report) -> Ver
             report.info.name
         ));
     }
+    if let (Some(heard_of), Some(ours)) = (report.heard_of, context.cluster)
+        && heard_of != ours
+    {
+        return Verdict::Refuse(format!(
+            "{} is also registered with a load balancer of cluster {heard_of}, this one belongs to \
+             cluster {ours}: name load balancers of one cluster only",
+            report.info.name
+        ));
+    }
     if let Some(why) = id_of_another(report, context) {
         return Verdict::Refuse(why);
     }

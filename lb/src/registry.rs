@@ -6,9 +6,10 @@
 //! link is always the same entry.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::control::{MemberRecord, Report, Role};
+use common::control::{MemberRecord, Report, Role, Waiting};
 use common::ids::{ClusterId, FolderId, ServerId};
 
 /// Names one link between this load balancer and a server; never used again.
@@ -45,9 +46,12 @@ pub struct Entry {
     pub order: u64,
     /// What it was last told on this link that it waits for; `None` before
     /// the first answer.
-    pub(crate) told: Option<Option<String>>,
+    pub(crate) told: Option<Option<Waiting>>,
     /// The last request made for it, as long as it is fresh.
     pub(crate) asked: Option<Asked>,
+    /// The address that was asked whether the server answers there, and
+    /// whether it does; fresh servers only.
+    pub(crate) probed: Option<(SocketAddr, bool)>,
     /// Why the leader did not admit it the last time.
     pub(crate) leader_says: Option<String>,
 }
@@ -67,6 +71,11 @@ impl Entry {
         self.contact == Contact::Live
     }
 
+    /// A fresh server that answers at the address that it gives to others.
+    pub(crate) fn is_reached(&self) -> bool {
+        self.probed == Some((self.report.info.peer, true))
+    }
+
     /// In no cluster yet.
     pub fn is_fresh(&self) -> bool {
         self.report.member.is_none()
@@ -75,6 +84,14 @@ impl Entry {
     /// Its id in `cluster`, if it is a member of that one.
     pub fn id_in(&self, cluster: ClusterId) -> Option<ServerId> {
         self.report.member.filter(|(of, _)| *of == cluster).map(|(_, id)| id)
+    }
+
+    /// In `cluster` as far as it knows, and as far as the leader knows; `members`
+    /// is the leader's membership, empty while that is not known.
+    pub(crate) fn is_member(&self, cluster: ClusterId, members: &[MemberRecord]) -> bool {
+        let folder = self.report.info.folder;
+        let is_listed = || members.iter().any(|member| member.info.folder == folder);
+        self.id_in(cluster).is_some() && (members.is_empty() || is_listed())
     }
 
     /// The name it is known by.
@@ -130,6 +147,7 @@ impl Registry {
                 order: self.registrations,
                 told: None,
                 asked: None,
+                probed: None,
                 leader_says: None,
                 report,
             };

@@ -5,6 +5,7 @@
 //! connections' own tasks.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,7 +16,7 @@ use common::control::{Hello, PROTOCOL_VERSION, Party, ToLb, ToServer};
 use common::folder::FolderLock;
 use common::forward::{self, ForwardFrame};
 use common::front_end::{FrontEnd, FrontEndConfig};
-use common::ids::ClusterId;
+use common::ids::{ClusterId, FolderId};
 use common::udp::{ClusterKey, Endpoint, Lane, Link, Receive};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -33,6 +34,10 @@ use crate::registry::LinkId;
 /// How often the balancer looks at the clock: a small part of the second
 /// after which a server is silent.
 const TICK: Duration = Duration::from_millis(50);
+
+/// How long a fresh server may take to answer at the address that it gives to
+/// others. Within the time in which `addsrv` waits for the registration.
+const PROBE: Duration = Duration::from_secs(3);
 
 /// Messages that wait for the balancer. Beyond that they are dropped: all of
 /// them are sent again.
@@ -87,9 +92,18 @@ pub async fn run(
         tokio::spawn(FrontEnd::serve(listener, front_end, port.clone(), shutdown.clone()));
     ready();
 
-    let shell =
-        Shell { balancer, port, started, dir: config.dir, links: HashMap::new(), opened: 0 };
-    let ended = shell.serve(&endpoint, &shutdown, front_end).await;
+    let (sender, inputs) = mpsc::channel(MAX_INPUTS);
+    let shell = Shell {
+        balancer,
+        port,
+        started,
+        dir: config.dir,
+        links: HashMap::new(),
+        opened: 0,
+        endpoint: endpoint.clone(),
+        inputs: sender,
+    };
+    let ended = shell.serve(inputs, &shutdown, front_end).await;
     endpoint.close().await;
     ended.context("the client port broke down")
 }
@@ -107,6 +121,8 @@ struct Shell {
     dir: PathBuf,
     links: HashMap<LinkId, Link>,
     opened: u64,
+    endpoint: Endpoint,
+    inputs: mpsc::Sender<Input>,
 }
 
 impl Shell {
@@ -114,12 +130,12 @@ impl Shell {
     /// what clients have asked still come over the links.
     async fn serve(
         mut self,
-        endpoint: &Endpoint,
+        mut inputs: mpsc::Receiver<Input>,
         shutdown: &CancellationToken,
         mut front_end: JoinHandle<()>,
     ) -> Result<(), JoinError> {
+        let endpoint = self.endpoint.clone();
         let mut stopping = false;
-        let (sender, mut inputs) = mpsc::channel(MAX_INPUTS);
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -134,7 +150,7 @@ impl Shell {
                 }
                 Some(input) = inputs.recv() => self.handle(input),
                 accepted = endpoint.accept() => match accepted {
-                    Some((link, hello)) => self.open(&link, hello, sender.clone()),
+                    Some((link, hello)) => self.open(&link, hello),
                     // The endpoint is broken: nothing can be routed.
                     None => {
                         shutdown.cancel();
@@ -149,7 +165,7 @@ impl Shell {
         }
     }
 
-    fn open(&mut self, link: &Link, hello: Hello, inputs: mpsc::Sender<Input>) {
+    fn open(&mut self, link: &Link, hello: Hello) {
         self.opened += 1;
         let id = LinkId(self.opened);
         let remote = link.remote();
@@ -159,7 +175,7 @@ impl Shell {
         // Unless the balancer has closed it already.
         if self.links.contains_key(&id) {
             self.port.with_router(|_, router| router.link_up(id, link.clone()));
-            let port = self.port.clone();
+            let (port, inputs) = (self.port.clone(), self.inputs.clone());
             link.start(Arc::new(Receiver { id, link: link.clone(), inputs, port }));
         }
     }
@@ -190,10 +206,34 @@ impl Shell {
                         let result = result.map_err(|error| format!("{error:#}"));
                         inputs.push_back(Input::Persisted(result));
                     }
+                    Output::Probe { folder, peer } => self.probe(folder, peer),
                     Output::Log(event) => log(&event),
                 }
             }
         }
+    }
+
+    /// Dials a server at the address that it gives to others.
+    fn probe(&self, folder: FolderId, peer: SocketAddr) {
+        let (endpoint, inputs) = (self.endpoint.clone(), self.inputs.clone());
+        tokio::spawn(async move {
+            let result = match endpoint.connect_with_timeout(peer, PROBE).await {
+                Err(error) => Err(error.to_string()),
+                Ok((link, hello)) => {
+                    link.close("it answers");
+                    match hello.from {
+                        Party::Member { folder: found, .. } | Party::Fresh { folder: found }
+                            if found == folder =>
+                        {
+                            Ok(())
+                        }
+                        _ => Err("somebody else answered".to_owned()),
+                    }
+                }
+            };
+            // Fails when the load balancer stops.
+            let _ = inputs.send(Input::Probed { folder, peer, result }).await;
+        });
     }
 
     fn forget(&mut self, link: LinkId) -> Option<Link> {

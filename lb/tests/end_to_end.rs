@@ -247,11 +247,14 @@ async fn a_cluster_forms_fails_over_survives_the_load_balancer_and_grows() {
     // Bootstrap.
     let mut one = Server::start(1, &key, lb.server);
     let registered = |message| match message {
-        ToServer::Registered { lb, waiting_for } => Some((lb, waiting_for)),
+        ToServer::Registered { lb, waiting_for, .. } => Some((lb, waiting_for)),
         _ => None,
     };
     let (name, waiting_for) = one.told("the registration", registered).await;
-    assert_eq!((&*name, waiting_for.as_deref()), ("lb-1", Some("1 more server")));
+    assert_eq!(
+        (&*name, waiting_for.map(|waiting| waiting.what).as_deref()),
+        ("lb-1", Some("1 more server"))
+    );
     let mut two = Server::start(2, &key, lb.server);
     let (cluster, id, voters, campaign) = one.adopted().await;
     assert_eq!((id, voters.len(), campaign), (ServerId(1), 2, true));
@@ -282,6 +285,7 @@ async fn a_cluster_forms_fails_over_survives_the_load_balancer_and_grows() {
     let info = two.told("the request to admit", admit).await;
     assert_eq!(info.folder, FolderId(3));
     let record = MemberRecord { id: ServerId(3), voter: false, info };
+    one.change(|report| report.members.push(record.clone()));
     two.change(|report| report.members.push(record));
     assert_eq!(three.adopted().await, (cluster, ServerId(3), Vec::new(), false));
     lb.rotation_becomes(&[&two, &one, &three]).await;

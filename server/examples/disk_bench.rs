@@ -1,7 +1,8 @@
 //! Measures the log-file beside a bare loop of write and fdatasync of the same
-//! batches on a file of zeros, then the keystore and the keystore-file.
+//! batches on a file of zeros (`log`), how fast a log is read at a start
+//! (`replay`), and the keystore and the keystore-file (`keystore`).
 //!
-//! `cargo run --release -p store-server --example disk_bench [FOLDER]`
+//! `cargo run --release -p store-server --example disk_bench [all|log|replay|keystore] [FOLDER]`
 
 use std::fs::File;
 use std::hint::black_box;
@@ -21,15 +22,23 @@ const BATCHES: usize = 2000;
 const ROUNDS: usize = 20;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let dir = std::env::args_os().nth(1).map_or_else(std::env::temp_dir, PathBuf::from);
+    let what = std::env::args().nth(1).unwrap_or_else(|| "all".to_owned());
+    let wanted = |part| what == "all" || what == part;
+    let dir = std::env::args_os().nth(2).map_or_else(std::env::temp_dir, PathBuf::from);
     let dir = dir.join(format!("disk-bench-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
-    for entries in [1, 10, 50] {
-        log(&dir, entries)?;
+    if wanted("log") {
+        for entries in [1, 10, 50] {
+            log(&dir, entries)?;
+        }
     }
-    replay(&dir)?;
-    keystore(&dir, 100_000)?;
-    keystore(&dir, 1_000_000)?;
+    if wanted("replay") {
+        replay(&dir)?;
+    }
+    if wanted("keystore") {
+        keystore(&dir, 100_000)?;
+        keystore(&dir, 1_000_000)?;
+    }
     std::fs::remove_dir_all(&dir)?;
     Ok(())
 }
@@ -49,10 +58,10 @@ fn entry(index: u64) -> Entry<Payload> {
 fn log(dir: &Path, entries: u64) -> Result<(), Box<dyn std::error::Error>> {
     let home = dir.join(format!("log-{entries}"));
     let (mut log, _) = LogFile::open(&home, LogOptions::default(), 0)?;
-    // As many bytes as the log writes: 29 around each payload, and the mark.
+    // As many bytes as the log writes: 37 around each payload, and the mark.
     let payload = entry(1).body;
     let Body::Command(payload) = payload else { return Ok(()) };
-    let batch = vec![b'x'; (payload.0.len() + 29) * entries as usize + 21];
+    let batch = vec![b'x'; (payload.0.len() + 37) * entries as usize + 29];
     let bare = File::create(dir.join("bare"))?;
     let zeros = vec![0; batch.len() * BATCHES];
     bare.write_all_at(&zeros, 0)?;
@@ -88,7 +97,7 @@ fn log(dir: &Path, entries: u64) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn replay(dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    const ENTRIES: u64 = 500_000;
+    const ENTRIES: u64 = 1_000_000;
     let home = dir.join("replay");
     let begin = Instant::now();
     let (mut log, _) = LogFile::open(&home, LogOptions::default(), 0)?;
@@ -99,6 +108,9 @@ fn replay(dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
     }
     log.sync()?;
     drop(log);
+    let begin = Instant::now();
+    LogFile::open(&home, LogOptions::default(), ENTRIES)?;
+    println!("open {ENTRIES} entries, all in the checkpoint: {:?}", begin.elapsed());
     let begin = Instant::now();
     let (log, recovered) = LogFile::open(&home, LogOptions::default(), 0)?;
     let opened = begin.elapsed();

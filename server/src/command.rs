@@ -9,6 +9,8 @@
 //!            [cas:u64 when op = 6] flags:u32 deadline_ms:u64 klen:u8 key value
 //! delete     op = 7   klen:u8 key
 //! arithmetic op = 8 incr, 9 decr   delta:u64 klen:u8 key
+//! check      op = 10  algorithm:u8
+//! verdict    op = 11  index:u64 digest:u64
 //! open       op = 16  session:u64; never behind `once`
 //! ```
 //! Integers are little-endian; `value` is the rest.
@@ -74,6 +76,18 @@ pub enum Operation<'a> {
     OpenSession {
         /// Its id; never 0.
         session: u64,
+    },
+    /// Changes nothing: every replica notes the digest of its keystore here.
+    Check {
+        /// How the digest is computed; whoever does not know it takes no part.
+        algorithm: u8,
+    },
+    /// Changes nothing: what most replicas noted at an earlier check.
+    Verdict {
+        /// Index of the check's entry.
+        index: u64,
+        /// The digest that a majority of the voters agreed on.
+        digest: u64,
     },
 }
 
@@ -164,6 +178,17 @@ impl Command<'_> {
                 out.put_u64_le(self.clock_ms);
                 out.put_u64_le(session);
             }
+            Operation::Check { algorithm } => {
+                out.put_u8(10);
+                out.put_u64_le(self.clock_ms);
+                out.put_u8(algorithm);
+            }
+            Operation::Verdict { index, digest } => {
+                out.put_u8(11);
+                out.put_u64_le(self.clock_ms);
+                out.put_u64_le(index);
+                out.put_u64_le(digest);
+            }
         }
     }
 }
@@ -214,6 +239,11 @@ impl<'a> Command<'a> {
                     return Err(CommandError::NoSession);
                 }
                 Operation::OpenSession { session }
+            }
+            10 => Operation::Check { algorithm: take(&mut bytes, 1)?[0] },
+            11 => {
+                let index = take_u64(&mut bytes)?;
+                Operation::Verdict { index, digest: take_u64(&mut bytes)? }
             }
             other => return Err(CommandError::Unknown(other)),
         };

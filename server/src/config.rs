@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::control::{MemberRecord, Role};
+use common::control::{MemberRecord, Role, Waiting};
 use common::ids::{ClusterId, FolderId, ServerId};
+
+use crate::log_file::LogOptions;
 
 /// Settings of one server process.
 #[derive(Clone, Debug)]
@@ -28,17 +30,29 @@ pub struct ServerConfig {
     pub heartbeat: Duration,
     /// Range of the election timeout.
     pub election_timeout: (Duration, Duration),
+    /// A voter that the leader has not heard for so long is removed; zero: never.
+    pub dead_after: Duration,
     /// Largest value accepted, in bytes.
     pub max_value_bytes: usize,
     /// A checkpoint is written once the log-file has grown by so much, or by the
     /// size of the data if that is more; as much of the log stays for servers
     /// that lag.
     pub checkpoint_after_bytes: u64,
+    /// Segments of the log-file that are not needed any more go to its archive
+    /// instead of being reused.
+    pub keep_log: bool,
     /// Bytes that items may take before a leader refuses stores; `None`: no
     /// limit.
     pub memory_bytes: Option<u64>,
     /// Client connections accepted at a time.
     pub max_connections: usize,
+}
+
+impl ServerConfig {
+    /// How the log-file is opened.
+    pub fn log_options(&self) -> LogOptions {
+        LogOptions { keep: self.keep_log, ..LogOptions::default() }
+    }
 }
 
 /// The members of a cluster without a load balancer (`store run`).
@@ -87,8 +101,8 @@ pub enum Progress {
     Registered {
         /// Which.
         lb: SocketAddr,
-        /// What a fresh server waits for, e.g. "1 more server".
-        waiting_for: Option<String>,
+        /// What a fresh server waits for.
+        waiting_for: Option<Waiting>,
     },
     /// It is a member of a cluster and knows its role.
     Member {
@@ -98,6 +112,19 @@ pub enum Progress {
         id: ServerId,
         /// Its role.
         role: Role,
+    },
+    /// The disk is damaged; what it lacks comes from the other servers.
+    Repairing {
+        /// What was wrong, and what became of it.
+        what: String,
+    },
+    /// The disk is damaged so that the server must not come back as who it was:
+    /// its data were set aside, and it joins as a new one.
+    SetAside {
+        /// What is damaged.
+        why: String,
+        /// Where the data are now.
+        aside: PathBuf,
     },
     /// No load balancer answered for five seconds, or one refused.
     NotRegistered {

@@ -149,6 +149,12 @@ impl Folder {
         Copies::read(dir)?.choose()
     }
 
+    /// Reads each copy of the identity on its own, for those who check them.
+    pub fn look_at_copies(dir: &Path) -> Vec<(PathBuf, Result<Option<Identity>, FolderError>)> {
+        let copies = [IDENTITY, COPY].map(|name| (dir.join(name), Copies::read_one(dir, name)));
+        copies.into()
+    }
+
     /// The process that has the folder, if it is alive.
     pub fn read_pid(dir: &Path) -> Option<u32> {
         holder(dir)
@@ -179,6 +185,11 @@ impl Folder {
         })?;
         self.identity = Some(identity);
         Ok(())
+    }
+
+    /// What the folder held was set aside: it is a new one.
+    pub(crate) fn forget(&mut self) {
+        self.identity = None;
     }
 
     /// Notes the cluster that the server belongs to and its id there, durably.
@@ -230,19 +241,20 @@ impl Copies {
     /// # Errors
     /// When one cannot be read, or a newer program wrote it.
     fn read(dir: &Path) -> Result<Copies, FolderError> {
-        let read = |name| {
-            let file = dir.join(name);
-            let found = match files::read(&file) {
-                Ok(bytes) => parse(&file, &bytes).map(Some),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(source) => Err(FolderError::Io { what: "cannot read", path: file, source }),
-            };
-            match found {
-                Ok(_) | Err(FolderError::Damaged { .. }) => Ok(found),
-                Err(error) => Err(error),
-            }
+        let read = |name| match Self::read_one(dir, name) {
+            found @ (Ok(_) | Err(FolderError::Damaged { .. })) => Ok(found),
+            Err(error) => Err(error),
         };
         Ok(Copies { first: read(IDENTITY)?, second: read(COPY)? })
+    }
+
+    fn read_one(dir: &Path, name: &str) -> Result<Option<Identity>, FolderError> {
+        let file = dir.join(name);
+        match files::read(&file) {
+            Ok(bytes) => parse(&file, &bytes).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(FolderError::Io { what: "cannot read", path: file, source }),
+        }
     }
 
     /// Why they must be written anew, if they must.

@@ -18,9 +18,14 @@
 //! | `transport` | links to the other servers |
 //! | `registration` | links to the load balancers |
 //! | `shell` | sockets, timers, threads: carries out what the driver decides |
+//! | [`backup`] | backups: their format, serving and fetching them |
+//! | [`offline`] | the state that the files of a server hold, for those who only look |
 //! | [`mod@print`] | log and keystore in the promised text formats |
+//! | [`verify`] | every checksum of a server's files |
+//! | [`restore`] | a new cluster from a state, or from a survivor |
 //! | [`embed`] | replicas of a state machine of one's own, for other programs |
 
+pub mod backup;
 pub mod command;
 pub mod config;
 pub mod driver;
@@ -30,13 +35,16 @@ pub mod identity;
 pub mod keystore;
 pub mod keystore_file;
 pub mod log_file;
+pub mod offline;
 pub mod print;
 pub mod recovery;
 mod registration;
+pub mod restore;
 mod shell;
 #[cfg(test)]
 mod tests;
 mod transport;
+pub mod verify;
 pub mod wire;
 
-pub use shell::{DiskFailed, ProgressFn, run};
+pub use shell::{BeginAgain, ProgressFn, run};

@@ -62,15 +62,24 @@ impl Receive for LbReceiver {
     }
 }
 
+/// A load balancer of this server.
+#[derive(Clone, Copy)]
+pub(crate) struct Lb {
+    pub(crate) address: SocketAddr,
+    /// The first in the list: only that one may found a cluster.
+    pub(crate) may_found: bool,
+}
+
 /// Keeps the server registered at `lb` for as long as it runs.
 pub(crate) async fn keep_registered(
-    lb: SocketAddr,
+    lb: Lb,
     endpoint: Endpoint,
     inbox: Arc<Inbox>,
     mut reports: watch::Receiver<Report>,
     mut messages: mpsc::UnboundedReceiver<ToLb>,
     progress: ProgressFn,
 ) {
+    let Lb { address: lb, may_found } = lb;
     let started = Instant::now();
     let mut told = false;
     loop {
@@ -81,7 +90,7 @@ pub(crate) async fn keep_registered(
                 let number = LINKS.fetch_add(1, Ordering::Relaxed);
                 let known = LbLink { number, link: link.clone() };
                 link.start(Arc::new(LbReceiver { inbox: Arc::clone(&inbox), lb, link: known }));
-                report_while_open(&link, &mut reports, &mut messages).await;
+                report_while_open(&link, may_found, &mut reports, &mut messages).await;
             }
             Ok((link, _)) => {
                 link.close("a load balancer was expected at this address");
@@ -115,18 +124,20 @@ fn tell(progress: &ProgressFn, told: &mut bool, why: &str) {
 
 async fn report_while_open(
     link: &Link,
+    may_found: bool,
     reports: &mut watch::Receiver<Report>,
     messages: &mut mpsc::UnboundedReceiver<ToLb>,
 ) {
-    let mut message = ToLb::Report(Box::new(reports.borrow_and_update().clone()));
+    let report = |report: &Report| ToLb::Report(Box::new(Report { may_found, ..report.clone() }));
+    let mut message = report(&reports.borrow_and_update());
     loop {
         if let Err(error) = send(link, &message) {
             return tracing::warn!(lb = %link.remote(), %error, "report not sent");
         }
         message = tokio::select! {
             Some(message) = messages.recv() => message,
-            Ok(()) = reports.changed() => ToLb::Report(Box::new(reports.borrow_and_update().clone())),
-            () = tokio::time::sleep(REPORT_INTERVAL) => ToLb::Report(Box::new(reports.borrow().clone())),
+            Ok(()) = reports.changed() => report(&reports.borrow_and_update()),
+            () = tokio::time::sleep(REPORT_INTERVAL) => report(&reports.borrow()),
             _ = link.closed() => return,
         };
     }

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -28,6 +29,10 @@ const REDIAL_PAUSE: Duration = Duration::from_millis(20);
 /// well was not taken; it is sent again.
 const REPEAT_CHUNK_AFTER: Duration = Duration::from_secs(2);
 
+/// Links so far in this process, for their numbers: late frames of one that was
+/// closed must not be taken for those of a new one, whoever this server is then.
+static LINKS: AtomicU64 = AtomicU64::new(1);
+
 /// Who this server is, for checking who calls.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Me {
@@ -41,7 +46,6 @@ pub(crate) struct Transport {
     endpoint: Endpoint,
     inbox: Arc<Inbox>,
     peers: BTreeMap<NodeId, Peer>,
-    next_link: u64,
 }
 
 #[derive(Default)]
@@ -75,7 +79,14 @@ impl Receive for PeerReceiver {
 
 impl Transport {
     pub(crate) fn new(me: Me, endpoint: Endpoint, inbox: Arc<Inbox>) -> Self {
-        Transport { me, endpoint, inbox, peers: BTreeMap::new(), next_link: 1 }
+        Transport { me, endpoint, inbox, peers: BTreeMap::new() }
+    }
+
+    /// Lets go of everybody.
+    pub(crate) fn close(&self) {
+        for (_, link) in self.peers.values().filter_map(|peer| peer.link.as_ref()) {
+            link.close("this server goes");
+        }
     }
 
     /// Takes up the membership in force: dials whom it has to dial, lets go of
@@ -109,8 +120,7 @@ impl Transport {
     pub(crate) fn accept(&mut self, link: &Link, hello: &Hello) -> Option<(NodeId, bool)> {
         match self.check(hello) {
             Ok(from) => {
-                let number = self.next_link;
-                self.next_link += 1;
+                let number = LINKS.fetch_add(1, Ordering::Relaxed);
                 let peer = self.peers.entry(from).or_default();
                 let old = peer.link.replace((number, link.clone()));
                 if let Some((_, old)) = &old {
@@ -123,6 +133,11 @@ impl Transport {
                     link: number,
                 }));
                 Some((from, old.is_some()))
+            }
+            Err(why) if matches!(hello.from, Party::LoadBalancer { .. }) => {
+                // One that asks whether this address answers.
+                link.close(&why);
+                None
             }
             Err(why) => {
                 tracing::warn!(address = %link.remote(), why, "link refused");
@@ -153,6 +168,7 @@ impl Transport {
             Party::LoadBalancer { .. } => {
                 Err("servers dial load balancers, not the reverse".to_owned())
             }
+            Party::Operator { name } => Err(format!("`{name}` is no peer")),
         }
     }
 

@@ -38,6 +38,8 @@ pub(crate) fn commands() -> Vec<Vec<u8>> {
     for operation in [Arithmetic::Incr, Arithmetic::Decr] {
         operations.push(Operation::Arithmetic { operation, key: b"key", delta: 9 });
     }
+    operations.push(Operation::Check { algorithm: 1 });
+    operations.push(Operation::Verdict { index: 7, digest: 0x0123_4567_89ab_cdef });
     let encode = |operation| {
         let mut out = Vec::new();
         Command { clock_ms: 1_700_000_000_000, id: None, operation }.encode(&mut out);
@@ -130,7 +132,7 @@ pub(crate) fn batches() -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn forwards() -> Vec<Bytes> {
-    let mut frames = vec![Vec::new(); 7];
+    let mut frames = vec![Vec::new(); 8];
     let ids = WriteIds { session: 3, first_sequence: 5, done_below: 4, again: false };
     forward::encode_requests_head(7, &ids, &mut frames[0]);
     frames[0].extend_from_slice(&batches()[1]);
@@ -141,6 +143,7 @@ pub(crate) fn forwards() -> Vec<Bytes> {
     forward::encode_lost(7, &mut frames[5]);
     forward::encode_requests_head(8, &WriteIds { again: true, ..ids }, &mut frames[6]);
     frames[6].extend_from_slice(&batches()[2]);
+    forward::encode_digest(7, 9, &mut frames[7]);
     frames.into_iter().map(Bytes::from).collect()
 }
 
@@ -173,12 +176,15 @@ pub(crate) fn controls() -> Vec<Vec<u8>> {
         writes: 3,
         connections: 2,
         pid: 1,
+        may_found: true,
+        heard_of: Some(ClusterId(9)),
         trouble: Some(common::control::Trouble::DiskFull),
     };
     let parties = [
         Party::LoadBalancer { name: "lb-1".to_owned() },
         Party::Member { cluster, id, folder, peer: address },
         Party::Fresh { folder },
+        Party::Operator { name: "backup".to_owned() },
     ];
     let mut all: Vec<Vec<u8>> = parties
         .into_iter()
@@ -192,7 +198,7 @@ pub(crate) fn controls() -> Vec<Vec<u8>> {
     ];
     all.extend(to_lb.iter().map(|message| serde_json::to_vec(message).expect("is JSON")));
     let to_server = [
-        ToServer::Registered { lb: "lb-1".to_owned(), waiting_for: None },
+        ToServer::Registered { lb: "lb-1".to_owned(), cluster: None, waiting_for: None },
         ToServer::Refused { why: "no".to_owned() },
         ToServer::Adopt { cluster, id, voters: vec![record], campaign: true },
         ToServer::Admit { info: info() },

@@ -215,7 +215,13 @@ impl Cluster {
         if offset == 0 {
             machine.side_file.clear();
         }
-        assert_eq!(machine.side_file.len() as u64, offset, "chunks come in order");
+        let held = machine.side_file.len() as u64;
+        if held < offset {
+            // What was confirmed was lost with the process.
+            machine.core().snapshot_written(now, meta.index, held, None);
+            return;
+        }
+        assert_eq!(held, offset, "chunks come in order");
         machine.side_file.extend_from_slice(data);
         let (index, next) = (meta.index, offset + data.len() as u64);
         if !done {

@@ -6,7 +6,8 @@ use std::sync::MutexGuard;
 use tempfile::TempDir;
 
 use super::one_at_a_time;
-use super::process::{Finished, STORE, is_alive, run, signal};
+use super::ports::free_port;
+use super::process::{CLIENT, Finished, STORE, is_alive, run, signal};
 
 /// The folder; whatever runs on it is ended when it is dropped.
 #[derive(Debug)]
@@ -31,6 +32,21 @@ impl Background {
     /// Runs `store`; its data folder is the default one, in this folder.
     pub(crate) fn store(&self, line: &str) -> Finished {
         run(STORE, self.cwd(), &line.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// A cluster; the load balancer's port for clients.
+    pub(crate) fn up(&self, servers: usize) -> u16 {
+        let (cport, sport) = (free_port(), free_port());
+        self.store(&format!("up --servers {servers} --cport {cport} --sport {sport}")).expect(0);
+        cport
+    }
+
+    /// Runs `client` against the load balancer at `port`.
+    pub(crate) fn client(&self, port: u16, line: &str) -> Finished {
+        let port = port.to_string();
+        let mut args = vec!["--lbport", &port];
+        args.extend(line.split_whitespace());
+        run(CLIENT, self.cwd(), &args)
     }
 
     /// Processes that hold a node's folder.

@@ -107,6 +107,22 @@ impl TestCluster {
         self.lb = Some(lb);
     }
 
+    /// A second load balancer, which is in no server's list unless it is
+    /// named; its addresses for clients and servers, and its process.
+    pub(crate) fn another_lb(&self, name: &str) -> (SocketAddr, SocketAddr, Process) {
+        let (client, server) = (free_port(), free_port());
+        let args = words(&format!(
+            "addlb --foreground --announce --dir {} --name {name} --cport {client} \
+             --sport {server} --expect {}",
+            self.home().display(),
+            self.expect
+        ));
+        let mut lb = Process::start(name, &args, &self.home().join(name).join("server.log"));
+        lb.wait_for("serving", |line| (line["kind"] == "load-balancer").then_some(()));
+        let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        (local(client), local(server), lb)
+    }
+
     pub(crate) fn stop_lb(&mut self) {
         let status = self.lb.take().expect("there is a load balancer").terminate();
         assert!(status.success(), "the load balancer ends with {status}");

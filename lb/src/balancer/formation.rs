@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use common::control::Waiting;
 use common::ids::ClusterId;
 
 use super::{Balancer, Output};
 use crate::bootstrap::{self, Decision};
 use crate::events::Severity;
 use crate::memory::Memory;
+use crate::registry::Entry;
 
 /// How often the memory is written again after the disk refused.
 const SAVE_AGAIN: Duration = Duration::from_millis(1000);
@@ -31,11 +33,22 @@ impl Balancer {
         if self.memory.cluster.is_some() || !self.may_save() {
             return;
         }
-        let fresh = self.registry.fresh();
-        let infos = fresh.iter().map(|entry| &entry.report.info);
-        if let Decision::Form(voters) = bootstrap::decide(self.now, self.settings.expect, infos) {
+        if let Decision::Form(voters) = self.founding() {
             self.persist(Memory { cluster: Some(self.settings.cluster_to_form), voters });
         }
+    }
+
+    /// Whether it is time to found a cluster, for a load balancer that knows none.
+    pub(super) fn founding(&self) -> Decision {
+        let fresh = self.registry.fresh();
+        if let Some(cluster) = fresh.iter().find_map(|entry| entry.report.heard_of) {
+            return Decision::Wait(Waiting::for_what(format!(
+                "a member of cluster {cluster} to report here: another load balancer knows it"
+            )));
+        }
+        let able = |entry: &&&Entry| entry.report.may_found && entry.is_reached();
+        let infos: Vec<_> = fresh.iter().filter(able).map(|entry| &entry.report.info).collect();
+        bootstrap::decide(self.now, self.settings.expect, infos.into_iter())
     }
 
     /// Writes down a cluster that was seen.

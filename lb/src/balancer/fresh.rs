@@ -1,23 +1,28 @@
 //! What fresh servers need, and how they get it.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::control::{MemberRecord, ToServer};
+use common::control::{MemberRecord, ToServer, Waiting};
 use common::ids::{FolderId, ServerId};
 
-use super::Balancer;
-use crate::bootstrap::{self, Decision};
+use super::{Balancer, Output};
+use crate::bootstrap::Decision;
 use crate::events::Severity;
 use crate::registry::{Asked, Entry, LinkId};
 
 /// How often a request that shows no effect is repeated.
-const REPEAT_AFTER: Duration = Duration::from_millis(500);
+pub(super) const REPEAT_AFTER: Duration = Duration::from_millis(500);
 
 /// What a fresh server needs.
 #[derive(Debug, PartialEq)]
 enum Need {
-    Wait(String),
-    Admission { leader: LinkId },
+    /// Whether its address answers is being found out.
+    Probe,
+    Wait(Waiting),
+    Admission {
+        leader: LinkId,
+    },
     Adoption(ToServer),
 }
 
@@ -41,14 +46,18 @@ impl Balancer {
 
     /// What a fresh server needs, as things are.
     fn need(&self, entry: &Entry) -> Need {
+        if !entry.is_reached() {
+            return Need::Probe;
+        }
         let folder = entry.report.info.folder;
         let Some(cluster) = self.memory.cluster else {
-            let fresh = self.registry.fresh();
-            let infos = fresh.iter().map(|entry| &entry.report.info);
-            return match bootstrap::decide(self.now, self.settings.expect, infos) {
-                Decision::Wait(what) => Need::Wait(what),
+            return match self.founding() {
+                Decision::Wait(_) if !entry.report.may_found => Need::Wait(Waiting::for_what(
+                    "a cluster, which only the first load balancer of its list may found",
+                )),
+                Decision::Wait(waiting) => Need::Wait(waiting),
                 // It could not be written down.
-                Decision::Form(_) => Need::Wait("the disk of the load balancer".to_owned()),
+                Decision::Form(_) => Need::Wait(Waiting::for_what("the disk of the load balancer")),
             };
         };
         let leader = self.registry.leader(cluster);
@@ -61,7 +70,10 @@ impl Balancer {
             // reported from inside it.
             (None, None) => match self.memory.voter(folder) {
                 Some(voter) if members.is_empty() => voter,
-                _ => return Need::Wait(format!("a leader of cluster {cluster}")),
+                _ => {
+                    let what = format!("a leader of cluster {cluster}");
+                    return Need::Wait(Waiting::for_what(what));
+                }
             },
         };
 
@@ -95,12 +107,15 @@ impl Balancer {
         let Some(entry) = self.registry.get_mut(folder) else { return };
         let Some(link) = entry.link else { return };
         let waiting_for = match (need, &entry.leader_says) {
-            (Need::Wait(what), _) => what.clone(),
-            (Need::Admission { .. }, None) => "the leader to admit it".to_owned(),
+            (Need::Probe, _) => return,
+            (Need::Wait(waiting), _) => waiting.clone(),
+            (Need::Admission { .. }, None) => Waiting::for_what("the leader to admit it"),
             (Need::Admission { .. }, Some(why)) => {
-                format!("the leader to admit it; the leader says: {why}")
+                Waiting::for_what(format!("the leader to admit it; the leader says: {why}"))
             }
-            (Need::Adoption(_), _) => "its place in the cluster, which is on the way".to_owned(),
+            (Need::Adoption(_), _) => {
+                Waiting::for_what("its place in the cluster, which is on the way")
+            }
         };
         // An adoption speaks for itself, unless the server has no answer at all yet.
         let known = match &entry.told {
@@ -110,7 +125,8 @@ impl Balancer {
         if !known {
             entry.told = Some(Some(waiting_for.clone()));
             let lb = self.settings.name.clone();
-            self.send(link, ToServer::Registered { lb, waiting_for: Some(waiting_for) });
+            let cluster = self.memory.cluster;
+            self.send(link, ToServer::Registered { lb, cluster, waiting_for: Some(waiting_for) });
         }
     }
 
@@ -120,6 +136,7 @@ impl Balancer {
         let Some(entry) = self.registry.get_mut(folder) else { return };
         let Some(own_link) = entry.link else { return };
         let (over, message) = match need {
+            Need::Probe => return self.probe(folder),
             Need::Wait(_) => return,
             Need::Admission { leader } => {
                 (leader, ToServer::Admit { info: entry.report.info.clone() })
@@ -134,6 +151,43 @@ impl Balancer {
             }
             entry.asked = Some(Asked { at: now, over });
             self.send(over, message);
+        }
+    }
+
+    /// Asks whether a fresh server answers at the address that all others will
+    /// be told: one that nobody can reach must never become a member.
+    fn probe(&mut self, folder: FolderId) {
+        let Some(entry) = self.registry.get_mut(folder) else { return };
+        let peer = entry.report.info.peer;
+        if entry.probed.is_none_or(|(asked, _)| asked != peer) {
+            entry.probed = Some((peer, false));
+            self.outputs.push(Output::Probe { folder, peer });
+        }
+    }
+
+    pub(super) fn probed(
+        &mut self,
+        folder: FolderId,
+        peer: SocketAddr,
+        result: Result<(), String>,
+    ) {
+        // It may have come back with another address meanwhile.
+        let Some(entry) = self.registry.get_mut(folder) else { return };
+        if entry.probed != Some((peer, false)) {
+            return;
+        }
+        let Err(why) = result else {
+            entry.probed = Some((peer, true));
+            return;
+        };
+        entry.probed = None;
+        let who = entry.name().to_owned();
+        if let Some(link) = entry.link.filter(|_| entry.is_live() && entry.is_fresh()) {
+            let why = format!(
+                "{who} gives {peer} as its address for other servers, but it does not answer \
+                 there: {why}. Start it with a --sip that the others can reach"
+            );
+            self.refuse(link, &who, why);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use common::control::{Hello, ToLb, ToServer};
-use common::ids::ClusterId;
+use common::ids::{ClusterId, FolderId};
 
 use crate::events::Event;
 use crate::memory::Memory;
@@ -52,6 +52,15 @@ pub enum Input {
         /// Why, in words.
         reason: String,
     },
+    /// An [`Output::Probe`] has been carried out.
+    Probed {
+        /// Of which server.
+        folder: FolderId,
+        /// Which address.
+        peer: SocketAddr,
+        /// That server answers there, or what happened instead.
+        result: Result<(), String>,
+    },
     /// An [`Output::Persist`] has been carried out.
     Persisted(
         /// Durable, or why not.
@@ -70,6 +79,14 @@ pub enum Output {
         link: LinkId,
         /// What.
         message: ToServer,
+    },
+    /// Find out whether the server with this folder answers at this address,
+    /// then say [`Input::Probed`].
+    Probe {
+        /// Which server.
+        folder: FolderId,
+        /// Which address.
+        peer: SocketAddr,
     },
     /// Make the memory durable, then say [`Input::Persisted`].
     Persist(Memory),

@@ -41,6 +41,7 @@ impl Balancer {
     pub(super) fn opened(&mut self, link: LinkId, remote: SocketAddr, hello: Hello) {
         let folder = match hello.from {
             Party::Member { folder, .. } | Party::Fresh { folder } => folder,
+            Party::Operator { .. } => return self.operator_opened(link),
             Party::LoadBalancer { name } => {
                 let reason = format!("{} is a load balancer, not a server", self.settings.name);
                 self.log(
@@ -75,6 +76,7 @@ impl Balancer {
     }
 
     pub(super) fn closed(&mut self, link: LinkId, reason: &str) {
+        self.operator_link_closed(link);
         let Some(known) = self.links.remove(&link) else { return };
         if let Some(entry) = self.registry.get_mut(known.folder)
             && entry.link == Some(link)

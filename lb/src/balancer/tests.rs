@@ -2,6 +2,8 @@
 //! their reports, and whatever the test decides to lose.
 
 use super::*;
+use std::net::SocketAddr;
+
 use common::control::{Hello, MemberInfo, MemberRecord, PROTOCOL_VERSION, Party, Role};
 
 mod bootstrap;
@@ -10,6 +12,7 @@ mod contact;
 mod joining;
 mod refusals;
 mod rotation;
+mod several;
 
 const CLUSTER: ClusterId = ClusterId(0xC1);
 const OTHER_CLUSTER: ClusterId = ClusterId(0xC2);
@@ -86,6 +89,8 @@ struct World {
     /// Messages that nobody has looked at.
     sent: Vec<(LinkId, ToServer)>,
     closed: Vec<LinkId>,
+    /// Addresses at which nobody answers.
+    unreachable: Vec<SocketAddr>,
 }
 
 impl World {
@@ -109,6 +114,7 @@ impl World {
             disk_works: true,
             sent: Vec::new(),
             closed: Vec::new(),
+            unreachable: Vec::new(),
         }
     }
 
@@ -126,6 +132,14 @@ impl World {
                     Output::Send { link, message } => self.sent.push((link, message)),
                     Output::Close { link, .. } => self.closed.push(link),
                     Output::Log(_) => {}
+                    Output::Probe { folder, peer } => {
+                        let result = match self.unreachable.contains(&peer) {
+                            true => Err("nobody answered within 3 s".to_owned()),
+                            false => Ok(()),
+                        };
+                        let probed = Input::Probed { folder, peer, result };
+                        next.extend(self.balancer.handle(self.now, probed));
+                    }
                     Output::Persist(memory) => {
                         let result = if self.disk_works {
                             self.disk = memory;
@@ -217,10 +231,14 @@ impl World {
 
     /// What the server was told last that it waits for.
     fn waiting_for(&mut self, server: &Server) -> Option<String> {
-        self.received(server).into_iter().rev().find_map(|message| match message {
-            ToServer::Registered { waiting_for, .. } => Some(waiting_for),
-            _ => None,
-        })?
+        self.received(server)
+            .into_iter()
+            .rev()
+            .find_map(|message| match message {
+                ToServer::Registered { waiting_for, .. } => Some(waiting_for),
+                _ => None,
+            })?
+            .map(|waiting| waiting.what)
     }
 
     fn rotation(&self) -> Vec<u16> {

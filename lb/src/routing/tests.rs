@@ -161,7 +161,9 @@ impl World {
                 Some(Seen { number, ids, count: decode_requests(requests).unwrap().len() })
             }
             ForwardFrame::OpenSession { .. } => None,
-            ForwardFrame::Reply { .. } => panic!("an answer to a server"),
+            ForwardFrame::Reply { .. } | ForwardFrame::Digest { .. } => {
+                panic!("an answer to a server")
+            }
         });
         seen.collect()
     }

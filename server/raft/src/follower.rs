@@ -208,7 +208,10 @@ impl<P: Payload> Node<P> {
     pub(crate) fn acknowledgement_due(&self) -> bool {
         let Role::Follower(follower) = &self.role else { return false };
         let durable = follower.matched.min(self.log.durable());
-        follower.reply_due && (durable == follower.matched || durable > follower.acked)
+        // A leader that fell silent is nobody to tell; it may come back.
+        self.leader.is_some()
+            && follower.reply_due
+            && (durable == follower.matched || durable > follower.acked)
     }
 
     /// Acknowledges what is durable: once for all appends of a turn, and

@@ -39,8 +39,9 @@ impl Driver {
                         self.answer_reads(job, is_past);
                     }
                     self.clock_ms = self.clock_ms.max(command.clock_ms);
-                    self.stats.writes += 1;
-                    self.keystore.apply(entry.index, &command)
+                    let reply = self.keystore.apply(entry.index, &command);
+                    self.note_applied(now, entry.index, &command.operation);
+                    reply
                 }
                 // Every replica fails alike; only a newer version can have
                 // proposed it.

@@ -40,6 +40,7 @@
 //! for it: it executes the batch, or leaves it to the forwarder to try again.
 
 mod apply;
+mod integrity;
 mod job;
 mod memory;
 mod route;
@@ -62,6 +63,8 @@ use raft::{Envelope, Fetch, NodeId, Output, Persist, RoleKind, SnapshotTask, Tim
 
 use crate::command::Payload;
 use crate::keystore::Keystore;
+use integrity::Integrity;
+pub use integrity::{DigestReport, IntegrityFailure, IntegrityOptions};
 use job::Job;
 use sending::Sender;
 pub use snapshot::Chunk;
@@ -97,6 +100,11 @@ pub struct Actions {
     pub fetch: Vec<Fetch>,
     /// Snapshot chunks to be read or written.
     pub snapshots: Vec<SnapshotTask>,
+    /// What this server noted at integrity checks, for the leader.
+    pub digests: Vec<(NodeId, DigestReport)>,
+    /// This server's keystore is not that of the others: it must answer nothing
+    /// any more and fetch its data from them again.
+    pub integrity_failure: Option<IntegrityFailure>,
     /// The role, the leader or the membership changed.
     pub changed: bool,
 }
@@ -217,6 +225,7 @@ pub struct Driver {
     refuse: Vec<Refused>,
     forward: Vec<Forward>,
     sender: Sender,
+    integrity: Integrity,
     stopping: bool,
     trouble: Option<common::control::Trouble>,
 }
@@ -248,6 +257,7 @@ impl Driver {
             refuse: Vec::new(),
             forward: Vec::new(),
             sender,
+            integrity: Integrity::default(),
             stopping: false,
             trouble: None,
         }
@@ -349,6 +359,7 @@ impl Driver {
             self.node.tick(now.mono_us);
         }
         self.expire(now);
+        self.consider_check(now);
         self.unpark |= !self.parked.is_empty();
     }
 
@@ -389,6 +400,7 @@ impl Driver {
         self.fail_reads(now);
         actions.refuse.append(&mut self.refuse);
         actions.forward.append(&mut self.forward);
+        self.integrity.flush(actions);
     }
 
     /// Whether another flush into `actions` would bring anything. What waits
@@ -398,7 +410,8 @@ impl Driver {
             Some(_) => self.node.has_output_beside_batch(),
             None => self.node.has_output(),
         };
-        self.unpark || !self.refuse.is_empty() || !self.forward.is_empty() || core
+        let wants = self.unpark || !self.refuse.is_empty() || !self.forward.is_empty();
+        wants || core || self.integrity.has_output()
     }
 
     fn note_events(&mut self, now: Now, actions: &mut Actions) {

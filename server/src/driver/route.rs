@@ -1,6 +1,7 @@
 //! Which way a batch goes.
 
 use bytes::BytesMut;
+use common::control::Trouble;
 use common::limits;
 use common::memcached::{self, Request};
 
@@ -39,6 +40,9 @@ impl Driver {
             Need::Nothing => {
                 self.answer_until_log(&mut job);
                 job.batch.finish();
+            }
+            _ if self.trouble == Some(Trouble::DataDiffer) => {
+                self.refuse(job, memcached::DATA_DIFFER);
             }
             _ if self.stopping => self.refuse(job, memcached::SHUTTING_DOWN),
             Need::Read => match self.node.leader() {
@@ -145,7 +149,9 @@ impl Driver {
         let bytes = match operation {
             Operation::Store { key, value, .. } => key.len() + value.len(),
             Operation::Delete { key } | Operation::Arithmetic { key, .. } => key.len(),
-            Operation::OpenSession { .. } => 0,
+            Operation::OpenSession { .. } | Operation::Check { .. } | Operation::Verdict { .. } => {
+                0
+            }
         } + COMMAND_OVERHEAD_BYTES;
         if self.encode.capacity() < bytes {
             self.encode = BytesMut::with_capacity(ENCODE_CHUNK_BYTES.max(bytes));

@@ -64,6 +64,7 @@ impl Driver {
             self.committed.retain(|entry| entry.index > meta.index);
             state.set_limits(self.keystore.limits());
             std::mem::swap(&mut self.keystore, &mut state);
+            self.integrity.restart();
             self.clock_ms = self.clock_ms.max(self.keystore.clock_ms());
         }
         self.node.snapshot_written(now.mono_us, meta.index, next_offset, Some(meta));

@@ -64,6 +64,8 @@ impl Driver {
             writes: self.stats.writes,
             connections: self.facts.counters.current_connections(),
             pid: self.facts.pid,
+            may_found: false,
+            heard_of: None,
             trouble: self.trouble(),
         }
     }
@@ -150,6 +152,9 @@ impl Driver {
         line.put("raft_members", self.node.membership().members.len());
         line.put("trouble", self.trouble().map_or("-", Trouble::name));
         line.put("raft_messages_refused", status.rejected);
+        line.put("integrity_agreed_index", self.integrity.agreed_index());
+        line.put("integrity_failures", self.integrity.failures());
+        line.put("integrity_disagreements", self.integrity.disagreements());
         line.put("waiting_proposed", self.proposed.len());
         line.put("waiting_reads", self.read_groups.len());
         line.put("waiting_parked", self.parked.len());

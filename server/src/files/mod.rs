@@ -96,6 +96,12 @@ impl File {
         self.watch.write(bytes, || Ok(offset), |bytes| self.inner.write_all_at(bytes, offset))
     }
 
+    /// Cuts it, or fills it up with zeros, to this length.
+    #[inline]
+    pub(crate) fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.watch.set_len(bytes, || self.inner.set_len(bytes))
+    }
+
     /// Makes its bytes, and what is needed to find them, durable.
     #[inline]
     pub(crate) fn sync_data(&self) -> io::Result<()> {
@@ -173,6 +179,19 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
 #[inline]
 pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
     Watch::remove(path, || fs::remove_file(path))
+}
+
+/// Removes a file, or a folder with everything in it, if it is there. Nothing
+/// that anybody still needs may be in it: it goes piece by piece.
+pub(crate) fn remove_all(path: &Path) -> io::Result<()> {
+    let removed = Watch::remove(path, || match path.is_dir() {
+        true => fs::remove_dir_all(path),
+        false => fs::remove_file(path),
+    });
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
 }
 
 /// Makes the names in `dir` durable.

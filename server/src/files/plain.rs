@@ -60,6 +60,11 @@ impl Watch {
     }
 
     #[inline(always)]
+    pub(super) fn set_len(&self, _: u64, act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        act()
+    }
+
+    #[inline(always)]
     pub(super) fn sync(&self, act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         act()
     }

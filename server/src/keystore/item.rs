@@ -78,6 +78,15 @@ impl Item {
         whole.then(|| Item(ThinArc::from_header_and_slice((), bytes)))
     }
 
+    /// This item with a bit changed where no client looks: its deadline, if it
+    /// has one, is some hundred million years off.
+    #[cfg(any(test, feature = "planted-bugs"))]
+    pub(crate) fn rotten(&self) -> Self {
+        let mut bytes = self.bytes().to_vec();
+        bytes[FLAGS - 1] ^= 0x40;
+        Item(ThinArc::from_header_and_slice((), &bytes))
+    }
+
     /// Overwrites everything but the key, if the size stays the same and
     /// nobody else holds this item.
     pub(crate) fn overwrite(&mut self, new: ItemView<'_>) -> bool {

@@ -191,6 +191,7 @@ impl Keystore {
                     false => SESSION_UNKNOWN,
                 }
             }
+            Operation::Check { .. } | Operation::Verdict { .. } => Reply::Ok,
         }
     }
 
@@ -278,6 +279,16 @@ impl Keystore {
     pub fn digest(&self) -> u64 {
         let Position { applied, cas_counter, clock_ms, items, contents, .. } = self.position;
         hash::digest([applied, cas_counter, clock_ms, items, contents])
+    }
+
+    /// Memory changes by itself: a bit of the item under `key` flips, and
+    /// nobody notices. False: there is no such item.
+    #[cfg(any(test, feature = "planted-bugs"))]
+    pub fn rot(&mut self, key: &[u8]) -> bool {
+        let hash = self.table.hash(key);
+        let Some(item) = self.table.shard_mut(hash).get_mut(hash, key) else { return false };
+        *item = item.rotten();
+        true
     }
 
     pub(crate) fn position(&self) -> Position {

@@ -1,10 +1,12 @@
 //! The keystore against a plain map.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::keystore_file::{self, CheckpointMeta};
 
 type Twin = BTreeMap<Vec<u8>, (u32, u64, u64, Vec<u8>)>;
 
@@ -66,7 +68,20 @@ impl Model {
                 item.3 = number.to_string().into_bytes();
                 Reply::Number(number)
             }
+            Operation::Check { .. } | Operation::Verdict { .. } => Reply::Ok,
         }
+    }
+
+    /// The hash of the contents, from the items as they are.
+    fn contents(&self) -> u64 {
+        let hash =
+            |(key, (flags, cas, deadline_ms, value)): (&Vec<u8>, &(u32, u64, u64, Vec<u8>))| {
+                let head =
+                    [&cas.to_le_bytes()[..], &deadline_ms.to_le_bytes(), &flags.to_le_bytes()];
+                let item = [&head.concat(), &[key.len() as u8][..], key, value].concat();
+                xxhash_rust::xxh3::xxh3_64(&item)
+            };
+        self.items.iter().map(hash).fold(0, u64::wrapping_add)
     }
 
     fn memory_bytes(&self) -> u64 {
@@ -79,6 +94,15 @@ impl Model {
 fn contents(frozen: &Frozen) -> Twin {
     let items = frozen.items();
     items.map(|i| (i.key.to_vec(), (i.flags, i.cas, i.deadline_ms, i.value.to_vec()))).collect()
+}
+
+/// Through a checkpoint.
+fn there_and_back(frozen: &Frozen) -> Keystore {
+    let membership = raft::Membership::default();
+    let meta = CheckpointMeta { index: frozen.applied(), term: 1, membership };
+    let (bytes, _) = keystore_file::write_to(Vec::new(), frozen, &meta).unwrap();
+    let path = Path::new("in memory");
+    keystore_file::read_from(path, bytes.as_slice(), bytes.len() as u64).unwrap().0
 }
 
 #[derive(Clone, Debug)]
@@ -166,6 +190,7 @@ proptest! {
             prop_assert_eq!(keystore.cas_counter(), model.cas);
             prop_assert_eq!(keystore.len(), model.items.len() as u64);
             prop_assert_eq!(keystore.memory_bytes(), model.memory_bytes());
+            prop_assert_eq!(keystore.position().contents, model.contents());
             for number in 0..12 {
                 let key = key_of(number);
                 let item = keystore.get(&key)
@@ -173,10 +198,15 @@ proptest! {
                 prop_assert_eq!(item.as_ref(), model.items.get(&key));
             }
         }
-        prop_assert_eq!(contents(&keystore.freeze()), model.items);
+        prop_assert_eq!(&contents(&keystore.freeze()), &model.items);
+        let restored = there_and_back(&keystore.freeze());
+        prop_assert_eq!(restored.position(), keystore.position());
+        prop_assert_eq!(restored.digest(), keystore.digest());
+        prop_assert_eq!(&contents(&restored.freeze()), &model.items);
         for (frozen, then) in &frozen {
             prop_assert_eq!(&contents(frozen), then);
             prop_assert_eq!(frozen.len(), then.len() as u64);
+            prop_assert_eq!(&contents(&there_and_back(frozen).freeze()), then);
         }
     }
 }
@@ -256,4 +286,61 @@ fn numbers_are_exactly_those_of_memcached() {
     ] {
         assert_eq!(parse_number(text.as_bytes()), number, "{text:?}");
     }
+}
+
+#[test]
+fn replicas_with_other_seeds_and_another_past_have_the_same_digest() {
+    let mut replicas = [(); 2].map(|()| Keystore::new(KeystoreLimits::default()));
+    for number in 0..500u32 {
+        let value = vec![number as u8; number as usize % 50];
+        let frozen = replicas[1].freeze();
+        for keystore in &mut replicas {
+            set(keystore, &(number % 90).to_le_bytes(), &value);
+        }
+        assert_eq!(replicas[0].digest(), replicas[1].digest());
+        drop(frozen);
+        if number % 100 == 50 {
+            replicas[0] = there_and_back(&replicas[0].freeze());
+        }
+    }
+    let before = replicas[0].digest();
+    replicas[0].advance(501);
+    assert_ne!(replicas[0].digest(), before, "the index belongs to it");
+    replicas[1].advance(501);
+    let [sound, rotten] = &mut replicas;
+    assert!(rotten.rot(&7u32.to_le_bytes()) && !rotten.rot(b"nobody"));
+    assert_eq!(sound.digest(), rotten.digest(), "nobody has looked at what lies there");
+    for keystore in [&mut *sound, &mut *rotten] {
+        set(keystore, &7u32.to_le_bytes(), b"new");
+    }
+    assert_ne!(sound.digest(), rotten.digest(), "it was looked at when it went");
+}
+
+#[test]
+fn what_is_kept_for_a_frozen_keystore_is_counted_and_given_back_in_parts() {
+    let mut keystore = Keystore::new(KeystoreLimits::default());
+    for number in 0..2000u32 {
+        set(&mut keystore, &number.to_le_bytes(), b"0123456789");
+    }
+    let frozen = keystore.freeze();
+    let kept = frozen.kept();
+    assert_eq!(kept.bytes(), 0);
+    set(&mut keystore, &7u32.to_le_bytes(), b"9876543210");
+    let item_bytes = 21 + 4 + 10;
+    assert_eq!(kept.bytes(), item_bytes);
+    set(&mut keystore, &7u32.to_le_bytes(), b"0000000000");
+    assert_eq!(kept.bytes(), item_bytes, "the new one is nobody else's");
+    let delete = Operation::Delete { key: &9u32.to_le_bytes() };
+    keystore.apply(2003, &Command { clock_ms: 0, id: None, operation: delete });
+    assert_eq!(kept.bytes(), 2 * item_bytes);
+    let mut items = 0;
+    for (_, group) in frozen.into_groups() {
+        items += group.items().count();
+        drop(group);
+    }
+    assert_eq!(items, 2000);
+    for number in 100..200u32 {
+        set(&mut keystore, &number.to_le_bytes(), b"9876543210");
+    }
+    assert_eq!(kept.bytes(), 2 * item_bytes, "all groups are the keystore's own again");
 }

@@ -57,7 +57,7 @@ use std::path::{Path, PathBuf};
 
 use crate::log_file::REJOIN;
 
-pub use check::{verified_prefix, verify};
+pub use check::{Checked, examine, verified_prefix, verify};
 pub use raft::SnapshotMeta as CheckpointMeta;
 pub use read::{load, read, read_from};
 pub use write::{

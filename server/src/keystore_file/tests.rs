@@ -144,3 +144,184 @@ fn a_full_disk_is_an_error_and_leaves_nothing_behind() {
     assert!(matches!(&error, WriteError::Io(error) if full(error)), "{error}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
+
+/// The blocks of a checkpoint: where each begins, and its kind.
+fn blocks_of(bytes: &[u8]) -> Vec<(usize, u32)> {
+    let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let (mut at, mut blocks) = (HEADER_BYTES, Vec::new());
+    while at < bytes.len() {
+        blocks.push((at, number(at + 4)));
+        at += BLOCK_HEADER_BYTES + number(at + 8) as usize;
+    }
+    blocks
+}
+
+/// Large enough for several threads.
+fn large() -> (Vec<u8>, Keystore) {
+    let keystore = keystore(3000, 700);
+    let (bytes, _) = write_to(Vec::new(), &keystore.freeze(), &meta(&keystore)).unwrap();
+    assert!(bytes.len() > 2 << 20);
+    (bytes, keystore)
+}
+
+fn read_bytes(bytes: &[u8]) -> Result<(Keystore, CheckpointMeta), KeystoreFileError> {
+    read_from(Path::new("here"), bytes, bytes.len() as u64)
+}
+
+fn check_bytes(bytes: &[u8]) -> Result<CheckpointMeta, KeystoreFileError> {
+    verify(Path::new("here"), bytes, bytes.len() as u64)
+}
+
+#[test]
+fn damage_in_any_block_is_named_by_its_offset_however_many_threads_read() {
+    let (whole, keystore) = large();
+    let (restored, _) = read_bytes(&whole).unwrap();
+    assert_eq!(contents(&restored), contents(&keystore));
+    assert_eq!(check_bytes(&whole).unwrap(), meta(&keystore));
+    for (at, kind) in blocks_of(&whole).into_iter().step_by(37) {
+        // In the body: the length in the head would hide where it ends.
+        let mut damaged = whole.clone();
+        damaged[at + BLOCK_HEADER_BYTES + 4] ^= 4;
+        for error in [read_bytes(&damaged).unwrap_err(), check_bytes(&damaged).unwrap_err()] {
+            let KeystoreFileError::Damaged { offset, .. } = error else {
+                panic!("a block of kind {kind}: {error}")
+            };
+            assert_eq!(offset, at as u64);
+        }
+        // Two bad places: the first one counts.
+        let later = whole.len() - 10;
+        damaged[later] ^= 1;
+        let error = read_bytes(&damaged).unwrap_err();
+        let first =
+            matches!(error, KeystoreFileError::Damaged { offset, .. } if offset == at as u64);
+        assert!(first, "{error}");
+    }
+}
+
+#[test]
+fn blocks_that_are_missing_or_change_places_are_damage() {
+    let (whole, _) = large();
+    let blocks = blocks_of(&whole);
+    let block = |number: usize| &whole[blocks[number].0..blocks[number + 1].0];
+    let (front, back) = (&whole[..blocks[5].0], &whole[blocks[7].0..]);
+    for middle in
+        [[block(6), block(5)].concat(), block(5).to_vec(), [block(5), block(6), block(6)].concat()]
+    {
+        let changed = [front, &middle, back].concat();
+        assert!(matches!(read_bytes(&changed), Err(KeystoreFileError::Damaged { .. })));
+        assert!(matches!(check_bytes(&changed), Err(KeystoreFileError::Damaged { .. })));
+    }
+}
+
+/// Puts a valid block of `kind` before the footer.
+fn with_block(whole: &[u8], kind: u32) -> Vec<u8> {
+    let blocks = blocks_of(whole);
+    let (footer, _) = blocks[blocks.len() - 1];
+    let mut bytes = whole[..footer].to_vec();
+    let put = |bytes: &mut Vec<u8>, number: u32, kind: u32, body: &[u8]| {
+        let rest = [&kind.to_le_bytes()[..], &(body.len() as u32).to_le_bytes(), body].concat();
+        let crc = crc32c::crc32c_append(number, &rest);
+        bytes.extend_from_slice(&[&crc.to_le_bytes(), &rest[..]].concat());
+    };
+    put(&mut bytes, blocks.len() as u32 - 1, kind, b"from the future");
+    let mut digest = 0;
+    for (at, _) in blocks_of(&bytes) {
+        digest = digest_of(&bytes[at..at + BLOCK_HEADER_BYTES], digest);
+    }
+    let mut body = whole[footer + BLOCK_HEADER_BYTES..].to_vec();
+    body[..8].copy_from_slice(&(blocks.len() as u64).to_le_bytes());
+    body[24..32].copy_from_slice(&digest.to_le_bytes());
+    put(&mut bytes, blocks.len() as u32, FOOTER, &body);
+    bytes
+}
+
+#[test]
+fn blocks_of_later_versions_are_refused_or_passed_over_as_they_say() {
+    let keystore = keystore(50, 10);
+    let (whole, _) = write_to(Vec::new(), &keystore.freeze(), &meta(&keystore)).unwrap();
+    let needed = with_block(&whole, 4);
+    for error in [read_bytes(&needed).unwrap_err(), check_bytes(&needed).unwrap_err()] {
+        assert!(matches!(error, KeystoreFileError::NewerBlock { kind: 4, .. }), "{error}");
+        assert!(error.to_string().contains("newer program"), "{error}");
+    }
+    let optional = with_block(&whole, OPTIONAL | 4);
+    let (restored, _) = read_bytes(&optional).unwrap();
+    assert_eq!(contents(&restored), contents(&keystore));
+    assert_eq!(check_bytes(&optional).unwrap(), meta(&keystore));
+    // A kind that came about by damage is no newer version.
+    let mut damaged = whole.clone();
+    damaged[blocks_of(&whole)[3].0 + 4] ^= 8;
+    assert!(matches!(read_bytes(&damaged), Err(KeystoreFileError::Damaged { .. })));
+}
+
+#[test]
+fn the_whole_beginning_of_what_has_arrived_can_be_gone_on_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("keystore-file.new");
+    assert!(verified_prefix(&path).is_none());
+    let keystore = keystore(300, 100);
+    let (whole, _) = write_to(Vec::new(), &keystore.freeze(), &meta(&keystore)).unwrap();
+    let blocks = blocks_of(&whole);
+    let (footer, _) = blocks[blocks.len() - 1];
+    for end in (0..whole.len()).step_by(131).chain([footer, whole.len()]) {
+        fs::write(&path, &whole[..end]).unwrap();
+        let expected = blocks[1..].iter().map(|(at, _)| *at).rfind(|at| *at <= end);
+        let expected = expected.map(|at| (meta(&keystore), at as u64));
+        assert_eq!(verified_prefix(&path), expected, "{end} bytes");
+    }
+}
+
+#[test]
+fn memory_that_has_changed_makes_no_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("keystore-file");
+    let mut keystore = keystore(100, 10);
+    write(&path, &keystore.freeze(), &meta(&keystore)).unwrap();
+    let good = fs::read(&path).unwrap();
+    assert!(keystore.rot(b"key-55"));
+    let error = write(&path, &keystore.freeze(), &meta(&keystore)).unwrap_err();
+    assert!(matches!(error, WriteError::Contents { index: 101, .. }), "{error}");
+    assert!(error.to_string().contains("check this machine's memory"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), good, "the old one is untouched");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_checkpoint_goes_at_the_pace_that_it_is_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("keystore-file");
+    let mut keystore = keystore(20_000, 500);
+    let (mut asked, mut last) = (0, 0);
+    let frozen = keystore.freeze();
+    let meta = meta(&keystore);
+    let written = write_paced(&path, frozen, &meta, &mut |progress| {
+        // Half of the data is written anew while the checkpoint is under way.
+        for number in (1..=10_000).filter(|_| asked == 0) {
+            let key = format!("key-{number}");
+            let operation = Operation::Store {
+                verb: StoreVerb::Set,
+                key: key.as_bytes(),
+                flags: 0,
+                deadline_ms: 0,
+                value: &[7; 500],
+            };
+            let index = keystore.applied() + 1;
+            keystore.apply(index, &Command { clock_ms: 0, id: None, operation });
+        }
+        asked += 1;
+        assert!(progress.bytes > last && progress.bytes - last < 5 << 20, "{progress:?}");
+        assert_eq!(progress.hurries(), asked > 1, "{progress:?}");
+        last = progress.bytes;
+        Ok(())
+    });
+    assert!(asked >= 2 && written.unwrap().items == 20_000);
+    let stopped = write_paced(
+        &path,
+        keystore.freeze(),
+        &CheckpointMeta { index: keystore.applied(), ..meta },
+        &mut |_| Err(io::Error::other("the server stops")),
+    );
+    assert!(stopped.unwrap_err().to_string().contains("the server stops"));
+    assert_eq!(load(&path).unwrap().unwrap().0.applied(), 20_001);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}

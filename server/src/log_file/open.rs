@@ -179,7 +179,10 @@ impl LogOpener {
         }
         let file = active.open().context("cannot open", &active.path)?;
         // After the death of the process alone, records may be valid that
-        // were never synced; from here on they are promised.
+        // were never synced; from here on they are promised. After a sync that
+        // failed the system may even take them for written although only its
+        // memory has them: so they are written again.
+        write_again(&file, end).context("cannot write again", &active.path)?;
         file.sync_data().context("cannot sync", &active.path)?;
         let spare = SpareMaker::start(yard(&dir, &scan, options));
         let mut log = LogFile {
@@ -278,6 +281,17 @@ impl LogOpener {
         let (_, opener) = LogFile::scan(&dir, Index::MAX)?;
         opener.open(options)
     }
+}
+
+/// Writes the first `end` bytes of a file to where they are.
+fn write_again(file: &File, end: usize) -> io::Result<()> {
+    let mut piece = vec![0; end.min(PIECE_BYTES)];
+    for at in (0..end).step_by(PIECE_BYTES) {
+        let piece = &mut piece[..PIECE_BYTES.min(end - at)];
+        file.read_exact_at(piece, at as u64)?;
+        file.write_all_at(piece, at as u64)?;
+    }
+    Ok(())
 }
 
 fn write_rebuilt(

@@ -244,6 +244,7 @@ impl Replay {
         self.done.clear();
         self.begin_stretch(true, base);
         self.commit = self.commit.max(base.index);
+        self.stretch.iter_mut().for_each(|stretch| stretch.commit = base.index);
         self.turns += 1;
     }
 

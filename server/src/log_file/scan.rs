@@ -258,12 +258,14 @@ impl Reading<'_> {
             .filter(|number| !skipped.contains(number))
             .filter_map(|number| openings.get(&number)?.segment())
             .collect();
-        let (sender, walked) = sync_channel(1);
-        if wanted.len() <= 1 {
-            drop(sender);
-            return self.play(first, &skipped, &walked);
-        }
         std::thread::scope(|scope| {
+            // The receiver is dropped at the end of this, so that the thread
+            // does not wait for ever when playing ends with an error.
+            let (sender, walked) = sync_channel(1);
+            if wanted.len() <= 1 {
+                drop(sender);
+                return self.play(first, &skipped, &walked);
+            }
             scope.spawn(move || {
                 for segment in wanted {
                     let complete = segment.number < last_used;

@@ -3,6 +3,7 @@
 mod compact;
 mod crash;
 mod damage;
+mod random;
 mod settle;
 
 use std::fs::{self, OpenOptions};

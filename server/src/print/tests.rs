@@ -1,11 +1,16 @@
 //! What the printers show.
 
 use bytes::Bytes;
-use raft::{Membership, NodeId};
+use common::memcached::{Arithmetic, StoreVerb};
+use raft::{Body, Entry, Membership, NodeId};
 
+use super::text::{put_key, put_value};
 use super::*;
-use crate::keystore_file::CheckpointMeta;
+use crate::command::{Command, Operation, Payload};
+use crate::keystore::{Keystore, KeystoreLimits};
+use crate::keystore_file::{self, CheckpointMeta};
 use crate::log_file::{LogFile, LogOptions};
+use crate::offline::command;
 
 fn store(verb: StoreVerb, key: &'static [u8], value: &'static [u8]) -> Operation<'static> {
     Operation::Store { verb, key, flags: 0, deadline_ms: 0, value }
@@ -80,7 +85,7 @@ fn committed_entries_and_items_are_printed() {
     assert_eq!(keystore_text(dir), KEYSTORE);
     drop(log);
     assert_eq!(log_text(dir, PrintOptions::default()), LOG);
-    let some = PrintOptions { from: Some(6), to: Some(7), all: false };
+    let some = PrintOptions { from: Some(6), to: Some(7), ..PrintOptions::default() };
     assert_eq!(log_text(dir, some), "6 n 10\n7 n (incr 5)\n");
     let all = PrintOptions { to: Some(3), all: true, ..PrintOptions::default() };
     let expected = "1 (noop)\n2 (membership 1 voters, 0 learners)\n3 greeting hello world\n";

@@ -10,8 +10,9 @@ use raft::Index;
 
 use super::inbox::{Inbox, Input};
 use super::log_writer::LogWriter;
+use super::restore::write_members;
 use crate::driver::Driver;
-use crate::keystore_file::{self, CheckpointMeta};
+use crate::keystore_file::{self, CHECKPOINT_BYTES_PER_SECOND, CheckpointMeta, WriteError};
 
 /// A checkpoint that could not be written is tried again after so long.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
@@ -20,44 +21,62 @@ pub(super) struct Checkpoints {
     path: PathBuf,
     newest: Index,
     writing: bool,
-    /// Write one even though nothing is new: the newest is damaged.
+    /// Write one even though nothing is new: the newest is damaged, or the log
+    /// before it is.
     renew: bool,
+    /// Nothing of the log before the next one stays.
+    no_tail: bool,
     /// A checkpoint is due once so many bytes went to the log-file, or as many
-    /// as the data takes, whichever is more: then writing checkpoints costs at
-    /// most about as much as writing the log, and a start replays a bounded
+    /// as the last one took, whichever is more: then writing checkpoints costs
+    /// at most about as much as writing the log, and a start replays a bounded
     /// tail. As many bytes of log stay for servers that lag.
     after_bytes: u64,
+    /// Of the data in the newest one.
+    data_bytes: u64,
     /// The last attempt failed, then.
     failed: Option<Instant>,
 }
 
 impl Checkpoints {
-    pub(super) fn new(path: PathBuf, newest: Index, after_bytes: u64) -> Self {
-        Checkpoints { path, newest, writing: false, renew: false, after_bytes, failed: None }
+    pub(super) fn new(path: PathBuf, newest: Index, data_bytes: u64, after_bytes: u64) -> Self {
+        Checkpoints {
+            path,
+            newest,
+            writing: false,
+            renew: false,
+            no_tail: false,
+            after_bytes,
+            data_bytes,
+            failed: None,
+        }
     }
 
     /// Starts a checkpoint when one is due. The keystore is frozen here, in
     /// microseconds; a thread writes it while the store goes on.
     pub(super) fn consider(&mut self, driver: &Driver, log: &mut LogWriter, inbox: &Arc<Inbox>) {
         let keystore = driver.keystore();
-        let due = log.bytes() >= self.after_bytes.max(keystore.memory_bytes())
+        let due = log.bytes() >= self.after_bytes.max(self.data_bytes)
             && keystore.applied() > self.newest;
         let paused = self.failed.is_some_and(|at| at.elapsed() < RETRY_AFTER);
         if self.writing || paused || !(due || self.renew || self.failed.is_some()) {
+            return;
+        }
+        if keystore.applied() == 0 {
             return;
         }
         let Some(meta) = meta(driver) else { return };
         self.writing = true;
         self.renew = false;
         log.reset_bytes();
+        self.data_bytes = keystore.memory_bytes();
         let frozen = keystore.freeze();
         let path = self.path.clone();
         let inbox = Arc::clone(inbox);
         tokio::task::spawn_blocking(move || {
-            let result = keystore_file::write(&path, &frozen, &meta);
-            inbox.push(Input::Checkpointed(
-                result.map(|_| meta.index).map_err(|error| error.to_string()),
-            ));
+            let mut pace = keystore_file::at_rate(CHECKPOINT_BYTES_PER_SECOND);
+            let result = keystore_file::write_paced(&path, frozen, &meta, &mut pace)
+                .and_then(|_| write_members(&path, &meta.membership));
+            inbox.push(Input::Checkpointed(result.map(|()| meta.index)));
         });
     }
 
@@ -76,16 +95,24 @@ impl Checkpoints {
         self.renew = true;
     }
 
+    /// An old entry of the log is damaged: whoever needs it gets a snapshot, and
+    /// the log goes up to a new checkpoint.
+    pub(super) fn replace_log(&mut self) {
+        self.renew = true;
+        self.no_tail = true;
+    }
+
     /// A snapshot took the place of the newest one.
-    pub(super) fn installed(&mut self, index: Index) {
+    pub(super) fn installed(&mut self, index: Index, data_bytes: u64) {
         self.newest = index;
+        self.data_bytes = data_bytes;
     }
 
     /// The attempt is over. The log stays from `needed` on, if that is given,
     /// and for servers that lag little.
     pub(super) fn done(
         &mut self,
-        result: Result<Index, String>,
+        result: Result<Index, WriteError>,
         needed: Option<Index>,
         log: &LogWriter,
         driver: &mut Driver,
@@ -96,7 +123,10 @@ impl Checkpoints {
                 self.newest = index;
                 self.failed = None;
                 driver.checkpointed(index);
-                let kept = log.first_of_last(self.after_bytes).min(needed.unwrap_or(index) + 1);
+                let mut kept = log.first_of_last(self.after_bytes).min(needed.unwrap_or(index) + 1);
+                if std::mem::take(&mut self.no_tail) {
+                    kept = index + 1;
+                }
                 driver.compact(kept);
                 log.compact(driver.node().status().first_index);
                 tracing::info!(index, log_from = kept.min(index + 1), "checkpoint written");
@@ -105,7 +135,7 @@ impl Checkpoints {
                 // Said once, not every time.
                 if self.failed.is_none() {
                     tracing::error!(
-                        error,
+                        %error,
                         "no checkpoint was written: the log-file keeps everything, and it is \
                          tried again every {} seconds",
                         RETRY_AFTER.as_secs()
@@ -181,6 +211,8 @@ fn meta(driver: &Driver) -> Option<CheckpointMeta> {
         return None;
     }
     let snapshot = driver.node().snapshot_meta(index)?;
+    // A server that lost its checkpoint may not know the members yet.
+    snapshot.membership.voters().next()?;
     Some(CheckpointMeta { index, term: snapshot.term, membership: snapshot.membership })
 }
 

@@ -11,24 +11,47 @@ use std::time::{Duration, Instant};
 use common::control::Trouble;
 
 use super::member::Member;
-use crate::driver::Now;
+use super::refetch;
+use crate::driver::{IntegrityFailure, Now};
 
 /// Between two attempts to hand leadership over.
 const HAND_OVER_EVERY: Duration = Duration::from_secs(1);
 
-/// The log-file cannot be written any more. [`run`](crate::run) ends with
-/// this; whoever called it may call it again, and the server recovers from
-/// what is on its disk and from the others.
+/// A leader that is about to end waits so long for its successor.
+const HAND_OVER_WITHIN: Duration = Duration::from_millis(500);
+
+/// The server cannot go on with what it has in memory. [`run`](crate::run)
+/// ends with this; whoever called it may call it again, and the server begins
+/// anew with what its disk and the other servers say.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "{0}; what a failed write left behind cannot be known, so nothing more is built on it: \
-     check the disk; a start recovers from what it holds, and from the other servers"
-)]
-pub struct DiskFailed(pub(super) String);
+#[error("{0}")]
+pub struct BeginAgain(String);
+
+impl BeginAgain {
+    /// The log-file cannot be written any more.
+    pub(super) fn disk_failed(error: impl std::fmt::Display) -> Self {
+        BeginAgain(format!(
+            "{error}; what a failed write left behind cannot be known, so nothing more is built on \
+             it: check the disk; a start recovers from what it holds, and from the other servers"
+        ))
+    }
+
+    /// What is in memory is not what was applied.
+    pub(super) fn memory_failed(error: impl std::fmt::Display) -> Self {
+        BeginAgain(format!("{error}; a start reads everything from the disk again"))
+    }
+
+    /// The data are not those of the other servers.
+    pub(super) fn data_differ(why: impl std::fmt::Display) -> Self {
+        BeginAgain(format!("{why}: a start fetches everything from the other servers"))
+    }
+}
 
 #[derive(Default)]
 pub(super) struct DiskTrouble {
     full: bool,
+    /// Since when the data are known to differ from those of the others.
+    differ: Option<(Instant, String)>,
     handed_over: Option<Instant>,
 }
 
@@ -55,6 +78,7 @@ impl Member {
 
     pub(super) fn note_trouble(&mut self) {
         let trouble = match () {
+            () if self.disk.differ.is_some() => Some(Trouble::DataDiffer),
             () if self.disk.full => Some(Trouble::DiskFull),
             () if self.checkpoints.failed() => Some(Trouble::NoCheckpoint),
             () => None,
@@ -80,10 +104,38 @@ impl Member {
         }
     }
 
+    /// A majority agrees on other data than this server has: it answers nothing
+    /// any more, and the next start fetches everything anew.
+    pub(super) fn data_differ(&mut self, failure: IntegrityFailure) {
+        let IntegrityFailure { index, own, agreed } = failure;
+        let why = format!(
+            "the data of this server as of entry {index} are not those of the others (hash \
+             {own:016x}, not {agreed:016x})"
+        );
+        tracing::error!("{why}: it serves nothing until it has fetched theirs");
+        if let Err(error) = refetch::want(&self.shell.config.dir, &why) {
+            // Not to be begun again: it would come back with what it has.
+            let error = anyhow::anyhow!("{why}, and that cannot be noted on its disk: {error}");
+            self.failed = Some(error);
+        }
+        self.disk.differ = Some((Instant::now(), why));
+        self.note_trouble();
+    }
+
+    /// A leader whose data differ waits until another one leads.
+    pub(super) fn end_if_data_differ(&mut self) {
+        if let Some((since, why)) = &self.disk.differ
+            && (!self.driver.is_leader() || since.elapsed() > HAND_OVER_WITHIN)
+            && self.failed.is_none()
+        {
+            self.failed = Some(BeginAgain::data_differ(why).into());
+        }
+    }
+
     /// Tells those who read the log-file how far it is committed. Only a hint:
     /// without room for it it is left out.
-    pub(super) fn note_commit(&mut self) -> Result<(), DiskFailed> {
+    pub(super) fn note_commit(&mut self) -> Result<(), BeginAgain> {
         let commit = self.driver.node().commit();
-        self.log.note_commit(commit).map_err(|error| DiskFailed(error.to_string()))
+        self.log.note_commit(commit).map_err(BeginAgain::disk_failed)
     }
 }

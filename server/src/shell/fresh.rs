@@ -49,8 +49,10 @@ fn lb_message(
     message: ToServer,
 ) -> anyhow::Result<Option<(ClusterId, ServerId)>> {
     match message {
-        ToServer::Registered { lb: name, waiting_for } => {
-            tracing::info!(%lb, name, waiting_for, "registered");
+        ToServer::Registered { lb: name, cluster, waiting_for } => {
+            let what = waiting_for.as_ref().map(|waiting| &*waiting.what);
+            tracing::info!(%lb, name, waiting_for = what, "registered");
+            shell.hear_of(cluster);
             (shell.progress)(Progress::Registered { lb, waiting_for });
             Ok(None)
         }
@@ -66,7 +68,7 @@ fn lb_message(
             }
             Ok(Some((cluster, id)))
         }
-        ToServer::Admit { .. } => Ok(None),
+        ToServer::Admit { .. } | ToServer::Operate { .. } | ToServer::Operated(_) => Ok(None),
     }
 }
 

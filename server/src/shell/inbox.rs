@@ -12,6 +12,7 @@ use raft::{DurableMark, Entry, Index, NodeId};
 
 use super::snapshots::{Arrived, ChunkRead};
 use crate::command::Payload;
+use crate::keystore_file::WriteError;
 
 /// A link to a load balancer, with the number that it has for this process.
 #[derive(Clone)]
@@ -42,10 +43,14 @@ pub(crate) enum Input {
     DiskFull(String),
     /// The log-file cannot be written any more.
     LogFailed(String),
+    /// An old entry is damaged.
+    LogDamaged,
     /// Entries for a slow peer were read.
     Fetched { peer: NodeId, entries: Vec<Entry<Payload>> },
     /// A checkpoint was written, or could not be.
-    Checkpointed(Result<Index, String>),
+    Checkpointed(Result<Index, WriteError>),
+    /// An operator wants something.
+    Operator(super::operator::Step),
     /// A chunk of a snapshot was read for a peer.
     ChunkRead { peer: NodeId, result: Box<ChunkRead> },
     /// A chunk of a snapshot was written; how long the side file is now.
@@ -82,6 +87,25 @@ impl Inbox {
     pub(crate) fn take(&self, inputs: &mut Vec<Input>) {
         debug_assert!(inputs.is_empty());
         std::mem::swap(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner), inputs);
+    }
+
+    /// Forgets what only the member concerns that has just ended: its peers'
+    /// frames, its disk.
+    pub(crate) fn keep_for_another_member(&self) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.retain(|input| {
+            matches!(
+                input,
+                Input::Client(_)
+                    | Input::Routed { .. }
+                    | Input::LbLost(_)
+                    | Input::FromLb { .. }
+                    | Input::Stop
+            )
+        });
+        drop(queue);
+        // Whoever was to be woken by what is left has gone.
+        self.bell.notify_one();
     }
 
     /// Waits until something has arrived.

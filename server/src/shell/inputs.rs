@@ -1,14 +1,15 @@
 //! What the member does with each thing that arrives.
 
 use bytes::Bytes;
-use common::control::{MemberInfo, ToLb, ToServer};
+use common::control::{MemberInfo, Party, ToLb, ToServer};
 use common::ids::ServerId;
 use common::udp::Lane;
 use raft::NodeId;
 
-use super::disk_trouble::DiskFailed;
+use super::disk_trouble::BeginAgain;
 use super::inbox::Input;
 use super::member::Member;
+use super::operator;
 use super::restore::info_bytes;
 use crate::config::Progress;
 use crate::driver::Now;
@@ -29,7 +30,12 @@ impl Member {
                 self.driver.synced(now, mark);
             }
             Input::DiskFull(error) => self.disk_full(&error),
-            Input::LogFailed(error) => self.failed = Some(DiskFailed(error).into()),
+            Input::LogFailed(error) => {
+                self.failed = Some(BeginAgain::disk_failed(error).into());
+            }
+            Input::Link { link, hello } if matches!(hello.from, Party::Operator { .. }) => {
+                operator::listen(&link, &self.shell.inbox);
+            }
             Input::Link { link, hello } => {
                 if let Some((peer, replaces)) = self.transport.accept(&link, &hello) {
                     if replaces {
@@ -45,10 +51,12 @@ impl Member {
                     self.driver.link_lost(now, from);
                 }
             }
+            Input::LogDamaged => self.checkpoints.replace_log(),
             Input::Fetched { peer, entries } => self.driver.fetched(now, peer, entries),
             Input::Routed { link, frame } => self.routed(now, link, &frame),
             Input::LbLost(number) => self.lbs.lost(number),
             Input::FromLb { lb, message } => self.lb_message(now, lb, message),
+            Input::Operator(step) => self.operator(now, step),
             Input::Checkpointed(result) => self.checkpointed(result),
             Input::ChunkRead { peer, result } => self.chunk_read(now, peer, *result),
             Input::ChunkWritten { index, next_offset } => {
@@ -83,21 +91,28 @@ impl Member {
 
     fn lb_message(&mut self, now: Now, lb: std::net::SocketAddr, message: ToServer) {
         match message {
-            ToServer::Registered { lb: name, waiting_for } => {
-                tracing::info!(%lb, name, waiting_for, "registered");
+            ToServer::Registered { lb: name, waiting_for, .. } => {
+                tracing::info!(%lb, name, "registered");
                 (self.shell.progress)(Progress::Registered { lb, waiting_for });
             }
             ToServer::Refused { why } => {
                 self.failed =
                     Some(anyhow::anyhow!("load balancer {lb} refused this server: {why}"));
             }
-            ToServer::Adopt { cluster, id, campaign, .. } => {
-                if (cluster, NodeId(id.0)) != (self.cluster, self.id) {
+            ToServer::Adopt { cluster, id, voters, campaign } => {
+                if cluster == self.cluster && voters.is_empty() && self.is_outside_as(id) {
+                    self.rejoins_as = Some(id);
+                } else if (cluster, NodeId(id.0)) != (self.cluster, self.id) {
                     tracing::warn!(%lb, %cluster, %id, "adoption refused: this server has a cluster");
                 } else if campaign && self.driver.node().term() == 0 {
                     self.driver.campaign(now);
                 }
             }
+            ToServer::Operate { number, wanted } => {
+                let outcome = self.operate(now, &wanted);
+                self.shell.tell_lb(lb, ToLb::Operated { number, outcome });
+            }
+            ToServer::Operated(_) => {}
             ToServer::Admit { info } => {
                 let folder = info.folder;
                 let result = self.admit(now, &info);

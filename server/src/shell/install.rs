@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use raft::{Index, NodeId, Position, SnapshotMeta, SnapshotTask};
 
+use super::disk_trouble::BeginAgain;
 use super::member::Member;
 use super::snapshots::{Arrived, ChunkRead, side_path};
 use crate::driver::{Chunk, Now};
+use crate::keystore_file::WriteError;
 
 /// The way of a snapshot from its last byte to the state of this server.
 #[derive(Default)]
@@ -72,7 +74,7 @@ impl Member {
         if let Some(arrived) = self.install.arrived.take() {
             let path = self.shell.config.keystore_file.clone();
             let end = Position { index: arrived.meta.index, term: arrived.meta.term };
-            self.log.place(side_path(&path), path, end);
+            self.log.place(side_path(&path), path, end, arrived.meta.membership.clone());
             self.install.placing = Some(arrived);
         }
     }
@@ -86,7 +88,7 @@ impl Member {
         };
         let index = meta.index;
         tracing::info!(index, keys = keystore.len(), "going on with the snapshot");
-        self.checkpoints.installed(index);
+        self.checkpoints.installed(index, keystore.memory_bytes());
         let old = self.driver.installed(now, next_offset, meta, keystore);
         // Letting go of millions of items takes longer than a heartbeat.
         tokio::task::spawn_blocking(move || drop(old));
@@ -94,7 +96,10 @@ impl Member {
 
     /// A checkpoint was written, or could not be. With it the log behind it
     /// can go, but for a tail that spares servers which lag little a snapshot.
-    pub(super) fn checkpointed(&mut self, result: Result<Index, String>) {
+    pub(super) fn checkpointed(&mut self, result: Result<Index, WriteError>) {
+        if let Err(error @ WriteError::Contents { .. }) = &result {
+            self.failed = Some(BeginAgain::memory_failed(error).into());
+        }
         let oldest = self.snapshots.oldest();
         self.checkpoints.done(result, oldest, &self.log, &mut self.driver);
         self.note_trouble();

@@ -18,10 +18,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use raft::{DurableMark, Index, Persist, Position};
+use raft::{DurableMark, Index, Membership, Persist, Position};
 
 use super::checkpoint::Tail;
 use super::inbox::{Inbox, Input};
+use super::restore;
 use crate::command::Payload;
 use crate::keystore_file;
 use crate::log_file::{LogError, LogFile};
@@ -42,7 +43,7 @@ enum Work {
     Compact(Index),
     /// Put a snapshot that arrived in the place of the keystore-file, and begin
     /// the log anew behind it.
-    Place { side: PathBuf, path: PathBuf, end: Position },
+    Place { side: PathBuf, path: PathBuf, end: Position, membership: Membership },
 }
 
 pub(crate) struct LogWriter {
@@ -59,7 +60,12 @@ pub(crate) struct LogWriter {
 }
 
 impl LogWriter {
-    pub(crate) fn start(log: LogFile, inbox: Arc<Inbox>) -> std::io::Result<Self> {
+    /// `behind_checkpoint`: bytes of the log that no checkpoint contains yet.
+    pub(crate) fn start(
+        log: LogFile,
+        behind_checkpoint: u64,
+        inbox: Arc<Inbox>,
+    ) -> std::io::Result<Self> {
         let last = log.last_index();
         let mut tail = Tail::default();
         tail.restart(last);
@@ -75,7 +81,7 @@ impl LogWriter {
             thread: Some(thread),
             busy: false,
             average: Duration::ZERO,
-            bytes: 0,
+            bytes: behind_checkpoint,
             tail,
             noted_commit: 0,
             last,
@@ -128,13 +134,19 @@ impl LogWriter {
     /// Puts the snapshot up to `end`, which is whole and durable under the
     /// name `side`, in the place of the keystore-file at `path`;
     /// [`Input::Placed`] tells when it is done.
-    pub(crate) fn place(&mut self, side: PathBuf, path: PathBuf, end: Position) {
+    pub(crate) fn place(
+        &mut self,
+        side: PathBuf,
+        path: PathBuf,
+        end: Position,
+        membership: Membership,
+    ) {
         debug_assert!(!self.busy);
         self.busy = true;
         self.last = end.index;
         self.tail.restart(end.index);
         self.noted_commit = self.noted_commit.max(end.index);
-        let _ = self.work.send(Work::Place { side, path, end });
+        let _ = self.work.send(Work::Place { side, path, end, membership });
     }
 
     /// Drops what stands before `first`, beside everything else.
@@ -212,7 +224,8 @@ impl Drop for LogWriter {
     }
 }
 
-fn entry_bytes(entry: &raft::Entry<Payload>) -> u64 {
+/// What an entry counts.
+pub(super) fn entry_bytes(entry: &raft::Entry<Payload>) -> u64 {
     match &entry.body {
         raft::Body::Command(payload) => payload.0.len() as u64,
         raft::Body::Noop | raft::Body::Membership(_) => 0,
@@ -237,9 +250,10 @@ fn run(log: &Mutex<LogFile>, queue: &mpsc::Receiver<Work>, inbox: &Inbox) {
                 Ok(()) => continue,
                 Err(error) => Err(error),
             },
-            Work::Place { side, path, end } => place(&side, &path).and_then(|()| {
-                until_there_is_room(queue, inbox, || restart(log, end)).map(|()| Input::Placed)
-            }),
+            Work::Place { side, path, end, membership } => place(&side, &path, &membership)
+                .and_then(|()| {
+                    until_there_is_room(queue, inbox, || restart(log, end)).map(|()| Input::Placed)
+                }),
         };
         match done {
             Ok(input) => inbox.push(input),
@@ -285,7 +299,10 @@ fn compact(log: &Mutex<LogFile>, first: Index) -> Result<(), LogError> {
     }
 }
 
-fn place(side: &Path, path: &Path) -> Result<(), LogError> {
+fn place(side: &Path, path: &Path, membership: &Membership) -> Result<(), LogError> {
+    if let Err(error) = restore::write_members(path, membership) {
+        tracing::warn!(%error, "who the members are is not noted");
+    }
     keystore_file::place(side, path).map_err(|source| LogError::Io {
         what: "cannot put a snapshot in the place of",
         path: path.to_owned(),

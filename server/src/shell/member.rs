@@ -3,23 +3,24 @@
 use std::time::{Duration, Instant};
 
 use common::control::Role;
+use common::forward;
 use common::ids::{ClusterId, ServerId};
 use common::limits::REPORT_INTERVAL;
 use raft::{Fetch, NodeId};
 use tokio::time::Instant as TokioInstant;
 
+use super::Shell;
 use super::checkpoint::Checkpoints;
-use super::disk_trouble::{DiskFailed, DiskTrouble};
+use super::disk_trouble::{BeginAgain, DiskTrouble};
 use super::inbox::Input;
 use super::install::Install;
 use super::log_writer::LogWriter;
+use super::restore::Disk;
 use super::routed::LbLinks;
 use super::snapshots::Snapshots;
-use super::{Shell, restore};
 use crate::config::Progress;
 use crate::driver::{Actions, Driver, Facts, Now};
-use crate::keystore::KeystoreLimits;
-use crate::log_file::LogReader;
+use crate::log_file::{LogError, LogReader};
 use crate::transport::{Me, Transport};
 
 /// A stopping server waits for its successor and its last answers so long.
@@ -46,11 +47,17 @@ pub(super) struct Member {
     told_member: bool,
     pub(super) stop_by: Option<Instant>,
     pub(super) failed: Option<anyhow::Error>,
+    /// The cluster has removed this server and admitted it under a new id.
+    pub(super) rejoins_as: Option<ServerId>,
 }
 
 impl Member {
-    pub(super) fn restore(shell: Shell, cluster: ClusterId, id: ServerId) -> anyhow::Result<Self> {
-        let disk = restore::open(&shell, id)?;
+    pub(super) fn start(
+        shell: Shell,
+        cluster: ClusterId,
+        id: ServerId,
+        disk: Disk,
+    ) -> anyhow::Result<Self> {
         let facts = Facts {
             info: shell.info.clone(),
             cluster,
@@ -59,9 +66,7 @@ impl Member {
             started_ms: shell.started_ms,
             session_seed: rand::random(),
         };
-        let mut keystore = disk.keystore;
-        keystore.set_limits(KeystoreLimits { memory_bytes: shell.config.memory_bytes });
-        let driver = Driver::new(disk.node, keystore, facts);
+        let driver = Driver::new(disk.node, disk.keystore, facts);
         let id = NodeId(id.0);
         let mut transport = Transport::new(
             Me { cluster, id },
@@ -75,11 +80,19 @@ impl Member {
             replayed: disk.replayed,
         });
         let reader = disk.log.reader();
-        let log = LogWriter::start(disk.log, std::sync::Arc::clone(&shell.inbox))?;
+        let log =
+            LogWriter::start(disk.log, disk.replayed_bytes, std::sync::Arc::clone(&shell.inbox))?;
         let path = shell.config.keystore_file.clone();
         let snapshots = Snapshots::new(path.clone(), std::sync::Arc::clone(&shell.inbox));
-        let checkpoints =
-            Checkpoints::new(path, disk.checkpoint, shell.config.checkpoint_after_bytes);
+        let mut checkpoints = Checkpoints::new(
+            path,
+            disk.checkpoint,
+            driver.keystore().memory_bytes(),
+            shell.config.checkpoint_after_bytes,
+        );
+        if disk.checkpoint_lost {
+            checkpoints.renew();
+        }
         Ok(Member {
             cluster,
             id,
@@ -97,6 +110,7 @@ impl Member {
             told_member: false,
             stop_by: None,
             failed: None,
+            rejoins_as: None,
             shell,
         })
     }
@@ -127,7 +141,7 @@ impl Member {
             if let Some(error) = self.failed.take() {
                 return Err(error);
             }
-            if self.is_stopped() {
+            if self.is_stopped() || self.rejoins_as.is_some() {
                 return Ok(());
             }
             let wake_at = self.wake_at();
@@ -143,8 +157,10 @@ impl Member {
 
     fn timer(&mut self, now: Now) -> anyhow::Result<()> {
         self.driver.tick(now);
+        self.mind_membership(now);
         self.note_commit()?;
         self.hand_over_if_full(now);
+        self.end_if_data_differ();
         if self.reported.elapsed() >= REPORT_INTERVAL - Duration::from_millis(25) {
             self.report(false);
         }
@@ -171,7 +187,7 @@ impl Member {
                     self.log.write_in_thread(persist, commit);
                 } else {
                     let written = self.log.write_inline(persist, commit);
-                    let mark = written.map_err(|error| DiskFailed(error.to_string()))?;
+                    let mark = written.map_err(BeginAgain::disk_failed)?;
                     synced_inline = true;
                     if let Some(mark) = mark {
                         now = self.shell.now();
@@ -206,6 +222,14 @@ impl Member {
         for refused in std::mem::take(&mut self.actions.refuse) {
             self.tell(refused);
         }
+        for (leader, report) in self.actions.digests.drain(..) {
+            self.transport.request(leader, |out| {
+                forward::encode_digest(report.index, report.digest, out);
+            });
+        }
+        if let Some(failure) = self.actions.integrity_failure.take() {
+            self.data_differ(failure);
+        }
         for task in std::mem::take(&mut self.actions.snapshots) {
             self.snapshot_task(now, task);
         }
@@ -219,8 +243,12 @@ impl Member {
         let reader = self.reader.clone();
         let inbox = std::sync::Arc::clone(&self.shell.inbox);
         tokio::task::spawn_blocking(move || {
-            let entries = reader.read(fetch.from, fetch.to, fetch.max_bytes).unwrap_or_else(|error| {
+            let read = reader.read(fetch.from, fetch.to, fetch.max_bytes);
+            let entries = read.unwrap_or_else(|error| {
                 tracing::warn!(from = fetch.from, %error, "entries for a slow peer cannot be read");
+                if matches!(error, LogError::Damaged { .. }) {
+                    inbox.push(Input::LogDamaged);
+                }
                 Vec::new()
             });
             inbox.push(Input::Fetched { peer: fetch.peer, entries });
@@ -261,7 +289,17 @@ impl Member {
 
     /// The last checkpoint, then goodbye.
     pub(super) async fn end(self) -> anyhow::Result<()> {
-        let Member { shell, driver, log, checkpoints, install, .. } = self;
+        self.shell.refuse_routed().await;
+        self.close().end().await
+    }
+
+    /// Lets go of the files, after a last checkpoint.
+    pub(super) fn close(self) -> Shell {
+        let Member { shell, driver, mut log, checkpoints, install, .. } = self;
+        // So that whoever reads the files sees all that was acknowledged.
+        if let Err(error) = log.note_commit(driver.node().commit()) {
+            tracing::warn!(%error, "the log-file does not say how far it is committed");
+        }
         drop(log);
         // A snapshot that took the place of the checkpoint is newer.
         let finished = if install.is_under_way() { Ok(()) } else { checkpoints.finish(&driver) };
@@ -269,6 +307,6 @@ impl Member {
             tracing::warn!(%error, "no checkpoint at the end; the next start replays the log");
         }
         tracing::info!(applied = driver.keystore().applied(), "stopped");
-        shell.end().await
+        shell
     }
 }

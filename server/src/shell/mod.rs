@@ -15,8 +15,12 @@ mod inputs;
 mod install;
 mod log_writer;
 mod member;
-mod restore;
+mod membership;
+pub(crate) mod operator;
+mod refetch;
+pub(crate) mod restore;
 mod routed;
+mod set_aside;
 pub(crate) mod snapshots;
 #[cfg(test)]
 mod tests;
@@ -36,9 +40,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{Progress, ServerConfig, Sockets};
 use crate::driver::Now;
-use crate::identity::{Folder, Identity};
-pub use disk_trouble::DiskFailed;
+use crate::identity::{Folder, FolderError, Identity};
+use crate::registration::Lb;
+pub use disk_trouble::BeginAgain;
 use inbox::{Inbox, Input};
+use restore::Opened;
 
 /// Where the steps of a start are told.
 pub type ProgressFn = Arc<dyn Fn(Progress) + Send + Sync>;
@@ -73,17 +79,28 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut shell = Shell::start(config, sockets, progress, shutdown)?;
-    let (cluster, id) = match shell.membership()? {
-        Some(member) => member,
-        None => match fresh::wait_for_adoption(&mut shell).await? {
-            Some(member) => member,
-            None => return shell.end().await,
-        },
-    };
-    let mut member = member::Member::restore(shell, cluster, id)?;
-    let ended = member.serve().await;
-    member.end().await?;
-    ended
+    loop {
+        let (cluster, id, disk) = loop {
+            let (cluster, id) = match shell.membership()? {
+                Some(member) => member,
+                None => match fresh::wait_for_adoption(&mut shell).await? {
+                    Some(member) => member,
+                    None => return shell.end().await,
+                },
+            };
+            match restore::open(&shell, id)? {
+                Opened::Disk(disk) => break (cluster, id, *disk),
+                Opened::Amnesia(why) => shell.forget_itself(&why)?,
+            }
+        };
+        let mut member = member::Member::start(shell, cluster, id, disk)?;
+        let ended = member.serve().await;
+        let Some(id) = member.rejoins_as else {
+            member.end().await?;
+            return ended;
+        };
+        shell = member.rejoin(id)?;
+    }
 }
 
 impl Shell {
@@ -98,7 +115,13 @@ impl Shell {
         sockets.peer.set_nonblocking(true)?;
         let client = sockets.client.local_addr()?;
         let peer = sockets.peer.local_addr()?;
-        let mut folder = Folder::open(&config.dir)?;
+        let mut folder = match Folder::open(&config.dir) {
+            Err(error @ FolderError::Damaged { .. }) => {
+                told_set_aside(&config, &progress, &error.to_string())?;
+                Folder::open(&config.dir)?
+            }
+            opened => opened?,
+        };
         let info = identify(&mut folder, &config, peer, client)?;
 
         let hello = hello_of(&folder, &info);
@@ -141,11 +164,11 @@ impl Shell {
 
     /// Starts one task for each load balancer.
     fn register(&mut self) {
-        for lb in self.config.lbs.clone() {
+        for (place, lb) in self.config.lbs.clone().into_iter().enumerate() {
             let (sender, receiver) = mpsc::unbounded_channel();
             self.to_lbs.push((lb, sender));
             self.tasks.push(spawn(crate::registration::keep_registered(
-                lb,
+                Lb { address: lb, may_found: place == 0 },
                 self.endpoint.clone(),
                 Arc::clone(&self.inbox),
                 self.reports.subscribe(),
@@ -153,6 +176,17 @@ impl Shell {
                 Arc::clone(&self.progress),
             )));
         }
+    }
+
+    /// Goes on as a new server: what the folder says cannot be relied on.
+    fn forget_itself(&mut self, why: &str) -> anyhow::Result<()> {
+        told_set_aside(&self.config, &self.progress, why)?;
+        self.folder.forget();
+        let MemberInfo { peer, client, .. } = self.info;
+        self.info = identify(&mut self.folder, &self.config, peer, client)?;
+        self.endpoint.set_hello(hello_of(&self.folder, &self.info));
+        self.reports.send_replace(Report::fresh(self.info.clone(), std::process::id()));
+        Ok(())
     }
 
     /// The cluster and id that the folder or a fixed configuration names.
@@ -182,6 +216,18 @@ impl Shell {
         self.started.elapsed().as_secs()
     }
 
+    /// A fresh server that was told of a cluster tells its other load
+    /// balancers: none of them may found a second one.
+    fn hear_of(&self, cluster: Option<ClusterId>) {
+        self.reports.send_if_modified(|report| {
+            let news = cluster.is_some() && report.heard_of != cluster;
+            if news {
+                report.heard_of = cluster;
+            }
+            news
+        });
+    }
+
     fn tell_lb(&self, lb: SocketAddr, message: ToLb) {
         if let Some((_, sender)) = self.to_lbs.iter().find(|(address, _)| *address == lb) {
             // The task lives as long as this sender.
@@ -195,8 +241,7 @@ impl Shell {
         for (_, sender) in &self.to_lbs {
             let _ = sender.send(ToLb::Goodbye);
         }
-        // One turn of the runtime, so that the goodbyes reach the endpoint.
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        self.refuse_routed().await;
         self.tasks.clear();
         self.endpoint.close().await;
         Ok(())
@@ -205,6 +250,19 @@ impl Shell {
 
 fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
     AbortOnDropHandle::new(tokio::spawn(task))
+}
+
+/// Sets the data of the folder aside, and says so.
+fn told_set_aside(config: &ServerConfig, progress: &ProgressFn, why: &str) -> anyhow::Result<()> {
+    let aside = set_aside::set_aside(config, why)?;
+    tracing::error!(
+        why,
+        kept = %aside.display(),
+        "this server does not know any more what it has promised: its data are set aside, and it \
+         joins as a new server"
+    );
+    progress(Progress::SetAside { why: why.to_owned(), aside });
+    Ok(())
 }
 
 /// Writes down under which name and addresses the server runs this time. Its

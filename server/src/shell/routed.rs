@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use common::forward::{self, ForwardFrame};
@@ -11,9 +12,10 @@ use common::memcached::{self, Request};
 use common::udp::{Lane, Link};
 use raft::NodeId;
 
-use super::inbox::LbLink;
+use super::Shell;
+use super::inbox::{Input, LbLink};
 use super::member::Member;
-use crate::driver::{ForwardId, Forwarder, Now, Refused};
+use crate::driver::{DigestReport, ForwardId, Forwarder, Now, Refused};
 
 /// Sends the replies of a forwarded batch back.
 struct ForwardOrigin {
@@ -48,6 +50,32 @@ impl LbLinks {
     }
 }
 
+/// How long load balancers may take to hear that another server leads, or a goodbye.
+const NEWS: Duration = Duration::from_millis(25);
+
+impl Shell {
+    /// Refuses what load balancers route to a server that ends, until they have
+    /// heard of it: a request without an answer would have an unknown outcome.
+    pub(super) async fn refuse_routed(&self) {
+        let until = tokio::time::Instant::now() + NEWS;
+        let mut inputs = Vec::new();
+        loop {
+            self.inbox.take(&mut inputs);
+            for input in inputs.drain(..) {
+                if let Input::Routed { link, frame } = input
+                    && let Ok(ForwardFrame::Requests { number, .. }) =
+                        forward::decode_forward(&frame)
+                {
+                    send(&link.link, |out| forward::encode_not_leader(number, out));
+                }
+            }
+            if tokio::time::timeout_at(until, self.inbox.wait()).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
 impl Member {
     /// A frame of another server on the request lane.
     pub(super) fn request_frame(
@@ -61,6 +89,10 @@ impl Member {
                 self.driver.forward_reply(now, from, number, &reply);
                 Ok(())
             }
+            ForwardFrame::Digest { index, digest } => {
+                self.driver.digest_reported(now, from, DigestReport { index, digest });
+                Ok(())
+            }
             request => match self.transport.link_to(from) {
                 Some(link) => self.execute(now, &link, Forwarder::Peer(from), request),
                 None => Ok(()),
@@ -72,7 +104,9 @@ impl Member {
     pub(super) fn routed(&mut self, now: Now, lb: LbLink, frame: &Bytes) {
         let LbLink { number, link } = lb;
         let done = match forward::decode_forward(frame) {
-            Ok(ForwardFrame::Reply { .. }) => Err("nothing was asked".to_owned()),
+            Ok(ForwardFrame::Reply { .. } | ForwardFrame::Digest { .. }) => {
+                Err("nothing was asked".to_owned())
+            }
             Ok(request) => self.execute(now, &link, Forwarder::LoadBalancer(number), request),
             Err(error) => Err(error.to_string()),
         };
@@ -106,7 +140,7 @@ impl Member {
                 let batch = batch(link, number, requests, bytes);
                 self.driver.forwarded(now, ForwardId { from, number }, ids, batch);
             }
-            ForwardFrame::Reply { .. } => {}
+            ForwardFrame::Reply { .. } | ForwardFrame::Digest { .. } => {}
         }
         Ok(())
     }

@@ -1,16 +1,16 @@
 //! Opening a folder as a server does at its start.
 
 use std::path::Path;
+use std::time::Duration;
 
-use raft::{Body, Entry, HardState, Index, NodeId, Position, SnapshotMeta, Term};
+use raft::{Body, Entry, HardState, Index, Position, SnapshotMeta, Term};
 
-use super::workload::OPTIONS;
 use crate::command::{Command, Payload};
+use crate::config::ServerConfig;
 use crate::identity::{Folder, Identity};
 use crate::keystore::{Keystore, KeystoreLimits};
-use crate::keystore_file::{self, KeystoreFileError};
-use crate::log_file::LogFile;
-use crate::recovery::{Damage, Decision, Found, FoundCheckpoint, FoundLog, decide};
+use crate::log_file::{LogFile, LogOptions};
+use crate::shell::restore::{self, Read};
 
 /// What a start came to.
 #[derive(Debug)]
@@ -54,66 +54,54 @@ impl Started {
 }
 
 /// Opens the folder `dir`.
-pub(super) fn start(dir: &Path) -> Outcome {
-    open(dir).unwrap_or_else(Outcome::Refused)
+pub(super) fn start(dir: &Path, options: LogOptions) -> Outcome {
+    open(dir, options).unwrap_or_else(Outcome::Refused)
 }
 
-fn open(dir: &Path) -> Result<Outcome, String> {
+fn open(dir: &Path, options: LogOptions) -> Result<Outcome, String> {
     let folder = Folder::open(dir).map_err(|error| error.to_string())?;
     let Some(identity) = folder.identity().filter(|identity| identity.cluster.is_some()) else {
         return Ok(Outcome::Fresh);
     };
     let identity = identity.clone();
-    let (keystore, checkpoint) = read_checkpoint(&dir.join("keystore-file"))?;
-    let after = match &checkpoint {
-        FoundCheckpoint::Whole(meta) => meta.index,
-        _ => 0,
+    let id = identity.server.ok_or("no server id")?;
+    let read = restore::read(&config(dir), id, options, &|_| {});
+    let start = match read.map_err(|error| format!("{error:#}"))? {
+        Read::Start(start) => *start,
+        Read::Amnesia(why) => return Ok(Outcome::Amnesia(why)),
     };
-    let log_dir = dir.join("log-file");
-    let (scan, opener) = LogFile::scan(&log_dir, after).map_err(|error| error.to_string())?;
-    let log = match opener.is_fresh() {
-        true => FoundLog::Missing(log_dir),
-        false => FoundLog::Read(scan),
-    };
-    let id = NodeId(identity.server.ok_or("no server id")?.0);
-    let recovery = match decide(Found { id, checkpoint, log }) {
-        Decision::Start(recovery) => *recovery,
-        Decision::Amnesia(why) => return Ok(Outcome::Amnesia(why)),
-        Decision::Refuse(why) => return Ok(Outcome::Refused(why)),
-    };
-    let mut restored = recovery.restored;
-    let log = opener
-        .repair(OPTIONS, recovery.repair, &mut restored)
-        .map_err(|error| error.to_string())?;
-    let SnapshotMeta { index, term, .. } = restored.snapshot;
+    let SnapshotMeta { index, term, .. } = start.restored.snapshot;
     Ok(Outcome::Member(Box::new(Started {
         identity,
-        log,
+        log: start.log,
         checkpoint: (index, term),
-        keystore,
-        hard_state: restored.hard_state,
-        entries: restored.entries,
-        commit: restored.commit,
-        floor: restored.floor,
+        keystore: start.keystore,
+        hard_state: start.restored.hard_state,
+        entries: start.restored.entries,
+        commit: start.restored.commit,
+        floor: start.restored.floor,
         _folder: folder,
     })))
 }
 
-fn read_checkpoint(path: &Path) -> Result<(Keystore, FoundCheckpoint), String> {
-    let empty = Keystore::new(KeystoreLimits::default());
-    let damaged = |file: &Path, offset, what: String| {
-        FoundCheckpoint::Damaged(Damage { file: file.to_owned(), offset, bytes: 0, what })
-    };
-    match keystore_file::read(path) {
-        Ok(Some((keystore, meta))) => Ok((keystore, FoundCheckpoint::Whole(meta))),
-        Ok(None) => Ok((empty, FoundCheckpoint::Missing(path.to_owned()))),
-        Err(KeystoreFileError::Damaged { file, offset, what, .. }) => {
-            Ok((empty, damaged(&file, offset, what.to_string())))
-        }
-        Err(KeystoreFileError::Truncated { file, offset, .. }) => {
-            Ok((empty, damaged(&file, offset, "its end is missing".to_owned())))
-        }
-        Err(error) => Err(error.to_string()),
+/// Of it, only the paths matter here.
+fn config(dir: &Path) -> ServerConfig {
+    ServerConfig {
+        name: "srv-1".to_owned(),
+        dir: dir.to_owned(),
+        keep_log: false,
+        dead_after: Duration::ZERO,
+        log_file: dir.join("log-file"),
+        keystore_file: dir.join("keystore-file"),
+        key_file: dir.join("cluster.key"),
+        lbs: Vec::new(),
+        fixed: None,
+        heartbeat: Duration::from_millis(50),
+        election_timeout: (Duration::from_millis(200), Duration::from_millis(400)),
+        max_value_bytes: 1 << 20,
+        checkpoint_after_bytes: 1 << 20,
+        memory_bytes: None,
+        max_connections: 1,
     }
 }
 

@@ -17,6 +17,7 @@ use crate::identity::{Folder, Identity};
 use crate::keystore::Keystore;
 use crate::keystore_file::{self, CheckpointMeta};
 use crate::log_file::{LogFile, LogOptions};
+use crate::shell::restore::write_members;
 
 /// Small, so that a few entries fill a segment.
 pub(super) const OPTIONS: LogOptions = LogOptions { segment_bytes: 4096, keep: false };
@@ -81,6 +82,11 @@ struct Workload<'a> {
     commit: Index,
     promise: Promise,
     history: History,
+}
+
+/// Of the cluster, at all times.
+pub(super) fn membership() -> Membership {
+    Membership::of_voters([1, 2, 3].map(|id| (NodeId(id), b"here".as_slice().into())))
 }
 
 /// The name of a key.
@@ -224,6 +230,7 @@ impl Workload<'_> {
         self.promise.checkpoints.push((0, 0));
         self.note("adopt");
         self.write_checkpoint(0, 0);
+        write_members(&self.dir.join("keystore-file"), &membership()).unwrap();
         let (log, _) = LogFile::open(&self.dir.join("log-file"), OPTIONS, 0).unwrap();
         log.settle();
         self.log = Some(log);
@@ -234,8 +241,7 @@ impl Workload<'_> {
 
     fn write_checkpoint(&mut self, index: Index, term: Term) {
         let keystore = replay(self.history.committed.range(..=index).map(|(_, entry)| entry));
-        let membership = Membership::of_voters([(NodeId(3), b"here".as_slice().into())]);
-        let meta = CheckpointMeta { index, term, membership };
+        let meta = CheckpointMeta { index, term, membership: membership() };
         let path = self.dir.join("keystore-file");
         keystore_file::write(&path, &keystore.freeze(), &meta).unwrap();
         self.history.keystores.insert(index, keystore);
@@ -365,7 +371,9 @@ impl Workload<'_> {
             self.log().finish().unwrap();
         }
         drop(self.log.take());
-        let Outcome::Member(started) = start(self.dir) else { panic!("it does not start") };
+        let Outcome::Member(started) = start(self.dir, OPTIONS) else {
+            panic!("it does not start")
+        };
         self.log = Some(started.log);
         self.settle();
         self.promise.durable = self.promise.begun;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use common::control::Role;
+use common::control::{Role, Waiting};
 use common::ids::ServerId;
 use common::limits::{DEFAULT_CHECKPOINT_AFTER, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_VALUE_BYTES};
 use server::config::{Progress, ServerConfig, Sockets};
@@ -14,7 +14,9 @@ use crate::announce::{Announcement, Announcer};
 use crate::args::{AddSrvArgs, LB_SERVER_PORT, SERVER_CLIENT_PORT, SERVER_PEER_PORT};
 use crate::background::{self, Background};
 use crate::failure::{Failure, Outcome, say};
-use crate::home::{CommandLock, Home, Node, ServerSettings, Settings, split_number};
+use crate::home::{
+    CommandLock, DEFAULT_DEAD_AFTER_MS, Home, Node, ServerSettings, Settings, split_number,
+};
 use crate::serve::{self, LOOPBACK};
 use crate::sockets::{self, CLIENT_OPTIONS, Port, SERVER_OPTIONS};
 use crate::values::{self, TimeoutRange};
@@ -42,9 +44,11 @@ struct Plan {
     peer: (IpAddr, Port),
     lbs: Vec<SocketAddr>,
     heartbeat: Duration,
+    dead_after: Duration,
     election_timeout: TimeoutRange,
     max_item_bytes: usize,
     checkpoint_after_bytes: u64,
+    keep_log: bool,
     memory_limit_mib: u32,
     /// A load balancer has accepted this folder before.
     registered: bool,
@@ -85,6 +89,9 @@ fn plan(args: &AddSrvArgs, home: &Home, node: &Node) -> Outcome<Plan> {
         heartbeat: args.heartbeat.unwrap_or(Duration::from_millis(
             recorded.map_or(DEFAULT_HEARTBEAT_MS, |server| server.heartbeat_ms),
         )),
+        dead_after: args.dead_after.unwrap_or(Duration::from_millis(
+            recorded.map_or(DEFAULT_DEAD_AFTER_MS, |server| server.dead_after_ms),
+        )),
         election_timeout: args
             .election_timeout
             .or(recorded.map(|server| server.election_timeout))
@@ -97,6 +104,7 @@ fn plan(args: &AddSrvArgs, home: &Home, node: &Node) -> Outcome<Plan> {
             .checkpoint_after
             .or(recorded.map(|server| server.checkpoint_after_bytes))
             .unwrap_or(DEFAULT_CHECKPOINT_AFTER),
+        keep_log: args.keep_log.or(recorded.map(|server| server.keep_log)).unwrap_or(false),
         memory_limit_mib: args
             .memory_limit
             .or(recorded.map(|server| server.memory_limit_mib))
@@ -185,7 +193,7 @@ pub(crate) fn wait_serving(process: &mut Background) -> Outcome<(SocketAddr, Soc
             Some(Announcement::Server { progress: Progress::Serving { client, peer, .. } }) => {
                 return Ok((client, peer));
             }
-            Some(_) => {}
+            Some(announcement) => tell_repair(&process.node.name, &announcement),
             None if Instant::now() < until => {
                 say!("{} still reads its files ...", process.node.name);
                 patience = Instant::now() + Duration::from_secs(10);
@@ -203,12 +211,29 @@ pub(crate) fn wait_serving(process: &mut Background) -> Outcome<(SocketAddr, Soc
     }
 }
 
+/// Says what a start found damaged, and what becomes of it.
+fn tell_repair(name: &str, announcement: &Announcement) {
+    match announcement {
+        Announcement::Server { progress: Progress::Repairing { what } } => {
+            say!("{name} repairs its files: {what}");
+        }
+        Announcement::Server { progress: Progress::SetAside { why, aside } } => {
+            say!(
+                "{name} joins as a new server, because its files are damaged: {why}\n\
+                 What is left of them is in {}.",
+                aside.display()
+            );
+        }
+        _ => {}
+    }
+}
+
 /// How far the registration got.
 #[derive(Debug, Default)]
 struct Standing {
     /// The load balancer that may found a cluster: what it says counts.
     founder: Option<SocketAddr>,
-    registered: Option<(SocketAddr, Option<String>)>,
+    registered: Option<(SocketAddr, Option<Waiting>)>,
     member: Option<(ServerId, Role)>,
     refused: Option<String>,
 }
@@ -230,7 +255,9 @@ impl Standing {
                     }
                     Progress::Member { id, role, .. } => standing.member = Some((id, role)),
                     Progress::NotRegistered { why } => standing.refused = Some(why),
-                    Progress::Serving { .. } => {}
+                    Progress::Serving { .. }
+                    | Progress::Repairing { .. }
+                    | Progress::SetAside { .. } => {}
                 },
                 Some(_) => {}
                 None => break,
@@ -244,7 +271,7 @@ impl Standing {
     fn waits_for_servers(&self) -> bool {
         matches!(
             &self.registered,
-            Some((lb, Some(what))) if Some(*lb) == self.founder && what.contains("more server")
+            Some((lb, Some(waiting))) if Some(*lb) == self.founder && waiting.missing_servers > 0
         )
     }
 
@@ -266,7 +293,7 @@ fn report(mut process: Background, plan: &Plan) -> Outcome {
             Ok(())
         }
         (Some((lb, Some(waiting_for))), None) => {
-            say!("{name} is registered with {lb} and waits for {waiting_for}.");
+            say!("{name} is registered with {lb} and waits for {}.", waiting_for.what);
             if more_servers {
                 say!("Add a server with `store addsrv`.");
             }
@@ -340,9 +367,11 @@ fn foreground(
         lbs: plan.lbs.clone(),
         fixed: None,
         heartbeat: plan.heartbeat,
+        dead_after: plan.dead_after,
         election_timeout: plan.election_timeout.durations(),
         max_value_bytes: plan.max_item_bytes,
         checkpoint_after_bytes: plan.checkpoint_after_bytes,
+        keep_log: plan.keep_log,
         memory_bytes: values::memory_bytes(Some(plan.memory_limit_mib)),
         max_connections: DEFAULT_MAX_CONNECTIONS,
     };
@@ -373,9 +402,11 @@ impl Recorder {
                     peer: *peer,
                     lbs: self.plan.lbs.clone(),
                     heartbeat_ms: self.plan.heartbeat.as_millis() as u64,
+                    dead_after_ms: self.plan.dead_after.as_millis() as u64,
                     election_timeout: self.plan.election_timeout,
                     max_item_bytes: self.plan.max_item_bytes,
                     checkpoint_after_bytes: self.plan.checkpoint_after_bytes,
+                    keep_log: self.plan.keep_log,
                     memory_limit_mib: self.plan.memory_limit_mib,
                     registered: self.plan.registered,
                 });
@@ -384,7 +415,9 @@ impl Recorder {
                 Some(settings) if !settings.registered => settings.registered = true,
                 _ => return,
             },
-            Progress::NotRegistered { .. } => return,
+            Progress::NotRegistered { .. }
+            | Progress::Repairing { .. }
+            | Progress::SetAside { .. } => return,
         }
         let Some(settings) = self.settings.clone() else { return };
         if let Err(error) = self.node.record(&Settings::Server(settings)) {

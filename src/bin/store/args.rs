@@ -1,5 +1,7 @@
 //! What can be typed.
 
+mod operations;
+
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -9,7 +11,11 @@ use clap::{Args, Parser, Subcommand};
 use lb::config::Policy;
 
 use crate::logging::LogFormat;
+use crate::operate::{RemoveArgs, TransferArgs};
 use crate::values::{self, TimeoutRange};
+pub(crate) use operations::{
+    BackupArgs, ClusterArgs, KeystoreArgs, LogArgs, RecoverArgs, RestoreArgs, VerifyArgs,
+};
 
 /// Where a load balancer listens for clients, unless told otherwise.
 pub(crate) const LB_CLIENT_PORT: u16 = 5002;
@@ -60,10 +66,22 @@ pub(crate) enum Command {
     Stop(StopArgs),
     /// Stop every node of a data folder gracefully; the data stays
     Down(DownArgs),
+    /// Take a server out of the cluster
+    Removesrv(RemoveArgs),
+    /// Hand leadership to another server
+    Transfer(TransferArgs),
     /// Print a server's log-file: `<index> <key> <value>`
     Log(LogArgs),
     /// Print a server's keystore: `<key> <value>`
     Keystore(KeystoreArgs),
+    /// Check every checksum of servers' files and backups
+    Verify(VerifyArgs),
+    /// Write everything that the cluster holds at one instant to a file
+    Backup(BackupArgs),
+    /// Make the first server of a new cluster from a backup
+    Restore(RestoreArgs),
+    /// Go on with one surviving server when the majority is lost for ever
+    Recover(RecoverArgs),
 }
 
 /// `store up`.
@@ -85,6 +103,9 @@ pub(crate) struct UpArgs {
     /// The load balancer's port for servers (UDP) [default: 5001]
     #[arg(long)]
     pub(crate) sport: Option<u16>,
+    /// Keep every segment of the log-file in its archive, for `store restore --until`; `=false`: no longer
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) keep_log: Option<bool>,
     /// Memory for items in MiB on each server, beyond which stores are refused; 0: no limit
     #[arg(short, long)]
     pub(crate) memory_limit: Option<u32>,
@@ -180,6 +201,10 @@ pub(crate) struct AddSrvArgs {
     /// Its name and its folder's [default: the next free srv-N]
     #[arg(long, value_parser = values::node_name)]
     pub(crate) name: Option<String>,
+    /// A voter that was silent for so long is removed by the leader, never below two voters;
+    /// 0: never [default: 30s]
+    #[arg(long, value_parser = values::duration)]
+    pub(crate) dead_after: Option<Duration>,
     /// Interval of the leader's heartbeats [default: 50ms]
     #[arg(long, value_parser = values::duration)]
     pub(crate) heartbeat: Option<Duration>,
@@ -192,6 +217,9 @@ pub(crate) struct AddSrvArgs {
     /// Growth of the log-file after which a checkpoint is written, if the data is not larger [default: 64m]
     #[arg(long, value_name = "SIZE", value_parser = values::checkpoint_after)]
     pub(crate) checkpoint_after: Option<u64>,
+    /// Keep every segment of the log-file in its archive, for `store restore --until`; `=false`: no longer
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) keep_log: Option<bool>,
     /// Memory for items in MiB, beyond which stores are refused; 0: no limit [default: 0]
     #[arg(short, long)]
     pub(crate) memory_limit: Option<u32>,
@@ -237,6 +265,9 @@ pub(crate) struct RunArgs {
     /// Growth of the log-file after which a checkpoint is written, if the data is not larger [default: 64m]
     #[arg(long, value_name = "SIZE", value_parser = values::checkpoint_after)]
     pub(crate) checkpoint_after: Option<u64>,
+    /// Keep every segment of the log-file in its archive, for `store restore --until`; `=false`: no longer
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) keep_log: Option<bool>,
     /// Memory for items in MiB, beyond which stores are refused; 0: no limit [default: 0]
     #[arg(short, long)]
     pub(crate) memory_limit: Option<u32>,
@@ -250,15 +281,9 @@ pub(crate) struct RunArgs {
 #[command(after_help = "Examples:\n  store status\n  store status --watch\n  \
     store status --json --lbip 192.168.1.10 --lbport 5002")]
 pub(crate) struct StatusArgs {
-    /// Folder whose load balancer is asked
-    #[arg(long, default_value = DEFAULT_DIR)]
-    pub(crate) dir: PathBuf,
-    /// The load balancer's address for clients [default: from the folder, or 127.0.0.1]
-    #[arg(long)]
-    pub(crate) lbip: Option<String>,
-    /// The load balancer's port for clients [default: from the folder, or 5002]
-    #[arg(long)]
-    pub(crate) lbport: Option<u16>,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
     /// Again each second, with rates, until Ctrl-C
     #[arg(long)]
     pub(crate) watch: bool,
@@ -283,32 +308,6 @@ pub(crate) struct StopArgs {
 pub(crate) struct DownArgs {
     /// Folder that holds the nodes' folders
     #[arg(long, default_value = DEFAULT_DIR)]
-    pub(crate) dir: PathBuf,
-}
-
-/// `store log`.
-#[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  store log store-data/srv-1\n  \
-    store log store-data/srv-1 --from 10 --to 20 --all")]
-pub(crate) struct LogArgs {
-    /// The server's folder, e.g. store-data/srv-1 (of `store run`: LOG-FILE.server)
-    pub(crate) dir: PathBuf,
-    /// Also entries that store nothing, with their terms
-    #[arg(long)]
-    pub(crate) all: bool,
-    /// First index
-    #[arg(long)]
-    pub(crate) from: Option<u64>,
-    /// Last index
-    #[arg(long)]
-    pub(crate) to: Option<u64>,
-}
-
-/// `store keystore`.
-#[derive(Args, Debug)]
-#[command(after_help = "Example:\n  store keystore store-data/srv-1")]
-pub(crate) struct KeystoreArgs {
-    /// The server's folder, e.g. store-data/srv-1 (of `store run`: LOG-FILE.server)
     pub(crate) dir: PathBuf,
 }
 
@@ -367,6 +366,8 @@ impl AddSrvArgs {
         for lb in &self.lb {
             line.option("--lb", Some(lb.to_string()));
         }
+        let dead_after = self.dead_after.map(|value| format!("{}ms", value.as_millis()));
+        line.option("--dead-after", dead_after);
         line.option("--heartbeat", self.heartbeat.map(|value| format!("{}ms", value.as_millis())));
         line.option(
             "--election-timeout",
@@ -374,6 +375,7 @@ impl AddSrvArgs {
         );
         line.option("--max-item-size", text(self.max_item_size));
         line.option("--checkpoint-after", text(self.checkpoint_after));
+        line.option("--keep-log", text(self.keep_log));
         line.option("--memory-limit", text(self.memory_limit));
         line.0
     }
@@ -392,7 +394,8 @@ mod tests {
     #[test]
     fn a_background_line_says_the_same_as_the_one_typed() {
         let typed = "store addsrv --cport 0 --sip ::1 --lb 127.0.0.1:1,127.0.0.1:2 --heartbeat 5ms \
-                     --election-timeout 20ms..40ms -I 2k -m 64 --checkpoint-after 1m --dir x --name srv-9";
+                     --election-timeout 20ms..40ms --keep-log -I 2k -m 64 --checkpoint-after 1m \
+                     --dir x --name srv-9";
         let Command::Addsrv(args) = Cli::parse_from(typed.split_whitespace()).command else {
             panic!("not addsrv");
         };
@@ -406,6 +409,7 @@ mod tests {
         assert_eq!(again.election_timeout, args.election_timeout);
         assert_eq!(again.max_item_size, args.max_item_size);
         assert_eq!(again.checkpoint_after, args.checkpoint_after);
+        assert_eq!((again.keep_log, args.keep_log), (Some(true), Some(true)));
         assert_eq!((again.memory_limit, args.memory_limit), (Some(64), Some(64)));
         assert_eq!(again.name, args.name);
         assert!(again.node.foreground && again.node.announce);

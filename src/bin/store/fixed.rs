@@ -54,9 +54,12 @@ pub(crate) fn run(args: &RunArgs) -> Outcome {
         key_file,
         lbs: Vec::new(),
         fixed: Some(fixed_cluster(&cluster, args.pid)),
+        // Nobody is taken out of a membership that a file has fixed.
+        dead_after: Duration::ZERO,
         heartbeat: args.heartbeat.or(cluster.heartbeat).unwrap_or(default_heartbeat),
         election_timeout,
         max_value_bytes: args.max_item_size,
+        keep_log: args.keep_log.unwrap_or(false),
         checkpoint_after_bytes: args.checkpoint_after.unwrap_or(DEFAULT_CHECKPOINT_AFTER),
         memory_bytes: values::memory_bytes(args.memory_limit),
         max_connections: DEFAULT_MAX_CONNECTIONS,
@@ -81,7 +84,10 @@ pub(crate) fn run(args: &RunArgs) -> Outcome {
         Progress::Member { id, role, .. } => {
             say!("{} is server {id} of its cluster, {}.", node.name, role_name(role));
         }
-        Progress::Registered { .. } | Progress::NotRegistered { .. } => {}
+        Progress::Repairing { what } => say!("{} repairs its files: {what}", node.name),
+        Progress::Registered { .. }
+        | Progress::NotRegistered { .. }
+        | Progress::SetAside { .. } => {}
     });
     serve::block_on(false, |shutdown| server::run(config, sockets, progress, shutdown))
 }

@@ -72,6 +72,13 @@ pub(crate) struct LbSettings {
     pub(crate) max_item_bytes: usize,
 }
 
+/// As long as a machine takes to start again.
+pub(crate) const DEFAULT_DEAD_AFTER_MS: u64 = 30_000;
+
+fn default_dead_after_ms() -> u64 {
+    DEFAULT_DEAD_AFTER_MS
+}
+
 fn default_item_bytes() -> usize {
     DEFAULT_MAX_VALUE_BYTES
 }
@@ -85,6 +92,9 @@ pub(crate) struct ServerSettings {
     pub(crate) peer: SocketAddr,
     /// Its load balancers.
     pub(crate) lbs: Vec<SocketAddr>,
+    /// A voter that was silent for so long is removed; 0: never.
+    #[serde(default = "default_dead_after_ms")]
+    pub(crate) dead_after_ms: u64,
     /// Interval of heartbeats.
     pub(crate) heartbeat_ms: u64,
     /// Range of election timeouts.
@@ -93,6 +103,9 @@ pub(crate) struct ServerSettings {
     pub(crate) max_item_bytes: usize,
     /// Growth of the log after which a checkpoint is due.
     pub(crate) checkpoint_after_bytes: u64,
+    /// Whether the log-file is archived.
+    #[serde(default)]
+    pub(crate) keep_log: bool,
     /// Memory for items; 0: no limit.
     #[serde(default)]
     pub(crate) memory_limit_mib: u32,
@@ -312,10 +325,12 @@ mod tests {
             client: "127.0.0.1:7001".parse().unwrap(),
             peer: "127.0.0.1:6001".parse().unwrap(),
             lbs: vec!["127.0.0.1:5001".parse().unwrap()],
+            dead_after_ms: 1000,
             heartbeat_ms: 50,
             election_timeout: TimeoutRange { low_ms: 200, high_ms: 400 },
             max_item_bytes: 1 << 20,
             checkpoint_after_bytes: 64 << 20,
+            keep_log: false,
             memory_limit_mib: 0,
             registered,
         })

@@ -6,9 +6,10 @@
 //! | `args`, `argv`, `values` | what can be typed, and how it is read |
 //! | `home` | the data folder: which nodes it holds, their recorded settings, which run |
 //! | `background`, `announce` | starting a node as a background process, and what it tells its parent |
-//! | `up`, `addlb`, `addsrv`, `fixed`, `status`, `stop`, `print` | one command each |
+//! | `up`, `addlb`, `addsrv`, `fixed`, `status`, `stop`, `print`, `verify`, `backup`, `restore` | one command each, or two that belong together |
 //! | `serve`, `sockets`, `logging` | what every node process does before it serves |
-//! | `text`, `table`, `failure` | a small memcached client, aligned tables, exit codes |
+//! | `lookup` | finding load balancers, servers and their files |
+//! | `text`, `table`, `time`, `failure` | a small memcached client, aligned tables, points in time, exit codes |
 
 mod addlb;
 mod addsrv;
@@ -16,19 +17,25 @@ mod announce;
 mod args;
 mod argv;
 mod background;
+mod backup;
 mod failure;
 mod fixed;
 mod home;
 mod logging;
+mod lookup;
+mod operate;
 mod print;
+mod restore;
 mod serve;
 mod sockets;
 mod status;
 mod stop;
 mod table;
 mod text;
+mod time;
 mod up;
 mod values;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -57,7 +64,13 @@ fn dispatch(command: Command) -> Outcome {
         Command::Status(args) => status::run(&args),
         Command::Stop(args) => stop::stop(&args),
         Command::Down(args) => stop::down(&args),
+        Command::Removesrv(args) => operate::remove(&args),
+        Command::Transfer(args) => operate::transfer(&args),
         Command::Log(args) => print::log(&args),
         Command::Keystore(args) => print::keystore(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Backup(args) => backup::run(&args),
+        Command::Restore(args) => restore::restore(&args),
+        Command::Recover(args) => restore::recover(&args),
     }
 }

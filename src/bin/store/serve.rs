@@ -18,7 +18,7 @@ use crate::logging;
 /// The address that everything listens on unless told otherwise.
 pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// Set for a process that began again after its disk failed.
+/// Set for a process that began again after its disk or its data failed.
 const BEGAN_AGAIN: &str = "STORE_BEGAN_AGAIN";
 
 /// One that began again and fails again sooner than this stays down: a disk
@@ -79,7 +79,7 @@ where
     // Ends its threads: nothing of this process may touch the disk any more.
     drop(runtime);
     match ended {
-        Err(error) if error.is::<server::DiskFailed>() => Err(begin_again(&error, began.elapsed())),
+        Err(error) if error.is::<server::BeginAgain>() => Err(begin_again(&error, began.elapsed())),
         ended => ended.map_err(Failure::from),
     }
 }

@@ -6,15 +6,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::args::{LB_CLIENT_PORT, StatusArgs};
+use crate::args::StatusArgs;
 use crate::failure::{Failure, Outcome, say};
 use crate::home::{Home, Settings, split_number};
+use crate::lookup;
 use crate::table::{self, bytes, uptime};
-use crate::text::{Connection, Stats};
-use crate::values;
-
-/// How long a load balancer may take to answer.
-const ANSWER: Duration = Duration::from_secs(1);
+use crate::text::Stats;
 
 /// Between two looks in watch mode.
 const WATCH: Duration = Duration::from_secs(1);
@@ -30,12 +27,12 @@ struct View {
 
 /// The command.
 pub(crate) fn run(args: &StatusArgs) -> Outcome {
-    let home = Home::at(&args.dir)?;
-    let addresses = addresses(args, &home)?;
+    let home = Home::at(&args.cluster.dir)?;
+    let addresses = lookup::load_balancers(&args.cluster, &home)?;
     let mut before: Option<View> = None;
     loop {
-        let view = match look(&addresses) {
-            Ok(view) => view,
+        let view = match lookup::stats(&addresses) {
+            Ok((address, stats)) => View::new(address, stats),
             Err(why) => {
                 if !args.json {
                     folders(&home)?;
@@ -59,35 +56,6 @@ pub(crate) fn run(args: &StatusArgs) -> Outcome {
         before = Some(view);
         std::thread::sleep(WATCH);
     }
-}
-
-/// Whom to ask: the address given, or the load balancers of the folder, or
-/// the default address.
-fn addresses(args: &StatusArgs, home: &Home) -> Outcome<Vec<SocketAddr>> {
-    if args.lbip.is_none() && args.lbport.is_none() {
-        let known: Vec<_> = home.load_balancers()?.into_iter().map(|(_, lb)| lb.client).collect();
-        if !known.is_empty() {
-            return Ok(known);
-        }
-    }
-    let host = args.lbip.as_deref().unwrap_or("127.0.0.1");
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    let port = args.lbport.unwrap_or(LB_CLIENT_PORT);
-    values::remote(&format!("{host}:{port}")).map(|found| vec![found]).map_err(Failure::usage)
-}
-
-fn look(addresses: &[SocketAddr]) -> Result<View, String> {
-    let mut errors = Vec::new();
-    for &address in addresses {
-        match Connection::connect(address, ANSWER).and_then(|mut connection| connection.stats()) {
-            Ok(stats) => return Ok(View::new(address, stats)),
-            Err(error) => errors.push(format!("{address} ({error})")),
-        }
-    }
-    Err(format!(
-        "no load balancer answers at {}: start one with `store addlb` or `store up`",
-        errors.join(", ")
-    ))
 }
 
 impl View {

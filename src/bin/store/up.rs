@@ -205,9 +205,11 @@ fn servers(
             lb: if recorded { Vec::new() } else { vec![lb.server] },
             name: Some(name.clone()),
             heartbeat: None,
+            dead_after: None,
             election_timeout: None,
             max_item_size: None,
             checkpoint_after: None,
+            keep_log: args.keep_log,
             memory_limit: args.memory_limit,
             node: node_args(args),
         };

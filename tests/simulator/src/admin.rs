@@ -340,7 +340,8 @@ impl World {
 
     fn is_impaired(&self, host: &Host) -> bool {
         let floor = host.driver().and_then(|driver| driver.node().floor());
-        host.disk.is_damaged() || host.disk.floor.is_some() || floor.is_some()
+        let rotten = host.process.as_ref().is_some_and(|process| process.rotten);
+        host.disk.is_damaged() || host.disk.floor.is_some() || floor.is_some() || rotten
     }
 
     /// Whether what is lost may be lost for good.

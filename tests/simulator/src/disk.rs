@@ -24,7 +24,7 @@ use raft::{Body, Entry, HardState, Index, Membership, NodeId, Persist, Position,
 use server::command::Payload;
 use server::driver::Chunk;
 use server::keystore::{Keystore, KeystoreLimits};
-use server::keystore_file;
+use server::keystore_file::{self, WriteError};
 
 use crate::rng::Rng;
 use crate::rot::Rot;
@@ -214,10 +214,14 @@ pub(crate) fn decode_keystore(bytes: &[u8]) -> Option<(Keystore, SnapshotMeta)> 
     keystore_file::read_from(Path::new(CHECKPOINT), bytes, bytes.len() as u64).ok()
 }
 
-/// The bytes of a keystore-file.
-pub(crate) fn encode_keystore(keystore: &Keystore, meta: &SnapshotMeta) -> Vec<u8> {
-    let written = keystore_file::write_to(Vec::new(), &keystore.freeze(), meta);
-    written.expect("writing to memory, at the keystore's own index").0
+/// The bytes of a keystore-file; `None` when the items in memory have changed
+/// by themselves.
+pub(crate) fn encode_keystore(keystore: &Keystore, meta: &SnapshotMeta) -> Option<Vec<u8>> {
+    match keystore_file::write_to(Vec::new(), &keystore.freeze(), meta) {
+        Ok((bytes, _)) => Some(bytes),
+        Err(WriteError::Contents { .. }) => None,
+        Err(error) => panic!("writing to memory, at the keystore's own index: {error}"),
+    }
 }
 
 fn entry_bytes(entry: &Entry<Payload>) -> usize {

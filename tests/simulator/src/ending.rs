@@ -48,6 +48,14 @@ impl Ending {
         matches!(self.stage, Stage::Over)
     }
 
+    /// A fault of before was noticed only now: the cluster recovers from that
+    /// first, in the time that it has.
+    pub(crate) fn begin_again(&mut self) {
+        if !self.is_over() {
+            self.stage = Stage::Settling;
+        }
+    }
+
     pub(crate) fn clients_stop(&self, now: Micros) -> bool {
         now >= self.healed_at + MORE_WORK
     }
@@ -150,6 +158,13 @@ impl World {
         };
         if !self.members().all(up_to_date) {
             return Some("replicas have not applied the same");
+        }
+        let digests =
+            |host: usize| self.hosts[host].driver().map(|driver| driver.keystore().digest());
+        let mut digests = self.members().map(digests);
+        let first = digests.next();
+        if first.is_some_and(|first| digests.any(|digest| digest != first)) {
+            return Some("replicas differ, and have not noticed it");
         }
         None
     }

@@ -63,10 +63,14 @@ pub enum Fault {
     /// Bits rot anywhere, on any number of servers: what nobody has any more
     /// may be out of reach for good, but not served wrong.
     RotAnywhere,
+    /// A bit flips in the memory of a server, in an item, where nobody looks:
+    /// it is found when the item is written again and the replicas compare
+    /// themselves, or when a checkpoint is written.
+    MemoryRot,
 }
 
 /// Every kind, in order of declaration.
-pub const ALL_FAULTS: [Fault; 26] = [
+pub const ALL_FAULTS: [Fault; 27] = [
     Fault::Loss,
     Fault::Delay,
     Fault::Reorder,
@@ -93,6 +97,7 @@ pub const ALL_FAULTS: [Fault; 26] = [
     Fault::Campaign,
     Fault::LbLoss,
     Fault::RotAnywhere,
+    Fault::MemoryRot,
 ];
 
 impl Fault {
@@ -135,6 +140,7 @@ impl Fault {
             Fault::Campaign => "campaign",
             Fault::LbLoss => "lb-loss",
             Fault::RotAnywhere => "rot-anywhere",
+            Fault::MemoryRot => "memory-rot",
         }
     }
 }

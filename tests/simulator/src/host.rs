@@ -11,7 +11,7 @@ use common::front_end::{Batch, Finish, Finished};
 use common::memcached::{self, Request};
 use raft::{Entry, Fetch, Index, NodeId, SnapshotMeta, SnapshotTask};
 use server::command::Payload;
-use server::driver::{Actions, Chunk, Driver, ForwardId, Forwarder, Now};
+use server::driver::{Actions, Chunk, DigestReport, Driver, ForwardId, Forwarder, Now};
 use server::keystore::Keystore;
 use server::wire;
 
@@ -63,6 +63,10 @@ pub(crate) struct Process {
     writing: bool,
     /// A checkpoint is being written.
     pub(crate) checkpointing: bool,
+    /// A bit has flipped in its memory.
+    pub(crate) rotten: bool,
+    /// It has learnt that its data is not that of the others.
+    pub(crate) differs: bool,
     /// One is needed now: something on the disk cannot be read any more.
     pub(crate) wants_checkpoint: bool,
     pub(crate) checkpointed: Index,
@@ -275,6 +279,8 @@ impl Process {
             inline: false,
             writing: false,
             checkpointing: false,
+            rotten: false,
+            differs: false,
             wants_checkpoint: false,
             checkpointed,
             timer_at: 0,
@@ -311,6 +317,8 @@ impl Process {
             }
             Input::Installed { next_offset, meta, state } => {
                 self.checkpointed = meta.index;
+                self.rotten = false;
+                self.differs = false;
                 drop(self.driver.installed(now, next_offset, meta, *state));
             }
             Input::LinkLost(peer) => self.driver.link_lost(now, peer),
@@ -342,6 +350,9 @@ impl Process {
                 let batch = self.batch(Origin::Peer(id), Vec::new());
                 self.driver.open_session_for(now, id, session, batch);
             }
+            ForwardFrame::Digest { index, digest } => {
+                self.driver.digest_reported(now, from, DigestReport { index, digest });
+            }
         }
     }
 
@@ -371,7 +382,8 @@ impl Process {
                 }
             }
             self.driver.apply(now);
-            if !self.driver.wants_flush(&self.actions) {
+            // A broken rule may be that there is no end to it.
+            if out.watch.violation.is_some() || !self.driver.wants_flush(&self.actions) {
                 return;
             }
         }
@@ -413,6 +425,12 @@ impl Process {
             let mut frame = BytesMut::new();
             refused.encode(&mut frame);
             out.say(peer(refused.id), Lane::Request, frame);
+        }
+        self.differs |= self.actions.integrity_failure.take().is_some();
+        for (leader, report) in self.actions.digests.drain(..) {
+            let mut frame = BytesMut::new();
+            forward::encode_digest(report.index, report.digest, &mut frame);
+            out.say(leader, Lane::Request, frame);
         }
         out.fetches.append(&mut self.actions.fetch);
         out.snapshots.append(&mut self.actions.snapshots);

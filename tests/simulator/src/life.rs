@@ -2,7 +2,7 @@
 
 use raft::{Config, NodeId, Restored};
 use server::command::Payload;
-use server::driver::{Driver, Facts, Node};
+use server::driver::{Driver, Facts, IntegrityOptions, Node};
 use server::keystore::Keystore;
 use server::recovery::{self, Decision};
 
@@ -34,7 +34,9 @@ impl World {
         self.out.watch.started(&node, &restored);
         // Another one for each life of each host.
         let session_seed = (host as u64) << 32 | u64::from(self.hosts[host].life);
-        let driver = Driver::new(node, keystore, facts(now.wall_ms, session_seed));
+        let mut driver = Driver::new(node, keystore, facts(now.wall_ms, session_seed));
+        let interval_us = self.plan.check_interval;
+        driver.set_integrity(IntegrityOptions { interval_us, ..IntegrityOptions::default() });
         let at = &mut self.hosts[host];
         at.life += 1;
         at.paused = false;
@@ -117,6 +119,14 @@ impl World {
     pub(crate) fn die(&mut self, host: usize, why: &'static str) {
         self.out.watch.trace.note(|| format!("h{host} ends: {why}"));
         self.crash(host, RETRY);
+    }
+
+    /// The data in memory is known to be wrong. What is on the disk came from
+    /// there: the server starts over with what the others have.
+    pub(crate) fn give_up_data(&mut self, host: usize, why: &'static str) {
+        self.ending.begin_again();
+        self.hosts[host].disk.damage_checkpoint(&mut self.disk_rng);
+        self.die(host, why);
     }
 
     /// The process is gone; the disk keeps what was synced, and perhaps more.

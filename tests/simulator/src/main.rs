@@ -37,6 +37,9 @@ struct Arguments {
     /// Allow only these kinds of faults, separated by commas; or `none`.
     #[arg(long, value_name = "KINDS")]
     faults: Option<FaultSet>,
+    /// Servers of the cluster, whatever the seed says.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=7))]
+    servers: Option<u8>,
     /// Heal at this virtual time, if that is before the seed's own.
     #[arg(long, value_name = "MS")]
     until_ms: Option<u64>,
@@ -80,6 +83,7 @@ fn simulate(arguments: &Arguments) -> Result<bool, String> {
     let options = Options {
         faults: arguments.faults.unwrap_or(FaultSet::ALL),
         faults_end_us: arguments.until_ms.map(|ms| ms * 1_000),
+        servers: arguments.servers.map(usize::from),
         bug,
         ..Options::of_seed(arguments.seed.unwrap_or(1))
     };
@@ -166,6 +170,9 @@ fn print_shortest(options: Options, report: &Report) {
     println!("\nseed {} breaks a rule: {violation}", options.seed);
     let mut command =
         format!("cargo simulate --seed {} --faults {}", options.seed, shortest.faults);
+    if let Some(servers) = shortest.servers {
+        command += &format!(" --servers {servers}");
+    }
     if let Some(end) = shortest.faults_end_us {
         // Rounded up: the end in whole milliseconds must not be an earlier one.
         command += &format!(" --until-ms {}", end.div_ceil(1_000));

@@ -3,6 +3,7 @@
 use raft::NodeId;
 
 use crate::faults::Fault;
+use crate::history::{Key, key_name};
 use crate::host::{DiskMode, Input};
 use crate::network::Cut;
 use crate::queue::Micros;
@@ -79,7 +80,7 @@ impl World {
                 self.hosts[host].clock.jump_wall(by);
             }
             Fault::Pause => self.pause(host, length),
-            Fault::PauseLeader if rng.chance(500) => self.pause(leader.unwrap_or(host), length),
+            Fault::PauseLeader if rng.chance(300) => self.pause(leader.unwrap_or(host), length),
             Fault::PauseLeader => {
                 let length = length + 2 * self.plan.election_max;
                 self.pause_on_send = Some((leader.unwrap_or(host), length));
@@ -95,7 +96,8 @@ impl World {
             Fault::Wipe if self.can_spare(host) => self.wipe(host),
             Fault::BitRot if self.may_rot(host) => self.rot(host, length, rng),
             Fault::RotAnywhere => self.rot(host, length, rng),
-            Fault::Wipe | Fault::BitRot => {}
+            Fault::MemoryRot if self.may_rot(host) => self.rot_memory(host, rng),
+            Fault::Wipe | Fault::BitRot | Fault::MemoryRot => {}
         }
     }
 
@@ -107,6 +109,18 @@ impl World {
         self.out.watch.trace.note(|| format!("bits rot on h{host}: {what}"));
         if rng.chance(700) {
             self.crash(host, length);
+        }
+    }
+
+    /// A bit of an item flips. Not of the one that is written at the end, when
+    /// nothing may happen any more.
+    fn rot_memory(&mut self, host: usize, rng: &mut Rng) {
+        let keys = (self.plan.work.registers + self.plan.work.counters) as Key;
+        let key = rng.between(1, u64::from(keys) - 1) as Key;
+        let Some(process) = &mut self.hosts[host].process else { return };
+        if process.driver.rot(&key_name(key)) {
+            process.rotten = true;
+            self.out.watch.trace.note(|| format!("a bit of k{key} flips in the memory of h{host}"));
         }
     }
 

@@ -37,6 +37,8 @@ pub(crate) struct Plan {
     pub(crate) network: NetworkPlan,
     pub(crate) disk: DiskPlan,
     pub(crate) work: WorkPlan,
+    /// Between two comparisons of the replicas.
+    pub(crate) check_interval: Micros,
 }
 
 #[derive(Clone, Debug)]
@@ -74,12 +76,13 @@ pub(crate) struct WorkPlan {
 }
 
 impl Plan {
-    /// The plan that `seed` stands for.
-    pub(crate) fn draw(seed: u64) -> Self {
+    /// The plan that `seed` stands for, with so many servers if that is said.
+    pub(crate) fn draw(seed: u64, servers: Option<usize>) -> Self {
         let rng = &mut Rng::new(seed, 0);
         // Three and five are what people run, and where most schemes of
         // trouble need the fewest events.
-        let servers = *rng.pick(&[1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5, 5, 6, 7]);
+        let drawn = *rng.pick(&[1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5, 5, 6, 7]);
+        let servers = servers.unwrap_or(drawn);
         let faults = draw_faults(rng);
         let spares = if faults.iter().any(Fault::changes_members) {
             rng.below((MAX_HOSTS - servers).min(2) as u64 + 1) as usize
@@ -100,13 +103,14 @@ impl Plan {
             heartbeat,
             election_min,
             election_max: election_min + heartbeat * rng.between(2, 6),
-            lease_reads: rng.chance(250),
+            lease_reads: rng.chance(350),
             tight: rng.chance(400),
             promote_lag: *rng.pick(&[0, 5, 50]),
             checkpoint_every: *rng.pick(&[0, 20, 20, 100, 400]),
             network: draw_network(rng),
             disk: DiskPlan { sync: rng.between(50, 4000), inline: rng.chance(600) },
             work: draw_work(rng),
+            check_interval: rng.between(300, 3_000) * MS,
         }
     }
 

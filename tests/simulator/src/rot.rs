@@ -65,12 +65,7 @@ impl Disk {
                 self.rot.hard_state = true;
                 return Some("its vote is damaged");
             }
-            4..9 if !self.checkpoint.is_empty() => {
-                let at = rng.below(self.checkpoint.len() as u64) as usize;
-                self.checkpoint[at] ^= 1 << rng.below(8);
-                self.rot.checkpoint = true;
-                return Some("its checkpoint is damaged");
-            }
+            4..9 if self.damage_checkpoint(rng) => return Some("its checkpoint is damaged"),
             _ if self.entries.is_empty() => return None,
             _ => {}
         }
@@ -83,6 +78,17 @@ impl Disk {
         let to_the_end = self.rot.entries.contains(&self.last().index);
         self.rot.end |= to_the_end && rng.chance(300);
         Some(if self.rot.end { "the end of its log is damaged" } else { "an entry is damaged" })
+    }
+
+    /// Damages the checkpoint, if there is one that is whole.
+    pub(crate) fn damage_checkpoint(&mut self, rng: &mut Rng) -> bool {
+        if self.checkpoint.is_empty() || self.rot.checkpoint {
+            return false;
+        }
+        let at = rng.below(self.checkpoint.len() as u64) as usize;
+        self.checkpoint[at] ^= 1 << rng.below(8);
+        self.rot.checkpoint = true;
+        true
     }
 
     /// Whether anything on it cannot be read.

@@ -18,6 +18,8 @@ pub struct Options {
     pub seed: u64,
     /// Kinds of faults that may occur, if the seed has them.
     pub faults: FaultSet,
+    /// Servers of the cluster, if not as many as the seed says.
+    pub servers: Option<usize>,
     /// Heal at this time, if that is before the seed's own; microseconds.
     pub faults_end_us: Option<Micros>,
     /// A bug to plant.
@@ -30,7 +32,7 @@ impl Options {
     /// The whole run of a seed.
     pub fn of_seed(seed: u64) -> Self {
         let faults = FaultSet::ALL;
-        Options { seed, faults, faults_end_us: None, bug: None, trace: false }
+        Options { seed, faults, servers: None, faults_end_us: None, bug: None, trace: false }
     }
 }
 
@@ -62,7 +64,7 @@ pub struct Report {
 /// Plays a run to its end.
 pub fn run(options: Options) -> Report {
     catch_quietly();
-    let mut plan = Plan::draw(options.seed);
+    let mut plan = Plan::draw(options.seed, options.servers);
     if let Some(end) = options.faults_end_us {
         plan.faults_end = plan.faults_end.min(end);
     }

@@ -26,7 +26,9 @@ impl World {
             return;
         }
         let Some(meta) = process.driver.node().snapshot_meta(applied) else { return };
-        let bytes = encode_keystore(keystore, &meta);
+        let Some(bytes) = encode_keystore(keystore, &meta) else {
+            return self.give_up_data(host, "its memory has changed by itself");
+        };
         process.checkpointing = true;
         process.wants_checkpoint = false;
         let at = self.now + self.disk_rng.between(1_000, 200_000);

@@ -385,6 +385,9 @@ impl World {
             let at = self.now + self.sync_latency(host);
             self.queue.push(at, Event::DiskDone { host, life });
         }
+        if self.hosts[host].process.as_ref().is_some_and(|process| process.differs) {
+            return self.give_up_data(host, "its data is not that of the others");
+        }
         self.consider_checkpoint(host);
         self.set_timer(host);
     }

@@ -52,7 +52,8 @@ fn a_restarted_server_is_the_same_one() {
     // The new process is here before the end of the old one is noticed.
     world.connect(&mut three);
     assert_eq!(world.closed, [old.link]);
-    let registered = ToServer::Registered { lb: "lb-1".to_owned(), waiting_for: None };
+    let registered =
+        ToServer::Registered { lb: "lb-1".to_owned(), cluster: Some(CLUSTER), waiting_for: None };
     assert_eq!(world.received(&three), [registered]);
     world.break_link(&old);
     assert_eq!(world.rotation(), [1, 2, 3], "the older link means nothing any more");

@@ -14,7 +14,10 @@ use common::memcached::decode_requests;
 use raft::{Config, DurableMark, HardState, Membership, Message, NodeId, Restored, SnapshotMeta};
 
 use super::{Answer, requests};
-use crate::driver::{Actions, Driver, Facts, ForwardId, ForwardWhat, Forwarder, Node, Now};
+use crate::driver::{
+    Actions, DigestReport, Driver, Facts, ForwardId, ForwardWhat, Forwarder, IntegrityFailure,
+    Node, Now,
+};
 use crate::keystore::{Keystore, KeystoreLimits};
 use crate::wire;
 
@@ -37,6 +40,7 @@ pub(super) enum Kind {
     Requests,
     Reply,
     Refusal,
+    Digest,
 }
 
 #[derive(Clone)]
@@ -67,6 +71,7 @@ struct Server {
     writing: Option<DurableMark>,
     /// Whether forwarded requests are refused by the link.
     no_link: bool,
+    failures: Vec<IntegrityFailure>,
     replies: Arc<Mutex<Vec<(u64, Bytes)>>>,
 }
 
@@ -250,6 +255,11 @@ impl Cluster {
         self.server(id).no_link = no_link;
     }
 
+    /// What a server has found to be wrong with its data since the last time.
+    pub(super) fn take_failures(&mut self, id: u64) -> Vec<IntegrityFailure> {
+        std::mem::take(&mut self.server(id).failures)
+    }
+
     /// What is written from now on is not durable before [`Cluster::sync`].
     pub(super) fn slow_disk(&mut self, id: u64) {
         self.server(id).slow_disk = true;
@@ -325,6 +335,13 @@ impl Cluster {
         let messages = std::mem::take(&mut actions.send);
         let forwards = std::mem::take(&mut actions.forward);
         let refusals = std::mem::take(&mut actions.refuse);
+        let digests = std::mem::take(&mut actions.digests);
+        server.failures.extend(actions.integrity_failure.take());
+        for (leader, report) in digests {
+            let mut frame = BytesMut::new();
+            forward::encode_digest(report.index, report.digest, &mut frame);
+            self.send(id, leader.0, Kind::Digest, frame.freeze());
+        }
         for envelope in messages {
             let mut frame = BytesMut::new();
             wire::encode(&envelope, &mut frame);
@@ -373,7 +390,8 @@ impl Cluster {
         let now = self.now;
         let from = NodeId(frame.from);
         let server = self.server(frame.to);
-        if !matches!(frame.kind, Kind::Open | Kind::Requests | Kind::Reply | Kind::Refusal) {
+        let is_raft = matches!(frame.kind, Kind::Heartbeat | Kind::ReadIndex | Kind::OtherRaft);
+        if is_raft {
             let envelope = wire::decode(&frame.bytes).expect("a message");
             return server.driver.message(now, envelope);
         }
@@ -395,6 +413,9 @@ impl Cluster {
                 let origin = Arc::new(ForwardOrigin { from, replies: Arc::clone(&server.replies) });
                 let batch = Batch::new(Vec::new(), BytesMut::new(), 0, origin);
                 server.driver.open_session_for(now, from, session, batch);
+            }
+            ForwardFrame::Digest { index, digest } => {
+                server.driver.digest_reported(now, from, DigestReport { index, digest });
             }
         }
     }
@@ -429,6 +450,7 @@ impl Server {
             slow_disk: false,
             writing: None,
             no_link: false,
+            failures: Vec::new(),
             replies: Arc::default(),
         }
     }

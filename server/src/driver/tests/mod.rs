@@ -5,6 +5,7 @@ mod batches;
 mod bounds;
 mod cluster;
 mod forwarding;
+mod integrity;
 mod leadership;
 mod memory;
 mod once;

@@ -158,7 +158,7 @@ impl Journal {
         }
     }
 
-    fn set_len(&mut self, id: FileId, len: u64) {
+    pub(super) fn set_len(&mut self, id: FileId, len: u64) {
         if self.lens.insert(id, len) != Some(len) {
             self.push(Op::SetLen(id, len));
         }

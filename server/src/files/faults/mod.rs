@@ -291,6 +291,21 @@ impl Watch {
         if fits < bytes.len() { refuse(Errno::NoSpace) } else { Ok(()) }
     }
 
+    pub(super) fn set_len(
+        &self,
+        bytes: u64,
+        act: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        let Some((root, id)) = &self.0 else {
+            return act();
+        };
+        let mut state = lock(&root.state);
+        state.admit(Kind::Write)?;
+        act()?;
+        state.journal.set_len(*id, bytes);
+        Ok(())
+    }
+
     pub(super) fn sync(&self, act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let Some((root, id)) = &self.0 else {
             return act();

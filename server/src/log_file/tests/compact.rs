@@ -168,7 +168,7 @@ fn closed_segments_are_archived_and_read_in_order() {
         let expected = (1..=100).rev().find(|index| index % 10 != 0 && clock(*index) <= clock_ms);
         let found = archive.index_at(clock_ms).unwrap();
         // A no-op in between has no time of its own.
-        let noop = found % 10 == 0 && Some(found + 1) != expected;
+        let noop = found.is_multiple_of(10) && Some(found + 1) != expected;
         assert!(Some(found) == expected.or(Some(0)) || noop, "{clock_ms}: {found} {expected:?}");
     }
     let error = archive.entries(0..=1).next().unwrap().unwrap_err();
@@ -214,9 +214,10 @@ fn a_start_reads_only_what_is_behind_the_checkpoint() {
     assert_eq!(recovered.entries.len(), 5);
     // The head of each, and two whole ones: the last in use, and the one
     // with the end of the checkpoint. A file is read by one call, and a
-    // second one that finds its end.
+    // second one that finds its end. What is in use is read again, to be
+    // written again.
     let reads = faults.calls(Kind::Read);
-    assert!(reads <= segments + 6, "{reads} reads, {segments} segments");
+    assert!(reads <= segments + 7, "{reads} reads, {segments} segments");
     // What was not read is there all the same.
     assert_eq!((log.reader().range(), recovered.runs), ((1, 200), vec![(1, 3)]));
     let mut next = 1;

@@ -305,6 +305,28 @@ fn the_disk_refusing_to_read_is_damage() {
 }
 
 #[test]
+fn one_flipped_bit_in_the_very_last_record_is_no_torn_write() {
+    let mut written = written();
+    let (mut log, _) = LogFile::open(written.dir.path(), TINY, 0).unwrap();
+    let entry = command(15, 4, b"nothing is behind this");
+    log.append(None, std::slice::from_ref(&entry), 0).unwrap();
+    log.sync().unwrap();
+    let (path, end) = (log.active.path.to_path_buf(), log.end);
+    drop(log);
+    written.model.append(None, std::slice::from_ref(&entry), 0);
+    let bytes = fs::read(&path).unwrap();
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    for bit in (end - entry_bytes(&entry)) * 8..end * 8 {
+        let byte = bit / 8;
+        file.write_all_at(&[bytes[byte] ^ (1 << (bit % 8))], byte as u64).unwrap();
+        let (recovery, opener) = recovery(&written, 0);
+        check(&written, &recovery.restored);
+        assert!(recovery.restored.floor.is_some() && opener.torn().is_none());
+        file.write_all_at(&bytes[byte..=byte], byte as u64).unwrap();
+    }
+}
+
+#[test]
 fn a_stop_mark_proves_the_last_batch() {
     let written = written();
     let (mut log, _) = LogFile::open(written.dir.path(), TINY, 0).unwrap();

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Trio, eventually};
-use crate::DiskFailed;
+use crate::BeginAgain;
 use crate::files::faults::{Errno, Faults, Kind};
 
 const FULL: &str = "SERVER_ERROR disk full, not executed";
@@ -116,7 +116,7 @@ fn a_failed_sync_ends_the_server_and_a_start_recovers() {
         let mut client = trio.connect(others(broken)[0]);
         eventually("a set goes on", || client.set("key", &broken.to_string()) == "STORED");
         let error = trio.end(broken).unwrap_err();
-        assert!(error.downcast_ref::<DiskFailed>().is_some(), "{error}");
+        assert!(error.downcast_ref::<BeginAgain>().is_some(), "{error}");
         trio.run(broken);
         eventually("it is back", || trio.connect(broken).get("key") == broken.to_string());
     }

@@ -2,11 +2,12 @@
 //! whose disks can be made full, slow or broken.
 
 mod disk_trouble;
+mod repair;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use common::control::{MemberInfo, MemberRecord};
 use common::ids::{ClusterId, FolderId, ServerId};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{FixedCluster, ServerConfig, Sockets};
+use crate::config::{FixedCluster, Progress, ServerConfig, Sockets};
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -24,6 +25,7 @@ pub(super) struct Trio {
     pub(super) dir: tempfile::TempDir,
     members: Vec<MemberRecord>,
     running: Vec<Option<Running>>,
+    steps: Arc<Mutex<Vec<(u64, Progress)>>>,
     pub(super) checkpoint_after_bytes: u64,
 }
 
@@ -79,7 +81,8 @@ impl Trio {
             });
         }
         let running = (0..3).map(|_| None).collect();
-        Trio { dir, members, running, checkpoint_after_bytes: 1 << 40 }
+        let steps = Arc::default();
+        Trio { dir, members, running, steps, checkpoint_after_bytes: 1 << 40 }
     }
 
     pub(super) fn home(&self, id: u64) -> PathBuf {
@@ -100,10 +103,12 @@ impl Trio {
                 id: ServerId(id),
                 members: self.members.clone(),
             }),
+            dead_after: std::time::Duration::ZERO,
             heartbeat: Duration::from_millis(50),
             election_timeout: (Duration::from_millis(300), Duration::from_millis(600)),
             max_value_bytes: 1 << 20,
             checkpoint_after_bytes: self.checkpoint_after_bytes,
+            keep_log: false,
             memory_bytes: None,
             max_connections: 64,
         }
@@ -115,15 +120,27 @@ impl Trio {
         let (client, peer, config) = (info.client, info.peer, self.config(id));
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
+        let steps = Arc::clone(&self.steps);
         let serve = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 let sockets = bind(client, peer);
-                crate::run(config, sockets, Arc::new(|_| {}), token).await
+                let progress = move |step| steps.lock().unwrap().push((id, step));
+                crate::run(config, sockets, Arc::new(progress), token).await
             })
         };
         let thread = std::thread::Builder::new().name(format!("srv-{id}")).spawn(serve).unwrap();
         self.running[id as usize - 1] = Some(Running { thread, shutdown });
+    }
+
+    /// What servers said about repairs.
+    pub(super) fn repairs(&self) -> Vec<String> {
+        let steps = self.steps.lock().unwrap();
+        let repair = |(_, step): &(u64, Progress)| match step {
+            Progress::Repairing { what } => Some(what.clone()),
+            _ => None,
+        };
+        steps.iter().filter_map(repair).collect()
     }
 
     /// Waits until a server ends by itself; why it did.

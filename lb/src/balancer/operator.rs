@@ -1,0 +1,100 @@
+//! Operators: they show the cluster key, ask for something that only the
+//! leader can do, and get its answer.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use common::control::{Operation, Outcome, ToLb, ToServer};
+
+use super::{Balancer, Output};
+use crate::registry::LinkId;
+
+/// An operator's command is over long before.
+const OVERDUE: Duration = Duration::from_secs(30);
+
+/// Operators at a time.
+const MAX_OPERATORS: usize = 64;
+
+/// The operators' links, and what they wait for.
+#[derive(Debug, Default)]
+pub(super) struct Operators {
+    /// When each of them came.
+    links: BTreeMap<LinkId, Duration>,
+    next_number: u64,
+    /// Who asked, and the leader's link that it was asked over.
+    asked: BTreeMap<u64, (LinkId, LinkId, Operation)>,
+}
+
+impl Balancer {
+    pub(super) fn operator_opened(&mut self, link: LinkId) {
+        if self.operators.links.len() >= MAX_OPERATORS {
+            let reason = format!("{MAX_OPERATORS} operators are here already");
+            return self.outputs.push(Output::Close { link, reason });
+        }
+        self.operators.links.insert(link, self.now);
+    }
+
+    /// Whether `message` came from an operator, and was taken care of.
+    pub(super) fn operator_message(&mut self, link: LinkId, message: &ToLb) -> bool {
+        if !self.operators.links.contains_key(&link) {
+            return false;
+        }
+        match message {
+            ToLb::Operate(wanted) => self.operate(link, wanted.clone()),
+            _ => {
+                self.operators.links.remove(&link);
+                let reason = "operators have nothing else to say".to_owned();
+                self.outputs.push(Output::Close { link, reason });
+            }
+        }
+        true
+    }
+
+    fn operate(&mut self, from: LinkId, wanted: Operation) {
+        let leader = self.memory.cluster.and_then(|cluster| self.registry.leader(cluster)?.link);
+        let Some(leader) = leader else {
+            let outcome = Outcome::Pending("no server leads".to_owned());
+            return self.send(from, ToServer::Operated(outcome));
+        };
+        self.operators.next_number += 1;
+        let number = self.operators.next_number;
+        self.operators.asked.insert(number, (from, leader, wanted.clone()));
+        self.send(leader, ToServer::Operate { number, wanted });
+    }
+
+    /// What the leader has answered.
+    pub(super) fn operated(&mut self, over: LinkId, number: u64, outcome: Outcome) {
+        let asked = &mut self.operators.asked;
+        if asked.get(&number).is_none_or(|(_, leader, _)| *leader != over) {
+            return;
+        }
+        let Some((operator, _, wanted)) = asked.remove(&number) else { return };
+        self.note_removal(&wanted, &outcome);
+        self.send(operator, ToServer::Operated(outcome));
+    }
+
+    /// A link is gone: an operator's, or that of a leader which was asked.
+    pub(super) fn operator_link_closed(&mut self, link: LinkId) {
+        self.operators.links.remove(&link);
+        let lost = self
+            .operators
+            .asked
+            .extract_if(.., |_, (operator, leader, _)| *operator == link || *leader == link);
+        let waiting: Vec<_> = lost.map(|(_, (operator, _, _))| operator).collect();
+        for operator in waiting.into_iter().filter(|operator| *operator != link) {
+            let outcome = Outcome::Pending("the leader was lost before it answered".to_owned());
+            self.send(operator, ToServer::Operated(outcome));
+        }
+    }
+
+    pub(super) fn close_overdue_operators(&mut self) {
+        let now = self.now;
+        let overdue = |_: &LinkId, since: &mut Duration| now.saturating_sub(*since) >= OVERDUE;
+        let over: Vec<_> = self.operators.links.extract_if(.., overdue).collect();
+        for (link, _) in over {
+            self.operator_link_closed(link);
+            let reason = "nothing is left to say".to_owned();
+            self.outputs.push(Output::Close { link, reason });
+        }
+    }
+}

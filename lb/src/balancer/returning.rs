@@ -1,0 +1,106 @@
+//! Servers with data that are in the membership no longer: they were away for
+//! too long, or an operator has removed them.
+//!
+//! One that was away comes back by itself. The leader admits its folder as a
+//! learner under a new id, and the server takes that id and keeps its data. One
+//! that an operator has removed is told to stop; started again, it comes back
+//! the same way.
+
+use std::collections::BTreeSet;
+
+use common::control::{Operation, Outcome, ToServer};
+use common::ids::{FolderId, ServerId};
+
+use super::Balancer;
+use crate::registry::{Asked, LinkId};
+
+use super::fresh::REPEAT_AFTER;
+
+/// Folders whose removal an operator has asked for.
+#[derive(Debug, Default)]
+pub(super) struct Dismissed(BTreeSet<FolderId>);
+
+/// What a server with data needs.
+#[derive(Clone, Copy)]
+enum Step {
+    Stop(LinkId),
+    Admission,
+    Place(ServerId),
+}
+
+impl Balancer {
+    /// An operator's removal is under way, or came to nothing.
+    pub(super) fn note_removal(&mut self, wanted: &Operation, outcome: &Outcome) {
+        let Operation::Remove { server, .. } = wanted else { return };
+        let Some(cluster) = self.memory.cluster else { return };
+        let id = server.parse().ok();
+        let members = self.registry.membership(cluster);
+        let named = members.iter().find(|member| member.info.name == *server);
+        let member = named.or_else(|| members.iter().find(|member| Some(member.id.0) == id));
+        let Some(folder) = member.map(|member| member.info.folder) else { return };
+        match outcome {
+            Outcome::Pending(_) => self.dismissed.0.insert(folder),
+            Outcome::Refused(_) => self.dismissed.0.remove(&folder),
+            _ => false,
+        };
+    }
+
+    /// Looks after every live server that is not who it takes itself for.
+    pub(super) fn care_for_returning(&mut self) {
+        let Some(cluster) = self.memory.cluster else { return };
+        let Some(leader) = self.registry.leader(cluster) else { return };
+        let Some(leader_link) = leader.link else { return };
+        let members = &leader.report.members;
+        let mut steps = Vec::new();
+        for entry in self.registry.iter().filter(|entry| entry.is_live()) {
+            let (Some(id), Some(link)) = (entry.id_in(cluster), entry.link) else { continue };
+            let folder = entry.report.info.folder;
+            let place = members.iter().find(|member| member.info.folder == folder);
+            match place {
+                Some(member) if member.id == id => {}
+                Some(member) => steps.push((folder, link, Step::Place(member.id))),
+                None if self.dismissed.0.contains(&folder) => {
+                    steps.push((folder, link, Step::Stop(link)));
+                }
+                None => steps.push((folder, leader_link, Step::Admission)),
+            }
+        }
+        let gone = |folder: &FolderId| {
+            let away = self.registry.get(*folder).is_none_or(|entry| !entry.is_live());
+            away && members.iter().all(|member| member.info.folder != *folder)
+        };
+        let gone: Vec<_> = self.dismissed.0.iter().copied().filter(gone).collect();
+        for folder in gone {
+            self.dismissed.0.remove(&folder);
+        }
+        for (folder, over, step) in steps {
+            self.take_step(folder, over, step);
+        }
+    }
+
+    fn take_step(&mut self, folder: FolderId, over: LinkId, step: Step) {
+        let now = self.now;
+        let (Some(entry), Some(cluster)) = (self.registry.get_mut(folder), self.memory.cluster)
+        else {
+            return;
+        };
+        let name = entry.name().to_owned();
+        let message = match step {
+            Step::Stop(link) => {
+                self.dismissed.0.remove(&folder);
+                let why = format!(
+                    "an operator has removed {name} from the cluster. Its data stays: \
+                     `store addsrv --name {name}` brings it back as a learner"
+                );
+                return self.refuse(link, &name, why);
+            }
+            Step::Admission => ToServer::Admit { info: entry.report.info.clone() },
+            Step::Place(id) => ToServer::Adopt { cluster, id, voters: Vec::new(), campaign: false },
+        };
+        let recent = |asked: Asked| asked.over == over && now < asked.at + REPEAT_AFTER;
+        if !entry.asked.is_some_and(recent) {
+            entry.asked = Some(Asked { at: now, over });
+            self.send(over, message);
+        }
+    }
+}

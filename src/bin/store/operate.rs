@@ -1,0 +1,225 @@
+//! `store removesrv` and `store transfer`: orders for the leader, by way of a
+//! load balancer. The cluster key opens the way.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Args;
+use common::control::{
+    Hello, Operation, Outcome as Answer, PROTOCOL_VERSION, Party, ToLb, ToServer,
+};
+use common::udp::{ClusterKey, Endpoint, Lane, Link, Receive};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::args::{DEFAULT_DIR, LB_SERVER_PORT};
+use crate::failure::{Failure, Outcome, say};
+use crate::home::Home;
+use crate::serve::LOOPBACK;
+use crate::values;
+
+/// How long what was asked for may take to come about.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two questions.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// Which load balancer brings an operator's command to the leader.
+#[derive(Args, Debug)]
+pub(crate) struct ByWay {
+    /// Folder with the cluster's key, and whose load balancers are asked
+    #[arg(long, default_value = DEFAULT_DIR)]
+    pub(crate) dir: PathBuf,
+    /// Load balancers' addresses for servers, e.g. `a:5001,b:5001` [default: those of the folder]
+    #[arg(long, value_delimiter = ',', value_parser = values::remote)]
+    pub(crate) lb: Vec<SocketAddr>,
+}
+
+/// `store removesrv`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    store removesrv srv-3            it votes no longer; its process and its data stay\n  \
+    store removesrv 3 --force        though only one server votes then\n\n\
+    Refused if fewer than two servers, or no majority of them, would be left to vote.")]
+pub(crate) struct RemoveArgs {
+    /// Its name or its id
+    pub(crate) server: String,
+    /// Even if fewer than two voters or no majority of them would be left
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// By way of whom.
+    #[command(flatten)]
+    pub(crate) by: ByWay,
+}
+
+/// `store transfer`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  store transfer\n  store transfer srv-2")]
+pub(crate) struct TransferArgs {
+    /// To whom, by name or id [default: the voter that is furthest along]
+    pub(crate) server: Option<String>,
+    /// By way of whom.
+    #[command(flatten)]
+    pub(crate) by: ByWay,
+}
+
+/// `store removesrv`.
+pub(crate) fn remove(args: &RemoveArgs) -> Outcome {
+    run(&args.by, async |mut order: Order| {
+        let wanted = Operation::Remove { server: args.server.clone(), force: args.force };
+        let mut asked = false;
+        loop {
+            match order.ask(&wanted).await? {
+                Answer::Done(text) => return Ok(text),
+                Answer::Pending(why) | Answer::HandsOver(why) => {
+                    asked = true;
+                    order.wait(&why).await?;
+                }
+                // It was a member before, and is none any more.
+                Answer::Unknown(_) if asked => {
+                    return Ok(format!(
+                        "{} is removed; its process and its data stay where they are.",
+                        args.server
+                    ));
+                }
+                Answer::Unknown(why) | Answer::Refused(why) => return Err(Failure::refused(why)),
+            }
+        }
+    })
+}
+
+/// `store transfer`.
+pub(crate) fn transfer(args: &TransferArgs) -> Outcome {
+    run(&args.by, async |mut order: Order| {
+        let mut to = args.server.clone();
+        loop {
+            match order.ask(&Operation::Transfer { to: to.clone() }).await? {
+                Answer::Done(text) => return Ok(format!("{text}.")),
+                Answer::HandsOver(name) => {
+                    order.wait(&format!("leadership goes to {name}")).await?;
+                    to = Some(name);
+                }
+                Answer::Pending(why) => order.wait(&why).await?,
+                Answer::Unknown(why) | Answer::Refused(why) => return Err(Failure::refused(why)),
+            }
+        }
+    })
+}
+
+fn run(by: &ByWay, give: impl AsyncFnOnce(Order) -> Outcome<String>) -> Outcome {
+    let home = Home::at(&by.dir)?;
+    let key = ClusterKey::load(&home.key_file()).map_err(|error| {
+        Failure::usage(format!("{error}; the folder that holds it is named with --dir"))
+    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::refused(format!("cannot start the runtime: {error}")))?;
+    let text = runtime.block_on(async {
+        let order = Order::connect(&load_balancers(by, &home)?, &key).await?;
+        let endpoint = order.endpoint.clone();
+        let done = give(order).await;
+        endpoint.close().await;
+        done
+    })?;
+    say!("{text}");
+    Ok(())
+}
+
+fn load_balancers(by: &ByWay, home: &Home) -> Outcome<Vec<SocketAddr>> {
+    if !by.lb.is_empty() {
+        return Ok(by.lb.clone());
+    }
+    let known: Vec<_> = home.load_balancers()?.into_iter().map(|(_, lb)| lb.server).collect();
+    match known.is_empty() {
+        true => Ok(vec![SocketAddr::new(LOOPBACK, LB_SERVER_PORT)]),
+        false => Ok(known),
+    }
+}
+
+/// A link to a load balancer, and how long what was asked for may still take.
+struct Order {
+    endpoint: Endpoint,
+    link: Link,
+    answers: mpsc::UnboundedReceiver<Answer>,
+    until: Instant,
+}
+
+struct Answers(mpsc::UnboundedSender<Answer>);
+
+impl Receive for Answers {
+    fn frame(&self, _lane: Lane, frame: Bytes) {
+        // Whoever asked waits no longer when it has gone.
+        if let Ok(ToServer::Operated(answer)) = serde_json::from_slice(&frame) {
+            let _ = self.0.send(answer);
+        }
+    }
+
+    fn closed(&self, _reason: String) {}
+}
+
+impl Order {
+    /// To the first load balancer that answers.
+    async fn connect(lbs: &[SocketAddr], key: &ClusterKey) -> Outcome<Order> {
+        let until = Instant::now() + PATIENCE;
+        let mut errors = Vec::new();
+        for &lb in lbs {
+            let hello = Hello {
+                version: PROTOCOL_VERSION,
+                from: Party::Operator { name: "orders".to_owned() },
+            };
+            let from = match lb {
+                _ if lb.ip().is_loopback() => SocketAddr::new(lb.ip(), 0),
+                SocketAddr::V4(_) => SocketAddr::from(([0, 0, 0, 0], 0)),
+                SocketAddr::V6(_) => SocketAddr::from(([0; 16], 0)),
+            };
+            let endpoint = UdpSocket::bind(from)
+                .and_then(|socket| Endpoint::new(socket, key, hello))
+                .map_err(|error| Failure::refused(format!("cannot use UDP: {error}")))?;
+            match endpoint.connect(lb).await {
+                Ok((link, Hello { from: Party::LoadBalancer { .. }, .. })) => {
+                    let (sender, answers) = mpsc::unbounded_channel();
+                    link.start(std::sync::Arc::new(Answers(sender)));
+                    return Ok(Order { endpoint, link, answers, until });
+                }
+                Ok(_) => errors.push(format!("{lb} is no load balancer")),
+                Err(error) => errors.push(error.to_string()),
+            }
+        }
+        Err(Failure::unreachable(format!(
+            "no load balancer was reached: {}; name one with --lb",
+            errors.join("; ")
+        )))
+    }
+
+    async fn ask(&mut self, wanted: &Operation) -> Outcome<Answer> {
+        let message = ToLb::Operate(wanted.clone());
+        let text = serde_json::to_vec(&message).unwrap_or_default();
+        let lost = |why: String| Failure::unreachable(format!("the load balancer was lost: {why}"));
+        self.link.send(Lane::Control, &text).map_err(|error| lost(error.to_string()))?;
+        tokio::select! {
+            answer = timeout_at(self.until, self.answers.recv()) => match answer {
+                Ok(Some(answer)) => Ok(answer),
+                _ => Err(Failure::unreachable(format!(
+                    "no answer within {} s: what became of it is shown by `store status`",
+                    PATIENCE.as_secs()
+                ))),
+            },
+            why = self.link.closed() => Err(lost(why)),
+        }
+    }
+
+    /// Waits a moment before the next question, unless the time is up.
+    async fn wait(&self, why: &str) -> Outcome {
+        if Instant::now() + AGAIN >= self.until {
+            return Err(Failure::unreachable(format!(
+                "not done within {} s: {why}; what became of it is shown by `store status`",
+                PATIENCE.as_secs()
+            )));
+        }
+        sleep(AGAIN).await;
+        Ok(())
+    }
+}

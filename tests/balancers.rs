@@ -1,0 +1,158 @@
+//! Several load balancers side by side: they come and go, lose their memory,
+//! and the cluster stays one.
+
+mod support;
+
+use std::net::SocketAddr;
+
+use support::cluster::{PATIENCE, TestCluster};
+use support::eventually;
+use support::memcached::Connection;
+use support::ports::free_port;
+use support::process::{CLIENT, Process, run};
+
+/// A cluster whose servers know two load balancers.
+struct Two {
+    cluster: TestCluster,
+    second_client: SocketAddr,
+    second_server: SocketAddr,
+    second: Process,
+}
+
+impl Two {
+    fn start(servers: usize) -> Two {
+        let mut cluster = TestCluster::empty(servers);
+        cluster.start_lb();
+        let (second_client, second_server, second) = cluster.another_lb("lb-2");
+        let mut two = Two { cluster, second_client, second_server, second };
+        for number in 1..=servers {
+            two.add(&format!("srv-{number}"));
+        }
+        two.cluster.wait_for_servers(servers);
+        two
+    }
+
+    fn lbs(&self) -> [SocketAddr; 2] {
+        [self.cluster.lb_server(), self.second_server]
+    }
+
+    fn add(&mut self, name: &str) {
+        let [first, second] = self.lbs();
+        let (cport, sport) = (free_port(), free_port());
+        let line = format!("--lb {first},{second} --cport {cport} --sport {sport}");
+        self.cluster.start_server_with(name, &line);
+    }
+
+    /// Waits until the load balancer at `lb` names so many servers.
+    fn wait_for_rotation(lb: SocketAddr, count: usize) {
+        eventually("a rotation", PATIENCE, || {
+            let mut lb = Connection::open(lb).map_err(|error| error.to_string())?;
+            let servers = lb.servers().map_err(|error| error.to_string())?;
+            (servers.len() == count).then_some(()).ok_or_else(|| format!("{servers:?}"))
+        });
+    }
+}
+
+fn set(lb: SocketAddr, key: &str) {
+    let mut connection = Connection::open(lb).unwrap();
+    assert_eq!(connection.set(key, key).unwrap(), "STORED", "through {lb}");
+}
+
+#[test]
+fn either_of_two_load_balancers_will_do() {
+    let mut two = Two::start(3);
+    let first = two.cluster.lb_client();
+    Two::wait_for_rotation(two.second_client, 3);
+    set(first, "by-the-first");
+    set(two.second_client, "by-the-second");
+
+    // Without the first, nobody who has a leader stops.
+    two.cluster.kill_lb();
+    set(two.second_client, "without-the-first");
+    let lbs = format!("{first},{}", two.second_client);
+    let client = |words: &[&str]| {
+        run(CLIENT, two.cluster.cwd(), &[&["--lb", &lbs], words].concat()).expect(0).out
+    };
+    assert_eq!(client(&["get", "by-the-first"]).trim(), "by-the-first by-the-first");
+
+    // A leader changes, a server joins: all with the second one alone.
+    let mut connection = Connection::open(two.second_client).unwrap();
+    let leader = connection.servers().unwrap()[0];
+    let name = two.cluster.running().into_iter().find(|n| two.cluster.client_address(n) == leader);
+    two.cluster.kill9(&name.unwrap());
+    eventually("another leader", PATIENCE, || match connection.set("k", "v") {
+        Ok(answer) if answer == "STORED" => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    two.add("srv-4");
+
+    // The first comes back and sees what the second one sees.
+    two.cluster.start_lb();
+    let named = |lb| Connection::open(lb).unwrap().servers().unwrap();
+    eventually("the same rotation", PATIENCE, || {
+        let (first, second) = (named(first), named(two.second_client));
+        match first.len() == 3 && first == second {
+            true => Ok(()),
+            false => Err(format!("{first:?}, {second:?}")),
+        }
+    });
+}
+
+#[test]
+fn a_load_balancer_without_memory_founds_no_second_cluster() {
+    let mut two = Two::start(2);
+    set(two.cluster.lb_client(), "before");
+    let leader = two.cluster.wait_for_leader(PATIENCE);
+    // No leader, one member alive, and the first load balancer forgets it all.
+    two.cluster.kill_lb();
+    two.cluster.kill9(&leader);
+    let memory = two.cluster.home().join("lb-1").join("lb-memory");
+    std::fs::remove_file(&memory).unwrap();
+    two.cluster.start_lb();
+    // As many fresh servers as make a cluster.
+    two.add("srv-8");
+    two.add("srv-9");
+    let waits = |name: &str| {
+        let log = two.cluster.home().join(name).join("server.log");
+        std::fs::read_to_string(log).unwrap_or_default().contains("a leader of cluster")
+    };
+    for name in ["srv-8", "srv-9"] {
+        eventually("they wait and say for what", PATIENCE, || {
+            waits(name).then_some(()).ok_or_else(|| "not said".to_owned())
+        });
+    }
+    // The leader comes back: one cluster, with everything in it.
+    two.cluster.start_server(&leader);
+    two.cluster.wait_for_servers(4);
+    for lb in [two.cluster.lb_client(), two.second_client] {
+        Two::wait_for_rotation(lb, 4);
+        let mut connection = Connection::open(lb).unwrap();
+        assert_eq!(connection.get("before").unwrap().as_deref(), Some("before"));
+    }
+    assert!(two.second.pid() > 0);
+}
+
+#[test]
+fn a_copied_folder_is_refused_while_the_original_lives() {
+    let mut cluster = TestCluster::start(2);
+    let name = cluster.running()[0].clone();
+    let (from, to) = (cluster.home().join(&name), cluster.home().join("srv-7"));
+    let copied = std::process::Command::new("cp").arg("-r").args([&from, &to]).status().unwrap();
+    assert!(copied.success());
+    let ports = [free_port(), free_port()];
+    let line = format!(
+        "addsrv --foreground --dir {} --name srv-7 --cport {} --sport {}",
+        cluster.home().display(),
+        ports[0],
+        ports[1]
+    );
+    let finished = cluster.store(&line).expect(1);
+    finished.complains("copy").complains(&name).complains("a folder of its own");
+    let lb_log = std::fs::read_to_string(cluster.home().join("lb-1/server.log")).unwrap();
+    assert!(lb_log.contains("refused srv-7"), "{lb_log}");
+    // The original goes on.
+    cluster.wait_for_servers(2);
+    assert_eq!(cluster.connect(&name).set("k", "v").unwrap(), "STORED");
+    cluster.start_server("srv-3");
+    cluster.wait_for_servers(3);
+}
