@@ -55,7 +55,7 @@ fn sessions_are_read_back_and_still_know_what_was_applied() {
     let path = dir.path().join("keystore-file");
     let mut keystore = keystore(10, 10);
     let (session, clock_ms) = (42, 1_000);
-    let mut apply = |index, sequence, operation| {
+    let mut apply = |index, sequence: Option<u64>, operation| {
         let id = sequence.map(|sequence| RequestId { session, sequence, done_below: 1 });
         keystore.apply(index, &Command { clock_ms, id, operation })
     };
@@ -271,12 +271,12 @@ fn with_block(whole: &[u8], kind: u32) -> Vec<u8> {
 fn blocks_of_later_versions_are_refused_or_passed_over_as_they_say() {
     let keystore = keystore(50, 10);
     let (whole, _) = write_to(Vec::new(), &keystore.freeze(), &meta(&keystore)).unwrap();
-    let needed = with_block(&whole, 4);
+    let needed = with_block(&whole, 5);
     for error in [read_bytes(&needed).unwrap_err(), check_bytes(&needed).unwrap_err()] {
-        assert!(matches!(error, KeystoreFileError::NewerBlock { kind: 4, .. }), "{error}");
+        assert!(matches!(error, KeystoreFileError::NewerBlock { kind: 5, .. }), "{error}");
         assert!(error.to_string().contains("newer program"), "{error}");
     }
-    let optional = with_block(&whole, OPTIONAL | 4);
+    let optional = with_block(&whole, OPTIONAL | 5);
     let (restored, _) = read_bytes(&optional).unwrap();
     assert_eq!(contents(&restored), contents(&keystore));
     assert_eq!(check_bytes(&optional).unwrap(), meta(&keystore));
