@@ -159,7 +159,7 @@ fn checkpoints() {
             deadline_ms: 0,
             value: b"value",
         };
-        keystore.apply(index, &Command { clock_ms: 7, operation });
+        keystore.apply(index, &Command { clock_ms: 7, id: None, operation });
     }
     let meta = CheckpointMeta { index: 20, term: 3, membership: corpus::membership() };
     keystore_file::write(&path, &keystore.freeze(), &meta).expect("writable");

@@ -13,6 +13,8 @@
 //! not leader       4  number u64
 //! session unknown  5  number u64
 //! digest           6  index u64  digest u64
+//! requests again   7  as 1
+//! lost             8  number u64
 //! ```
 //!
 //! Numbers are little-endian; `requests` is what
@@ -26,25 +28,34 @@
 //!
 //! What names a *write* over all its sendings is its [`WriteIds`]. A forwarder
 //! draws a random id that is not 0, opens a session under it, and numbers the
-//! writes ([`Request::is_write`](crate::memcached::Request::is_write)) that it
-//! sends under it: those of a batch have consecutive sequences from
-//! `first_sequence` on, in their order. Sent again with the same ids, a write
-//! takes effect once. A receiver that does not know the session says so and
-//! has executed nothing. Session 0 is none: such a batch must not be sent
-//! again unless the answer was [`ForwardReply::NotLeader`].
+//! requests that it sends under it: those of a batch have consecutive
+//! sequences from `first_sequence` on, in their order, reads too. Sent again
+//! with the same ids, a write takes effect once. A receiver that does not know
+//! the session says so and has executed nothing. Session 0 is none: that is
+//! for batches that only read.
+//!
+//! A sending whose outcome nobody told may have taken effect. What comes after
+//! it is *requests again*: whoever has no room for these may not say that they
+//! are not executed, but only that this sending of them was not.
+
+mod session;
 
 use bytes::{Buf, BufMut, Bytes};
+
+pub use session::Session;
 
 /// Names the writes of a batch; see the module's page.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct WriteIds {
     /// The forwarder's session; 0: none.
     pub session: u64,
-    /// Sequence of the batch's first write.
+    /// Sequence of the batch's first request.
     pub first_sequence: u64,
     /// Every sequence below was answered to its client: its reply need not be
     /// kept any longer.
     pub done_below: u64,
+    /// An earlier sending may have taken effect.
+    pub again: bool,
 }
 
 /// A frame of the request lane.
@@ -87,11 +98,15 @@ pub enum ForwardFrame {
 pub enum ForwardReply {
     /// Executed: the reply bytes. Opened: none.
     Done(Bytes),
-    /// Certainly not executed by this sending: the peer does not lead.
+    /// Certainly not executed by this sending: the peer does not lead, or has
+    /// no room for it.
     NotLeader,
     /// Certainly not executed by this sending: the session was never opened,
-    /// or has expired. In answer to an open: the peer keeps no sessions.
+    /// or has expired. In answer to an open: it came too late.
     SessionUnknown,
+    /// Perhaps executed, perhaps in part: the peer lost the leadership on the
+    /// way. To be sent again with the same ids.
+    Lost,
 }
 
 /// Why bytes are no frame of the request lane.
@@ -117,6 +132,8 @@ const DONE: u8 = 3;
 const NOT_LEADER: u8 = 4;
 const SESSION_UNKNOWN: u8 = 5;
 const DIGEST: u8 = 6;
+const REQUESTS_AGAIN: u8 = 7;
+const LOST: u8 = 8;
 
 /// Bytes in front of the requests of [`ForwardFrame::Requests`], the longest
 /// head of all frames.
@@ -124,7 +141,7 @@ pub const HEAD_BYTES: usize = 1 + 4 * 8;
 
 /// Begins a [`ForwardFrame::Requests`]; the encoded requests are to follow.
 pub fn encode_requests_head(number: u64, ids: &WriteIds, out: &mut impl BufMut) {
-    put_head(REQUESTS, number, out);
+    put_head(if ids.again { REQUESTS_AGAIN } else { REQUESTS }, number, out);
     out.put_u64_le(ids.session);
     out.put_u64_le(ids.first_sequence);
     out.put_u64_le(ids.done_below);
@@ -152,6 +169,11 @@ pub fn encode_session_unknown(number: u64, out: &mut impl BufMut) {
     put_head(SESSION_UNKNOWN, number, out);
 }
 
+/// Encodes [`ForwardReply::Lost`].
+pub fn encode_lost(number: u64, out: &mut impl BufMut) {
+    put_head(LOST, number, out);
+}
+
 /// Encodes [`ForwardFrame::Digest`].
 pub fn encode_digest(index: u64, digest: u64, out: &mut impl BufMut) {
     put_head(DIGEST, index, out);
@@ -172,11 +194,12 @@ pub fn decode_forward(frame: &Bytes) -> Result<ForwardFrame, ForwardError> {
     let kind = input.try_get_u8().map_err(|_| ForwardError::Short)?;
     let number = u64(&mut input)?;
     let decoded = match kind {
-        REQUESTS => {
+        REQUESTS | REQUESTS_AGAIN => {
             let ids = WriteIds {
                 session: u64(&mut input)?,
                 first_sequence: u64(&mut input)?,
                 done_below: u64(&mut input)?,
+                again: kind == REQUESTS_AGAIN,
             };
             ForwardFrame::Requests { number, ids, requests: std::mem::take(&mut input) }
         }
@@ -190,6 +213,7 @@ pub fn decode_forward(frame: &Bytes) -> Result<ForwardFrame, ForwardError> {
         }
         NOT_LEADER => ForwardFrame::Reply { number, reply: ForwardReply::NotLeader },
         SESSION_UNKNOWN => ForwardFrame::Reply { number, reply: ForwardReply::SessionUnknown },
+        LOST => ForwardFrame::Reply { number, reply: ForwardReply::Lost },
         DIGEST => ForwardFrame::Digest { index: number, digest: u64(&mut input)? },
         other => return Err(ForwardError::UnknownKind(other)),
     };
@@ -216,19 +240,21 @@ mod tests {
 
     #[test]
     fn every_frame_survives() {
-        let ids = WriteIds { session: 3, first_sequence: u64::MAX, done_below: 5 };
-        let requests = [Request::Version, Request::Quit];
-        let encoded = frame(|out| {
-            encode_requests_head(7, &ids, out);
-            assert_eq!(out.len(), HEAD_BYTES);
-            encode_requests(&requests, out);
-        });
-        match decode_forward(&encoded) {
-            Ok(ForwardFrame::Requests { number: 7, ids: decoded, requests: bytes }) => {
-                assert_eq!(decoded, ids);
-                assert_eq!(decode_requests(bytes).unwrap(), requests);
+        for again in [false, true] {
+            let ids = WriteIds { session: 3, first_sequence: u64::MAX, done_below: 5, again };
+            let requests = [Request::Version, Request::Quit];
+            let encoded = frame(|out| {
+                encode_requests_head(7, &ids, out);
+                assert_eq!(out.len(), HEAD_BYTES);
+                encode_requests(&requests, out);
+            });
+            match decode_forward(&encoded) {
+                Ok(ForwardFrame::Requests { number: 7, ids: decoded, requests: bytes }) => {
+                    assert_eq!(decoded, ids);
+                    assert_eq!(decode_requests(bytes).unwrap(), requests);
+                }
+                other => panic!("{other:?}"),
             }
-            other => panic!("{other:?}"),
         }
 
         let open = frame(|out| encode_open_session(8, 9, out));
@@ -240,6 +266,7 @@ mod tests {
             (frame(|out| encode_done(1, b"", out)), ForwardReply::Done(Bytes::new())),
             (frame(|out| encode_not_leader(1, out)), ForwardReply::NotLeader),
             (frame(|out| encode_session_unknown(1, out)), ForwardReply::SessionUnknown),
+            (frame(|out| encode_lost(1, out)), ForwardReply::Lost),
         ];
         let digest = frame(|out| encode_digest(4, u64::MAX, out));
         let expected = ForwardFrame::Digest { index: 4, digest: u64::MAX };

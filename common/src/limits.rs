@@ -56,6 +56,14 @@ pub const MAX_ROUTED_BYTES: usize = 256 * 1024 * 1024;
 /// keeps as many replies for it.
 pub const MAX_UNANSWERED_WRITES: u64 = 65_536;
 
+/// A session for forwarded writes that was not used for so long, by the
+/// replicated clock, is over.
+pub const SESSION_TTL: Duration = Duration::from_secs(5 * 60);
+
+/// A forwarder leaves a session that it has not used for so long, and opens
+/// another one: a write must not outlive the session under which it is sent.
+pub const SESSION_RENEWED_AFTER: Duration = Duration::from_secs(4 * 60);
+
 /// Largest frame on a UDP link: a whole batch of requests with its values, or
 /// a batch of log entries, and some room.
 pub const MAX_FRAME_BYTES: usize = 16 * 1024 * 1024;
@@ -78,6 +86,9 @@ pub const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 /// A server that was silent for so long is out of the rotation.
 pub const SILENT_AFTER: Duration = Duration::from_millis(1000);
 
+const _: () = assert!(
+    SESSION_RENEWED_AFTER.as_secs() + 4 * REQUEST_DEADLINE.as_secs() < SESSION_TTL.as_secs()
+);
 const _: () = assert!(MAX_UNANSWERED_WRITES > 16 * MAX_BATCH_REQUESTS as u64);
 const _: () = assert!(MAX_LINE_BYTES > MAX_KEY_BYTES + 128);
 const _: () = assert!(MAX_FRAME_BYTES > DEFAULT_MAX_VALUE_BYTES + 2 * MAX_BATCH_BYTES);

@@ -40,7 +40,7 @@ impl ClientPort {
         started: Instant,
         counters: Arc<Counters>,
     ) -> Self {
-        let router = Mutex::new(Router::new(policy, draw_session));
+        let router = Mutex::new(Router::new(policy, rand::random()));
         ClientPort { balancer, router, started, counters }
     }
 
@@ -130,11 +130,6 @@ impl ClientPort {
             _ => write_end(out),
         }
     }
-}
-
-/// A session id that nobody else has; 0 is none.
-fn draw_session() -> u64 {
-    rand::random::<u64>().max(1)
 }
 
 #[cfg(test)]

@@ -255,7 +255,7 @@ fn key_of(number: u64) -> [u8; 16] {
 
 fn command<'a>(key: &'a [u8], value: &'a [u8]) -> Command<'a> {
     let operation = Operation::Store { verb: StoreVerb::Set, key, flags: 0, deadline_ms: 0, value };
-    Command { clock_ms: 1, operation }
+    Command { clock_ms: 1, id: None, operation }
 }
 
 /// Time that this thread was on a CPU.

@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 fn set<'a>(key: &'a [u8], value: &'a [u8]) -> Command<'a> {
     let operation = Operation::Store { verb: StoreVerb::Set, key, flags: 0, deadline_ms: 0, value };
-    Command { clock_ms: 1, operation }
+    Command { clock_ms: 1, id: None, operation }
 }
 
 fn entry(index: u64) -> Entry<Payload> {

@@ -1,13 +1,17 @@
 //! What an entry of the log does to the keystore, and its bytes.
 //!
 //! ```text
-//! command    op:u8 clock_ms:u64 body
+//! command    [once] op:u8 clock_ms:u64 body
+//! once       17 session:u64 sequence:u64 behind:u32
+//!            names a forwarded write: its session, its number there, and how
+//!            far behind it the lowest number is that was not answered yet
 //! store      op = 1 set, 2 add, 3 replace, 4 append, 5 prepend, 6 cas
 //!            [cas:u64 when op = 6] flags:u32 deadline_ms:u64 klen:u8 key value
 //! delete     op = 7   klen:u8 key
 //! arithmetic op = 8 incr, 9 decr   delta:u64 klen:u8 key
 //! check      op = 10  algorithm:u8
 //! verdict    op = 11  index:u64 digest:u64
+//! open       op = 16  session:u64; never behind `once`
 //! ```
 //! Integers are little-endian; `value` is the rest.
 
@@ -20,8 +24,22 @@ pub struct Command<'a> {
     /// The leader's replicated clock, in unix milliseconds; never goes back
     /// along the log.
     pub clock_ms: u64,
+    /// Names a forwarded write, which may come again; it is applied once.
+    pub id: Option<RequestId>,
     /// What to do.
     pub operation: Operation<'a>,
+}
+
+/// Names a write: the session, its number in it, and below which number the
+/// sender has all answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RequestId {
+    /// The session; never 0.
+    pub session: u64,
+    /// The number of the write in it.
+    pub sequence: u64,
+    /// Every number below this one has been answered.
+    pub done_below: u64,
 }
 
 /// What a command does.
@@ -54,6 +72,11 @@ pub enum Operation<'a> {
         /// By how much.
         delta: u64,
     },
+    /// Opens a session for forwarded writes.
+    OpenSession {
+        /// Its id; never 0.
+        session: u64,
+    },
     /// Changes nothing: every replica notes the digest of its keystore here.
     Check {
         /// How the digest is computed; whoever does not know it takes no part.
@@ -67,6 +90,14 @@ pub enum Operation<'a> {
         digest: u64,
     },
 }
+
+/// The code in front of a command that has an id.
+const ONCE: u8 = 17;
+
+const OPEN_SESSION: u8 = 16;
+
+/// The bytes that an id takes in front of its command.
+pub const REQUEST_ID_BYTES: usize = 1 + 8 + 8 + 4;
 
 /// The payload of a Raft entry: an encoded [`Command`].
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -90,6 +121,9 @@ pub enum CommandError {
     /// A key of 0 or more than 250 bytes.
     #[error("a key of {0} bytes")]
     KeyLength(usize),
+    /// Session 0 is no session.
+    #[error("a session with the id 0")]
+    NoSession,
     /// Bytes follow a command that has no value.
     #[error("{0} bytes follow the command: written by a newer version?")]
     Long(usize),
@@ -98,6 +132,13 @@ pub enum CommandError {
 impl Command<'_> {
     /// Appends the encoded command.
     pub fn encode(&self, out: &mut impl BufMut) {
+        if let Some(id) = self.id {
+            out.put_u8(ONCE);
+            out.put_u64_le(id.session);
+            out.put_u64_le(id.sequence);
+            let behind = id.sequence.saturating_sub(id.done_below);
+            out.put_u32_le(u32::try_from(behind).unwrap_or(u32::MAX));
+        }
         match self.operation {
             Operation::Store { verb, key, flags, deadline_ms, value } => {
                 let (op, cas) = match verb {
@@ -132,6 +173,11 @@ impl Command<'_> {
                 out.put_u64_le(delta);
                 put_key(out, key);
             }
+            Operation::OpenSession { session } => {
+                out.put_u8(OPEN_SESSION);
+                out.put_u64_le(self.clock_ms);
+                out.put_u64_le(session);
+            }
             Operation::Check { algorithm } => {
                 out.put_u8(10);
                 out.put_u64_le(self.clock_ms);
@@ -153,7 +199,12 @@ impl<'a> Command<'a> {
     /// # Errors
     /// When the bytes are not exactly one command.
     pub fn decode(mut bytes: &'a [u8]) -> Result<Self, CommandError> {
-        let op = take(&mut bytes, 1)?[0];
+        let mut op = take(&mut bytes, 1)?[0];
+        let mut id = None;
+        if op == ONCE {
+            id = Some(take_id(&mut bytes)?);
+            op = take(&mut bytes, 1)?[0];
+        }
         let clock_ms = take_u64(&mut bytes)?;
         let operation = match op {
             1..=6 => {
@@ -182,6 +233,13 @@ impl<'a> Command<'a> {
                 let delta = take_u64(&mut bytes)?;
                 Operation::Arithmetic { operation, key: take_key(&mut bytes)?, delta }
             }
+            OPEN_SESSION if id.is_none() => {
+                let session = take_u64(&mut bytes)?;
+                if session == 0 {
+                    return Err(CommandError::NoSession);
+                }
+                Operation::OpenSession { session }
+            }
             10 => Operation::Check { algorithm: take(&mut bytes, 1)?[0] },
             11 => {
                 let index = take_u64(&mut bytes)?;
@@ -190,7 +248,7 @@ impl<'a> Command<'a> {
             other => return Err(CommandError::Unknown(other)),
         };
         if bytes.is_empty() {
-            Ok(Command { clock_ms, operation })
+            Ok(Command { clock_ms, id, operation })
         } else {
             Err(CommandError::Long(bytes.len()))
         }
@@ -211,6 +269,16 @@ fn take<'a>(bytes: &mut &'a [u8], count: usize) -> Result<&'a [u8], CommandError
 
 fn take_u64(bytes: &mut &[u8]) -> Result<u64, CommandError> {
     Ok(take(bytes, 8)?.get_u64_le())
+}
+
+fn take_id(bytes: &mut &[u8]) -> Result<RequestId, CommandError> {
+    let session = take_u64(bytes)?;
+    let sequence = take_u64(bytes)?;
+    let behind = u64::from(take(bytes, 4)?.get_u32_le());
+    if session == 0 {
+        return Err(CommandError::NoSession);
+    }
+    Ok(RequestId { session, sequence, done_below: sequence.saturating_sub(behind) })
 }
 
 fn take_key<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], CommandError> {

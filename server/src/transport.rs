@@ -115,13 +115,15 @@ impl Transport {
         }
     }
 
-    /// Takes a new link, if it is from a member of this cluster.
-    pub(crate) fn accept(&mut self, link: &Link, hello: &Hello) -> Option<NodeId> {
+    /// Takes a new link, if it is from a member of this cluster: whose, and
+    /// whether it replaces an older one.
+    pub(crate) fn accept(&mut self, link: &Link, hello: &Hello) -> Option<(NodeId, bool)> {
         match self.check(hello) {
             Ok(from) => {
                 let number = LINKS.fetch_add(1, Ordering::Relaxed);
                 let peer = self.peers.entry(from).or_default();
-                if let Some((_, old)) = peer.link.replace((number, link.clone())) {
+                let old = peer.link.replace((number, link.clone()));
+                if let Some((_, old)) = &old {
                     old.close("replaced by a newer link");
                 }
                 tracing::info!(peer = from.0, address = %link.remote(), "link up");
@@ -130,7 +132,7 @@ impl Transport {
                     from,
                     link: number,
                 }));
-                Some(from)
+                Some((from, old.is_some()))
             }
             Err(why) if matches!(hello.from, Party::LoadBalancer { .. }) => {
                 // One that asks whether this address answers.

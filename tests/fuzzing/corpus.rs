@@ -42,7 +42,7 @@ pub(crate) fn commands() -> Vec<Vec<u8>> {
     operations.push(Operation::Verdict { index: 7, digest: 0x0123_4567_89ab_cdef });
     let encode = |operation| {
         let mut out = Vec::new();
-        Command { clock_ms: 1_700_000_000_000, operation }.encode(&mut out);
+        Command { clock_ms: 1_700_000_000_000, id: None, operation }.encode(&mut out);
         out
     };
     operations.into_iter().map(encode).collect()
@@ -132,15 +132,18 @@ pub(crate) fn batches() -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn forwards() -> Vec<Bytes> {
-    let mut frames = vec![Vec::new(); 6];
-    let ids = WriteIds { session: 3, first_sequence: 5, done_below: 4 };
+    let mut frames = vec![Vec::new(); 8];
+    let ids = WriteIds { session: 3, first_sequence: 5, done_below: 4, again: false };
     forward::encode_requests_head(7, &ids, &mut frames[0]);
     frames[0].extend_from_slice(&batches()[1]);
     forward::encode_done(7, b"STORED\r\n", &mut frames[1]);
     forward::encode_not_leader(7, &mut frames[2]);
     forward::encode_session_unknown(7, &mut frames[3]);
     forward::encode_open_session(7, 3, &mut frames[4]);
-    forward::encode_digest(7, 9, &mut frames[5]);
+    forward::encode_lost(7, &mut frames[5]);
+    forward::encode_requests_head(8, &WriteIds { again: true, ..ids }, &mut frames[6]);
+    frames[6].extend_from_slice(&batches()[2]);
+    forward::encode_digest(7, 9, &mut frames[7]);
     frames.into_iter().map(Bytes::from).collect()
 }
 

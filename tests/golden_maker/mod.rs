@@ -181,7 +181,7 @@ impl History {
 
 fn command(second: u64, operation: Operation<'_>) -> Body<Payload> {
     let mut bytes = Vec::new();
-    Command { clock_ms: BEGIN_MS + second * 1000, operation }.encode(&mut bytes);
+    Command { clock_ms: BEGIN_MS + second * 1000, id: None, operation }.encode(&mut bytes);
     Body::Command(Payload(bytes.into()))
 }
 

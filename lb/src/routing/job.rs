@@ -15,12 +15,12 @@ pub(crate) struct Job {
     cursor: usize,
     /// End of the run that is routed, which starts at the cursor.
     end: usize,
-    /// Writes in that run.
-    writes: u64,
+    /// Whether there are writes in that run.
+    is_write: bool,
     deadline: Duration,
     /// An earlier sending of the run may have been executed.
     exposed: bool,
-    /// What names the run's writes.
+    /// What names the run's requests, if there are writes among them.
     pub(super) ids: Option<WriteIds>,
 }
 
@@ -35,7 +35,7 @@ fn is_routed(request: &Request) -> bool {
 
 impl Job {
     pub(crate) fn new(batch: Batch, deadline: Duration) -> Self {
-        Job { batch, cursor: 0, end: 0, writes: 0, deadline, exposed: false, ids: None }
+        Job { batch, cursor: 0, end: 0, is_write: false, deadline, exposed: false, ids: None }
     }
 
     /// Answers what needs no server, `own` what only a load balancer knows,
@@ -54,7 +54,7 @@ impl Job {
         let run = &rest[..rest.iter().position(is_own).unwrap_or(rest.len())];
         // What stands behind the last one that is routed is answered here.
         self.end = self.cursor + run.iter().rposition(is_routed).map_or(0, |last| last + 1);
-        self.writes = run.iter().filter(|request| request.is_write()).count() as u64;
+        self.is_write = run.iter().any(Request::is_write);
         self.exposed = false;
         self.end > self.cursor
     }
@@ -73,16 +73,8 @@ impl Job {
         (self.end - self.cursor) as u64
     }
 
-    pub(super) fn writes(&self) -> u64 {
-        self.writes
-    }
-
     pub(super) fn is_write(&self) -> bool {
-        self.writes > 0
-    }
-
-    pub(super) fn has_ids(&self) -> bool {
-        self.ids.is_some()
+        self.is_write
     }
 
     pub(super) fn bytes(&self) -> usize {

@@ -11,16 +11,16 @@
 //! - What cannot go anywhere is parked, within bounds and until its deadline.
 //! - Reads whose server is lost, or follows nobody any more, go elsewhere.
 //! - Writes whose leader is lost or deposed go to the new leader at once,
-//!   under the ids that make them take effect once ([`session`]). Without a
-//!   session nobody can tell whether they were executed, and that is what the
-//!   client is told.
+//!   under the ids that make them take effect once ([`Session`]). Only if the
+//!   session has ended meanwhile can nobody tell whether they were executed,
+//!   and that is what the client is told.
 //!
 //! [`Router`] does no IO but to queue frames; it is told the time. It knows
 //! links and routes, not servers: those are the balancer's business.
 
 mod job;
 mod policy;
-mod session;
+
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +28,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use common::forward::{self, ForwardReply};
+use common::forward::{self, ForwardReply, Session, WriteIds};
 use common::limits::{MAX_PARKED_BATCHES, MAX_PARKED_BYTES, MAX_ROUTED_BYTES};
 use common::memcached::{BUSY, NO_LEADER, SHUTTING_DOWN, TOO_LARGE, encode_requests};
 use common::udp::{Lane, Link, SendError};
@@ -37,11 +37,6 @@ use crate::config::Policy;
 use crate::registry::LinkId;
 pub(crate) use job::Job;
 use policy::Chooser;
-use session::{Sessions, State};
-
-/// How long a deposed leader may take to answer writes that cannot be sent
-/// again: an orderly handover still answers them.
-const DEPOSED_LEADER_GRACE: Duration = Duration::from_millis(100);
 
 /// A load balancer that stops answers everything before its front end closes
 /// the connections.
@@ -98,7 +93,7 @@ pub(crate) struct Router<W> {
     parked_bytes: usize,
     /// Of all jobs that are here.
     bytes: usize,
-    sessions: Sessions,
+    session: Session<LinkId>,
     /// Jobs whose run is answered.
     ready: Vec<Job>,
     stopping: bool,
@@ -106,7 +101,7 @@ pub(crate) struct Router<W> {
 }
 
 impl<W: Wire> Router<W> {
-    pub(crate) fn new(policy: Policy, draw_session: fn() -> u64) -> Self {
+    pub(crate) fn new(policy: Policy, session_seed: u64) -> Self {
         Router {
             links: BTreeMap::new(),
             routes: Routes::default(),
@@ -116,7 +111,7 @@ impl<W: Wire> Router<W> {
             parked: VecDeque::new(),
             parked_bytes: 0,
             bytes: 0,
-            sessions: Sessions::new(draw_session),
+            session: Session::new(session_seed),
             ready: Vec::new(),
             stopping: false,
             routed: Routed::default(),
@@ -159,7 +154,7 @@ impl<W: Wire> Router<W> {
     pub(crate) fn link_lost(&mut self, now: Duration, id: LinkId) {
         self.links.remove(&id);
         self.chooser.forget(id);
-        self.sessions.link_lost(id);
+        self.session.link_lost(id);
         if self.routes.leader == Some(id) {
             self.routes.leader = None;
         }
@@ -176,23 +171,17 @@ impl<W: Wire> Router<W> {
         }
         let before = std::mem::replace(&mut self.routes, routes);
         if self.routes.leader != before.leader {
-            self.sessions.leader_changed();
+            self.session.leader_changed();
         }
         self.open_session(now);
         if let Some(leader) = self.routes.leader {
             let readers = self.routes.readers.clone();
             // A leader that was only lost from sight still answers; one that
             // another one has replaced need not.
-            let moved = self.take_sent(|sent| match (sent.job.is_write(), sent.job.has_ids()) {
-                (true, false) => false,
-                (true, true) => sent.over != leader,
-                (false, _) => sent.over != leader && !readers.contains(&sent.over),
+            let moved = self.take_sent(|sent| {
+                let reads_there = !sent.job.is_write() && readers.contains(&sent.over);
+                sent.over != leader && !reads_there
             });
-            for sent in self.sent.values_mut() {
-                if sent.job.is_write() && sent.over != leader {
-                    sent.until = sent.until.min(now + DEPOSED_LEADER_GRACE);
-                }
-            }
             for job in moved {
                 self.attempt_lost(now, job);
             }
@@ -202,9 +191,13 @@ impl<W: Wire> Router<W> {
 
     /// What `over` answers to `number`.
     pub(crate) fn reply(&mut self, now: Duration, over: LinkId, number: u64, reply: ForwardReply) {
-        if self.sessions.is_opening(over, number) {
-            self.sessions.opened(&reply);
-            return self.unpark(now);
+        if self.session.is_opening(over, number) {
+            self.session.opened(now, &reply);
+            // A refusal is not asked about again at once.
+            if matches!(reply, ForwardReply::Done(_)) {
+                self.unpark(now);
+            }
+            return;
         }
         if self.sent.get(&number).is_none_or(|sent| sent.over != over) {
             return;
@@ -222,6 +215,7 @@ impl<W: Wire> Router<W> {
                 _ => self.park(now, job),
             },
             ForwardReply::SessionUnknown => self.session_unknown(now, job),
+            ForwardReply::Lost => self.attempt_lost(now, job),
         }
     }
 
@@ -262,21 +256,17 @@ impl<W: Wire> Router<W> {
     }
 
     fn send_write(&mut self, now: Duration, leader: LinkId, mut job: Job) {
-        match self.sessions.state() {
-            // The ids of a session that is over must stay, if they may have
-            // taken effect: its end is what the answer will be.
-            State::Without if job.is_exposed() => return self.fail_unknown(job),
-            _ if job.is_exposed() => {}
-            State::Without => job.ids = None,
-            State::Open { id } => {
-                if job.ids.is_none_or(|ids| ids.session != id) {
-                    job.ids = self.sessions.assign(job.writes());
-                    if job.ids.is_none() {
-                        return self.fail(job, BUSY);
-                    }
-                }
+        // The ids of a session that is over must stay, if they may have taken
+        // effect: its end is what the answer will be.
+        if !job.is_exposed() && !job.ids.is_some_and(|ids| self.session.gave(&ids)) {
+            if !self.session.is_open(now) {
+                self.open_session(now);
+                return self.park(now, job);
             }
-            State::Closed | State::Opening { .. } => return self.park(now, job),
+            job.ids = self.session.assign(now, job.run_length());
+            if job.ids.is_none() {
+                return self.fail(job, BUSY);
+            }
         }
         self.send(now, leader, job);
     }
@@ -285,7 +275,10 @@ impl<W: Wire> Router<W> {
         let Some(link) = self.links.get(&over) else { return self.park(now, job) };
         let number = self.next_number;
         self.next_number += 1;
-        let ids = self.sessions.with_done_below(job.ids);
+        let ids = job.ids.map_or_else(WriteIds::default, |ids| {
+            let again = job.is_exposed();
+            WriteIds { again, ..self.session.with_done_below(ids) }
+        });
         let sent = link.send(|out| {
             forward::encode_requests_head(number, &ids, out);
             encode_requests(job.run(), out);
@@ -308,9 +301,6 @@ impl<W: Wire> Router<W> {
     fn attempt_lost(&mut self, now: Duration, mut job: Job) {
         self.routed.retries += 1;
         if job.is_write() {
-            if !job.has_ids() {
-                return self.fail_unknown(job);
-            }
             job.expose();
         }
         self.place(now, job);
@@ -320,8 +310,7 @@ impl<W: Wire> Router<W> {
     /// may have been.
     fn session_unknown(&mut self, now: Duration, mut job: Job) {
         let Some(ids) = job.ids else { return self.park(now, job) };
-        self.sessions.is_unknown(ids.session);
-        self.open_session(now);
+        self.session.is_unknown(ids.session);
         if job.is_exposed() {
             return self.fail_unknown(job);
         }
@@ -330,15 +319,15 @@ impl<W: Wire> Router<W> {
         self.place(now, job);
     }
 
-    /// Opens a session at the leader, unless there is one or it has none.
+    /// Asks the leader to open a session, unless there is one.
     fn open_session(&mut self, now: Duration) {
         let Some(leader) = self.routes.leader else { return };
         let Some(link) = self.links.get(&leader) else { return };
-        let Some(session) = self.sessions.to_open(now) else { return };
         let number = self.next_number;
         self.next_number += 1;
-        if link.send(|out| forward::encode_open_session(number, session, out)).is_ok() {
-            self.sessions.opening(now, leader, number);
+        let Some(session) = self.session.open(now, leader, number) else { return };
+        if link.send(|out| forward::encode_open_session(number, session, out)).is_err() {
+            self.session.link_lost(leader);
         }
     }
 
@@ -390,7 +379,7 @@ impl<W: Wire> Router<W> {
     /// The run is answered.
     fn conclude(&mut self, mut job: Job) {
         if let Some(ids) = job.ids.take() {
-            self.sessions.answered(ids);
+            self.session.answered(ids);
         }
         self.bytes -= job.bytes();
         self.ready.push(job);

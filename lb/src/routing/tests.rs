@@ -54,6 +54,8 @@ impl Client {
 struct World {
     router: Router<FakeLink>,
     links: Vec<FakeLink>,
+    /// The last one that was to be opened.
+    session: u64,
     now: Duration,
 }
 
@@ -65,25 +67,25 @@ struct Seen {
     count: usize,
 }
 
-const KEPT: ForwardReply = ForwardReply::Done(Bytes::new());
+const OPENED: ForwardReply = ForwardReply::Done(Bytes::new());
 
 fn done(text: &'static str) -> ForwardReply {
     ForwardReply::Done(Bytes::from_static(text.as_bytes()))
 }
 
 impl World {
-    /// Three servers, of which the first leads and answers `open` when a
-    /// session is to be opened.
-    fn new(policy: Policy, open: ForwardReply) -> World {
-        let router = Router::new(policy, || 77);
-        let mut world = World { router, links: Vec::new(), now: Duration::from_secs(1) };
+    /// Three servers, of which the first leads and opens a session.
+    fn new(policy: Policy) -> World {
+        let router = Router::new(policy, 77);
+        let now = Duration::from_secs(1);
+        let mut world = World { router, links: Vec::new(), session: 0, now };
         for id in 0..3 {
             let link = FakeLink::default();
             world.links.push(link.clone());
             world.router.link_up(LinkId(id), link);
         }
         world.leads(0);
-        world.open(0, open);
+        world.open(0, OPENED);
         world
     }
 
@@ -97,12 +99,12 @@ impl World {
         self.router.set_routes(self.now, Routes::default());
     }
 
-    /// Answers the open that `server` was asked for.
+    /// Answers the open that `server` was asked for, each time for another
+    /// session.
     fn open(&mut self, server: u64, reply: ForwardReply) {
         let asked = self.links[server as usize].frames.borrow_mut().remove(0);
-        let ForwardFrame::OpenSession { number, session: 77 } = asked else {
-            panic!("{asked:?}");
-        };
+        let ForwardFrame::OpenSession { number, session } = asked else { panic!("{asked:?}") };
+        assert_ne!(session, std::mem::replace(&mut self.session, session));
         self.reply(server, number, reply);
     }
 
@@ -186,10 +188,10 @@ const NO_LEADER_LINE: &str = "SERVER_ERROR no leader, not executed\r\n";
 
 #[test]
 fn a_batch_is_one_frame_and_its_answer_comes_back() {
-    let mut world = World::new(Policy::RoundRobin, ForwardReply::SessionUnknown);
+    let mut world = World::new(Policy::RoundRobin);
     let client = world.ask("get a\r\nset k 0 0 1\r\nv\r\nversion\r\nget b\r\nquit\r\n");
     let seen = world.only(0);
-    assert_eq!((seen.count, seen.ids), (4, WriteIds::default()), "all but the quit at the end");
+    assert_eq!(seen.count, 4, "all but the quit at the end");
     assert_eq!(client.answer(), None);
     world.reply(1, seen.number, done("of another server"));
     assert_eq!(client.answer(), None, "only the one that was asked has an answer");
@@ -200,7 +202,7 @@ fn a_batch_is_one_frame_and_its_answer_comes_back() {
 
 #[test]
 fn what_the_load_balancer_knows_itself_is_answered_in_its_place() {
-    let mut world = World::new(Policy::Leader, ForwardReply::SessionUnknown);
+    let mut world = World::new(Policy::Leader);
     let client = world.ask("get-servers\r\nget a\r\nstats\r\nget b\r\nversion\r\n");
     let first = world.only(0);
     world.reply(0, first.number, done("A\r\n"));
@@ -215,7 +217,7 @@ fn what_the_load_balancer_knows_itself_is_answered_in_its_place() {
 
 #[test]
 fn reads_go_by_the_policy_and_writes_to_the_leader() {
-    let mut world = World::new(Policy::RoundRobin, KEPT);
+    let mut world = World::new(Policy::RoundRobin);
     for _ in 0..6 {
         world.ask("get a\r\n");
         world.ask(SET);
@@ -226,7 +228,7 @@ fn reads_go_by_the_policy_and_writes_to_the_leader() {
 
 #[test]
 fn reads_whose_server_is_gone_are_asked_elsewhere() {
-    let mut world = World::new(Policy::RoundRobin, KEPT);
+    let mut world = World::new(Policy::RoundRobin);
     let client = world.ask("get a\r\n");
     let seen = world.only(1);
     world.lose(1);
@@ -257,64 +259,61 @@ fn reads_whose_server_is_gone_are_asked_elsewhere() {
 }
 
 #[test]
-fn without_a_session_a_write_whose_leader_is_lost_has_an_unknown_outcome() {
-    let mut world = World::new(Policy::Leader, ForwardReply::SessionUnknown);
-    let write = world.ask("set k 0 0 1\r\nv\r\nget k\r\nset q 0 0 1 noreply\r\nv\r\n");
-    let read = world.ask("get k\r\n");
+fn a_session_that_nobody_opens_is_asked_for_again_in_a_moment() {
+    let mut world = World::new(Policy::Leader);
+    world.router.session = Session::new(78);
+    let client = world.ask(SET);
+    let open = world.links[0].frames.borrow_mut().pop();
+    let Some(ForwardFrame::OpenSession { number, .. }) = open else { panic!("{open:?}") };
+    world.reply(0, number, ForwardReply::NotLeader);
+    assert!(world.links[0].frames.borrow().is_empty(), "not at once");
+    world.pass(Duration::from_millis(50));
     world.lose(0);
-    assert_eq!(write.answer().unwrap(), format!("{UNKNOWN_LINE}{NO_LEADER_LINE}"));
-    assert_eq!(read.answer(), None, "the read waits for the next leader");
     world.leads(1);
     world.open(1, ForwardReply::SessionUnknown);
+    world.pass(Duration::from_millis(50));
+    world.open(1, OPENED);
     let seen = world.only(1);
-    world.reply(1, seen.number, done("END\r\n"));
-    assert_eq!(read.answer().unwrap(), "END\r\n");
-
-    // A deposed leader has a moment to answer.
-    let (quick, slow) = (world.ask(SET), world.ask(SET));
-    let seen = world.seen(1);
-    world.leads(2);
-    world.reply(1, seen[0].number, done("STORED\r\n"));
-    assert_eq!(quick.answer().unwrap(), "STORED\r\n");
-    world.pass(DEPOSED_LEADER_GRACE);
-    assert_eq!(slow.answer().unwrap(), UNKNOWN_LINE);
-    world.reply(1, seen[1].number, done("STORED\r\n"));
-    assert_eq!(slow.answer().unwrap(), UNKNOWN_LINE);
+    assert!(!seen.ids.again);
+    world.reply(1, seen.number, done("STORED\r\n"));
+    assert_eq!(client.answer().unwrap(), "STORED\r\n");
     world.assert_empty();
 }
 
 #[test]
 fn under_a_session_a_write_goes_to_the_new_leader_with_the_same_ids() {
-    let mut world = World::new(Policy::Leader, KEPT);
-    let clients = [world.ask("incr n 1\r\nincr n 1\r\n"), world.ask(SET)];
+    let mut world = World::new(Policy::Leader);
+    let clients = [world.ask("incr n 1\r\nget n\r\nincr n 1\r\n"), world.ask(SET)];
     let first = world.seen(0);
-    let ids = |sequence, done_below| WriteIds { session: 77, first_sequence: sequence, done_below };
-    assert_eq!((first[0].ids, first[1].ids), (ids(1, 1), ids(3, 1)));
+    let session = world.session;
+    let ids =
+        |first_sequence, done_below, again| WriteIds { session, first_sequence, done_below, again };
+    assert_eq!((first[0].ids, first[1].ids), (ids(1, 1, false), ids(4, 1, false)));
     world.lose(0);
     assert!(clients.iter().all(|client| client.answer().is_none()));
     world.leads(1);
     let second = world.seen(1);
-    assert_eq!((second[0].ids, second[1].ids), (ids(1, 1), ids(3, 1)));
-    world.reply(1, second[0].number, done("1\r\n2\r\n"));
+    assert_eq!((second[0].ids, second[1].ids), (ids(1, 1, true), ids(4, 1, true)));
+    world.reply(1, second[0].number, done("1\r\nEND\r\n2\r\n"));
     // The one in between is deposed before it answers, by another that is alive.
     world.leads(2);
     let third = world.only(2);
-    assert_eq!(third.ids, ids(3, 3), "what was answered need not be kept");
+    assert_eq!(third.ids, ids(4, 4, true), "what was answered need not be kept");
     world.reply(2, third.number, done("STORED\r\n"));
-    assert_eq!(clients[0].answer().unwrap(), "1\r\n2\r\n");
+    assert_eq!(clients[0].answer().unwrap(), "1\r\nEND\r\n2\r\n");
     assert_eq!(clients[1].answer().unwrap(), "STORED\r\n");
     world.ask(SET);
-    assert_eq!(world.only(2).ids, ids(4, 4));
+    assert_eq!(world.only(2).ids, ids(5, 5, false));
 }
 
 #[test]
 fn a_write_of_a_session_that_is_over_is_sent_again_only_if_that_is_safe() {
-    let mut world = World::new(Policy::Leader, KEPT);
+    let mut world = World::new(Policy::Leader);
     let once = world.ask(SET);
     let seen = world.only(0);
     world.reply(0, seen.number, ForwardReply::SessionUnknown);
     assert_eq!(once.answer(), None);
-    world.open(0, KEPT);
+    world.open(0, OPENED);
     let again = world.only(0);
     assert_eq!(again.ids.first_sequence, 1);
     world.reply(0, again.number, done("STORED\r\n"));
@@ -327,7 +326,7 @@ fn a_write_of_a_session_that_is_over_is_sent_again_only_if_that_is_safe() {
     world.pass(Duration::from_millis(50));
     let seen = world.only(0);
     world.reply(0, seen.number, ForwardReply::SessionUnknown);
-    world.open(0, KEPT);
+    world.open(0, OPENED);
     let seen = world.only(0);
     world.reply(0, seen.number, done("STORED\r\n"));
     assert_eq!(refused.answer().unwrap(), "STORED\r\n");
@@ -344,7 +343,7 @@ fn a_write_of_a_session_that_is_over_is_sent_again_only_if_that_is_safe() {
 
 #[test]
 fn without_a_leader_requests_wait_and_then_are_told_so() {
-    let mut world = World::new(Policy::RoundRobin, KEPT);
+    let mut world = World::new(Policy::RoundRobin);
     let sent = world.ask(SET);
     world.lose(0);
     world.nobody_leads();
@@ -363,7 +362,7 @@ fn without_a_leader_requests_wait_and_then_are_told_so() {
 
 #[test]
 fn a_server_that_does_not_answer_in_time() {
-    let mut world = World::new(Policy::Leader, KEPT);
+    let mut world = World::new(Policy::Leader);
     let clients = [world.ask(SET), world.ask("get k\r\n")];
     let seen = world.seen(0);
     world.pass(REQUEST_DEADLINE);
@@ -375,7 +374,7 @@ fn a_server_that_does_not_answer_in_time() {
 
 #[test]
 fn what_waits_is_bounded() {
-    let mut world = World::new(Policy::Leader, KEPT);
+    let mut world = World::new(Policy::Leader);
     world.nobody_leads();
     for _ in 0..MAX_PARKED_BATCHES {
         assert_eq!(world.ask(SET).answer(), None);
@@ -395,7 +394,7 @@ fn what_waits_is_bounded() {
 
 #[test]
 fn one_that_stops_answers_what_it_has() {
-    let mut world = World::new(Policy::Leader, KEPT);
+    let mut world = World::new(Policy::Leader);
     let sent = world.ask(SET);
     let late = world.ask(SET);
     world.nobody_leads();

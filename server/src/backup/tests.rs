@@ -20,7 +20,7 @@ fn keystore(items: u64, value_bytes: usize) -> Keystore {
         let (key, value) = (format!("key-{index}"), vec![index as u8; value_bytes]);
         let (verb, key, value) = (StoreVerb::Set, key.as_bytes(), value.as_slice());
         let operation = Operation::Store { verb, key, flags: 7, deadline_ms: 0, value };
-        keystore.apply(index, &Command { clock_ms: 1000 + index, operation });
+        keystore.apply(index, &Command { clock_ms: 1000 + index, id: None, operation });
     }
     keystore
 }

@@ -6,7 +6,7 @@ use common::memcached::{self, REPLY_TOO_LARGE, Reply, Request, write_end, write_
 use raft::{Body, Entry};
 
 use super::job::{Job, NO_EXPIRY, Need, need};
-use super::{Driver, Now};
+use super::{Driver, Now, Refusal, Refused};
 use crate::command::{Command, Payload};
 use crate::keystore::Keystore;
 
@@ -35,7 +35,8 @@ impl Driver {
                 Ok(command) => {
                     // Reads that came before this write see the state before it.
                     if let Some(job) = &mut job {
-                        self.answer_until_log(job);
+                        let is_past = job.exposed && !self.keystore.is_new(&command);
+                        self.answer_reads(job, is_past);
                     }
                     self.clock_ms = self.clock_ms.max(command.clock_ms);
                     let reply = self.keystore.apply(entry.index, &command);
@@ -56,19 +57,51 @@ impl Driver {
             }
         };
         let Some(mut job) = job else { return };
-        job.answer(&reply);
-        self.answer_until_log(&mut job);
+        if job.opens.is_some() {
+            self.proposed.pop_front();
+            return self.opened(job, &reply);
+        }
+        job.answer_write(&reply);
+        // Reads in front of a write that may have taken effect before wait
+        // until that is known.
+        if !job.exposed || job.need() != Need::Log {
+            self.answer_until_log(&mut job);
+        }
         let Some(front) = self.proposed.front_mut() else { return };
         if entry.index < front.last {
             front.job = Some(job);
             return;
         }
         self.proposed.pop_front();
-        if job.cursor < job.batch.requests.len() {
-            // The core took only a part of the batch.
-            job.fail_not_executed(memcached::BUSY);
+        if job.cursor == job.batch.requests.len() {
+            self.finish(job);
+        } else if job.exposed {
+            // The core took only a part of the batch; the rest may have been
+            // executed before.
+            self.ask_again(now, job);
         } else {
-            job.batch.finish();
+            job.fail_not_executed(memcached::BUSY);
+        }
+    }
+
+    /// All of a batch is answered.
+    fn finish(&mut self, job: Job) {
+        match job.forwarded {
+            // Its forwarder may know that it was sent only once, and that it
+            // can therefore be sent under another session.
+            Some(id) if job.has_no_session() => {
+                self.refuse.push(Refused { id, why: Refusal::SessionUnknown });
+            }
+            _ => job.batch.finish(),
+        }
+    }
+
+    fn opened(&mut self, job: Job, reply: &Reply) {
+        match job.forwarded {
+            Some(id) if *reply != Reply::Ok => {
+                self.refuse.push(Refused { id, why: Refusal::SessionUnknown });
+            }
+            _ => job.batch.finish(),
         }
     }
 
@@ -92,7 +125,9 @@ impl Driver {
             match lost.job {
                 None => {}
                 Some(job) if job.forwarded.is_none() => self.park(now, job),
-                Some(Job { cursor: 0, forwarded: Some(from), .. }) => self.refuse.push(from),
+                Some(Job { cursor: 0, forwarded: Some(from), .. }) => self.not_leader(from),
+                // A part of it was executed.
+                Some(job) if job.names.is_some() => self.ask_again(now, job),
                 Some(job) => job.fail_not_executed(memcached::NO_LEADER),
             }
             self.unpark = true;
@@ -102,9 +137,19 @@ impl Driver {
     /// Answers requests from the cursor on, up to the next one that needs an
     /// entry of its own.
     pub(super) fn answer_until_log(&mut self, job: &mut Job) {
+        self.answer_reads(job, false);
+    }
+
+    /// As [`Driver::answer_until_log`]; `is_past`: the state that the reads
+    /// should see is, because the write behind them took effect earlier. They
+    /// are refused: they must not see what came after it.
+    fn answer_reads(&mut self, job: &mut Job, is_past: bool) {
         while let Some(request) = job.batch.requests.get(job.cursor) {
             match (need(request), request) {
                 (Need::Log, _) => return,
+                (Need::Read, _) if is_past => {
+                    Reply::Error(memcached::NO_LEADER).write(&mut job.batch.out);
+                }
                 (_, Request::Get { keys, with_cas }) => {
                     let (limit, out) = (job.reply_limit(), &mut job.batch.out);
                     let hits = write_hits(&self.keystore, keys, *with_cas, limit, out);

@@ -253,7 +253,7 @@ impl Driver {
     fn propose_own(&mut self, now: Now, operation: Operation<'_>) {
         self.clock_ms = self.clock_ms.max(now.wall_ms);
         let mut bytes = BytesMut::new();
-        Command { clock_ms: self.clock_ms, operation }.encode(&mut bytes);
+        Command { clock_ms: self.clock_ms, id: None, operation }.encode(&mut bytes);
         if let Err(error) = self.node.propose(now.mono_us, Payload(bytes.freeze())) {
             tracing::debug!(?error, "integrity entry not proposed");
         }

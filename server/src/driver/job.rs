@@ -1,11 +1,15 @@
 //! A batch in the driver's hands: how far it is answered, and how it ends.
 
+use common::forward::WriteIds;
 use common::front_end::{Batch, answer_local};
 use common::limits::{MAX_FORWARDED_REPLY_BYTES, MAX_REPLY_BYTES};
 use common::memcached::{self, Reply, Request};
 use raft::Time;
 
 use super::ForwardId;
+use super::sending::Ticket;
+use crate::command::RequestId;
+use crate::keystore::SESSION_UNKNOWN;
 
 /// A batch with its progress.
 #[derive(Debug)]
@@ -16,6 +20,26 @@ pub(super) struct Job {
     pub(super) deadline: Time,
     /// The peer that forwarded it, if one did.
     pub(super) forwarded: Option<ForwardId>,
+    /// What names its writes, so that they can be sent again.
+    pub(super) names: Option<Names>,
+    /// Some of it may have been executed by an earlier sending.
+    pub(super) exposed: bool,
+    /// It has no requests, but opens this session.
+    pub(super) opens: Option<u64>,
+    /// Writes that were not applied because their session is unknown, and
+    /// those that were answered otherwise.
+    no_session: usize,
+    applied: usize,
+}
+
+/// Names the requests of a batch.
+#[derive(Debug)]
+pub(super) struct Names {
+    pub(super) ids: WriteIds,
+    /// Position of the first request that they name.
+    pub(super) base: usize,
+    /// Held by the forwarder until its client has the answer.
+    pub(super) _ticket: Option<Ticket>,
 }
 
 /// What a request needs.
@@ -45,11 +69,46 @@ pub(super) fn need(request: &Request) -> Need {
 
 impl Job {
     pub(super) fn new(batch: Batch, deadline: Time, forwarded: Option<ForwardId>) -> Self {
-        Job { batch, cursor: 0, deadline, forwarded }
+        Job {
+            batch,
+            cursor: 0,
+            deadline,
+            forwarded,
+            names: None,
+            exposed: false,
+            opens: None,
+            no_session: 0,
+            applied: 0,
+        }
+    }
+
+    /// A batch whose writes its forwarder named.
+    pub(super) fn named(mut self, ids: WriteIds) -> Self {
+        if ids.session != 0 {
+            self.names = Some(Names { ids, base: 0, _ticket: None });
+            self.exposed = ids.again;
+        }
+        self
+    }
+
+    /// What names the request at `position`.
+    pub(super) fn id_of(&self, position: usize) -> Option<RequestId> {
+        let Names { ids, base, .. } = self.names.as_ref()?;
+        let WriteIds { session, first_sequence, done_below, .. } = *ids;
+        let sequence = first_sequence.wrapping_add(position.checked_sub(*base)? as u64);
+        Some(RequestId { session, sequence, done_below })
+    }
+
+    /// No write of it was applied, all because their session is unknown.
+    pub(super) fn has_no_session(&self) -> bool {
+        self.no_session > 0 && self.applied == 0
     }
 
     /// The strongest need of the requests that are still to be answered.
     pub(super) fn need(&self) -> Need {
+        if self.opens.is_some() {
+            return Need::Log;
+        }
         let mut strongest = Need::Nothing;
         for request in &self.batch.requests[self.cursor..] {
             match need(request) {
@@ -75,9 +134,22 @@ impl Job {
         self.cursor += 1;
     }
 
-    /// Ends the batch: nothing of what is left was executed.
+    /// Answers the write at the cursor with what applying it gave.
+    pub(super) fn answer_write(&mut self, reply: &Reply) {
+        if *reply == SESSION_UNKNOWN {
+            self.no_session += 1;
+            self.answer(&Reply::Error(memcached::UNKNOWN));
+        } else {
+            self.applied += 1;
+            self.answer(reply);
+        }
+    }
+
+    /// Ends the batch: nothing of what is left was executed, unless an earlier
+    /// sending of it was.
     pub(super) fn fail_not_executed(self, why: &'static str) {
-        self.fail(why, why);
+        let writes = if self.exposed { memcached::UNKNOWN } else { why };
+        self.fail(writes, why);
     }
 
     /// Ends the batch: writes that are left may have taken effect.
@@ -86,6 +158,11 @@ impl Job {
     }
 
     fn fail(mut self, writes: &'static str, others: &'static str) {
+        if self.opens.is_some() {
+            // Not finished: that would say that it is open. Who wants it open
+            // asks again.
+            return;
+        }
         while let Some(request) = self.batch.requests.get(self.cursor) {
             // What the cluster has no part in is answered as ever: a `quit`
             // that got a line would leave the client with one too many.

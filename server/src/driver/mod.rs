@@ -20,7 +20,8 @@
 //!   are applied: the commit of an entry that was proposed after the read
 //!   arrived proves leadership as well as a read round would.
 //! - It contains a write, and another server leads: the rest of the batch is
-//!   forwarded there as a whole, and the leader's bytes come back.
+//!   forwarded there as a whole, and the leader's bytes come back. It has ids
+//!   that let it be sent to the next leader, too, and take effect once.
 //! - It only reads: it joins the group of this turn, which asks the core for
 //!   one read index, on the leader as on followers.
 //! - Nobody leads: it is parked until somebody does, or its deadline passes.
@@ -32,12 +33,18 @@
 //! replica that still has it may yet win an election and commit it. Until one
 //! or the other is applied the outcome is unknown, and a deadline turns that
 //! into the honest error text.
+//!
+//! A forwarded batch is known not to be executed only when *every* sending of
+//! it was refused. Once it is sent again after an answer got lost, no leader
+//! may say of it what it could say of a new one, such as that there is no room
+//! for it: it executes the batch, or leaves it to the forwarder to try again.
 
 mod apply;
 mod integrity;
 mod job;
 mod memory;
 mod route;
+mod sending;
 mod snapshot;
 mod stats;
 #[cfg(test)]
@@ -49,7 +56,7 @@ use std::collections::VecDeque;
 
 use bytes::BytesMut;
 use common::control::MemberInfo;
-use common::forward::ForwardReply;
+use common::forward::{self, WriteIds};
 use common::front_end::Batch;
 use common::limits;
 use raft::{Envelope, Fetch, NodeId, Output, Persist, RoleKind, SnapshotTask, Time};
@@ -59,12 +66,10 @@ use crate::keystore::Keystore;
 use integrity::Integrity;
 pub use integrity::{DigestReport, IntegrityFailure, IntegrityOptions};
 use job::Job;
+use sending::Sender;
 pub use snapshot::Chunk;
 pub use stats::{Facts, ServerStats};
 use waiting::{Forwards, Proposed, ReadGroup};
-
-/// How long a deposed leader may take to answer what was forwarded to it.
-const DEPOSED_LEADER_GRACE_US: Time = 100_000;
 
 /// The core, with this server's commands.
 pub type Node = raft::Node<Payload>;
@@ -88,9 +93,9 @@ pub struct Actions {
     pub persist: Option<Persist<Payload>>,
     /// Requests that the leader is to execute.
     pub forward: Vec<Forward>,
-    /// Forwarded requests that this server did not execute, because it does
-    /// not lead: to be told to the peers that sent them.
-    pub refuse: Vec<ForwardId>,
+    /// Forwarded requests that this server did not execute: to be told to
+    /// those who sent them.
+    pub refuse: Vec<Refused>,
     /// Entries to be read from the log-file, then `Driver::fetched`.
     pub fetch: Vec<Fetch>,
     /// Snapshot chunks to be read or written.
@@ -104,15 +109,76 @@ pub struct Actions {
     pub changed: bool,
 }
 
-/// A batch on its way to the leader.
+/// Something on its way to the leader.
 #[derive(Debug)]
 pub struct Forward {
     /// The leader.
     pub to: NodeId,
     /// This server's own number for it.
     pub number: u64,
-    /// The encoded requests (`common::memcached::encode_requests`).
-    pub requests: BytesMut,
+    /// What is asked for.
+    pub what: ForwardWhat,
+}
+
+/// What the leader is asked for.
+#[derive(Debug)]
+pub enum ForwardWhat {
+    /// To execute a batch.
+    Requests {
+        /// Names its writes.
+        ids: WriteIds,
+        /// `common::memcached::encode_requests`.
+        requests: BytesMut,
+    },
+    /// To open this session.
+    OpenSession(u64),
+}
+
+impl Forward {
+    /// Appends its frame.
+    pub fn encode(&self, out: &mut BytesMut) {
+        match &self.what {
+            ForwardWhat::Requests { ids, requests } => {
+                forward::encode_requests_head(self.number, ids, out);
+                out.extend_from_slice(requests);
+            }
+            ForwardWhat::OpenSession(session) => {
+                forward::encode_open_session(self.number, *session, out);
+            }
+        }
+    }
+}
+
+/// A forwarded batch that was not executed, or not to the end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Refused {
+    /// Which.
+    pub id: ForwardId,
+    /// Why.
+    pub why: Refusal,
+}
+
+/// Why a forwarded batch was not executed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// This server does not lead, or has no room for it now: nothing was
+    /// executed.
+    NotLeader,
+    /// The session of its writes is not known: nothing was executed.
+    SessionUnknown,
+    /// The leadership was lost on the way: a part was executed.
+    Lost,
+}
+
+impl Refused {
+    /// Appends its frame.
+    pub fn encode(&self, out: &mut BytesMut) {
+        match self.why {
+            Refusal::NotLeader => forward::encode_not_leader(self.id.number, out),
+            Refusal::SessionUnknown => forward::encode_session_unknown(self.id.number, out),
+            Refusal::Lost => forward::encode_lost(self.id.number, out),
+        }
+    }
 }
 
 /// Who forwards batches to this server.
@@ -156,8 +222,9 @@ pub struct Driver {
     parked_bytes: usize,
     /// Something changed that lets parked batches go on.
     unpark: bool,
-    refuse: Vec<ForwardId>,
+    refuse: Vec<Refused>,
     forward: Vec<Forward>,
+    sender: Sender,
     integrity: Integrity,
     stopping: bool,
     trouble: Option<common::control::Trouble>,
@@ -169,6 +236,7 @@ impl Driver {
     pub fn new(node: Node, keystore: Keystore, facts: Facts) -> Self {
         let clock_ms = keystore.clock_ms();
         let forwards = Forwards::of_life(facts.started_ms);
+        let sender = Sender::new(facts.session_seed);
         Driver {
             node,
             keystore,
@@ -188,6 +256,7 @@ impl Driver {
             unpark: false,
             refuse: Vec::new(),
             forward: Vec::new(),
+            sender,
             integrity: Integrity::default(),
             stopping: false,
             trouble: None,
@@ -201,10 +270,19 @@ impl Driver {
     }
 
     /// Requests that a peer forwards, because it takes this server for the
-    /// leader, or that a load balancer brings.
-    pub fn forwarded(&mut self, now: Now, from: ForwardId, batch: Batch) {
+    /// leader, or that a load balancer brings. `ids` name them.
+    pub fn forwarded(&mut self, now: Now, from: ForwardId, ids: WriteIds, batch: Batch) {
         let deadline = now.mono_us + limits::REQUEST_DEADLINE.as_micros() as Time;
-        self.route(now, Job::new(batch, deadline, Some(from)));
+        self.route(now, Job::new(batch, deadline, Some(from)).named(ids));
+    }
+
+    /// A forwarder wants `session` to be open. `batch` has no requests; it is
+    /// finished once that is so.
+    pub fn open_session_for(&mut self, now: Now, from: ForwardId, session: u64, batch: Batch) {
+        let deadline = now.mono_us + limits::REQUEST_DEADLINE.as_micros() as Time;
+        let mut job = Job::new(batch, deadline, Some(from));
+        job.opens = Some(session);
+        self.route(now, job);
     }
 
     /// A Raft message of an authenticated peer.
@@ -220,28 +298,6 @@ impl Driver {
     /// Entries read for a slow peer; none: they could not be read.
     pub fn fetched(&mut self, now: Now, peer: NodeId, entries: Vec<raft::Entry<Payload>>) {
         self.node.fetched(now.mono_us, peer, entries);
-    }
-
-    /// The answer to a forwarded batch.
-    pub fn forward_reply(&mut self, now: Now, from: NodeId, number: u64, reply: &ForwardReply) {
-        let Some(mut job) = self.forwards.take(from, number) else { return };
-        match reply {
-            ForwardReply::Done(bytes) => {
-                job.batch.out.extend_from_slice(bytes);
-                job.batch.finish();
-            }
-            // Not at once: the peer has no leader to name either, and would
-            // be asked again and again.
-            ForwardReply::NotLeader | ForwardReply::SessionUnknown => self.park(now, job),
-        }
-    }
-
-    /// The link to `peer` is gone, and with it the answers that were to come
-    /// over it.
-    pub fn link_lost(&mut self, peer: NodeId) {
-        for job in self.forwards.take_all(peer) {
-            job.fail_unknown();
-        }
     }
 
     /// A link to `peer` is up: what waits for it goes on.
@@ -359,15 +415,14 @@ impl Driver {
     }
 
     fn note_events(&mut self, now: Now, actions: &mut Actions) {
+        let mut leads = None;
         for event in self.output.events.drain(..) {
             match event {
                 raft::Event::Role { role, term, leader } => {
                     tracing::info!(?role, term, leader = ?leader.map(|l| l.0), "raft role");
                     actions.changed = true;
                     self.unpark |= leader.is_some();
-                    if let Some(leader) = leader {
-                        self.forwards.hurry(leader, now.mono_us + DEPOSED_LEADER_GRACE_US);
-                    }
+                    leads = leader.or(leads);
                 }
                 raft::Event::Membership { index, membership } => {
                     tracing::info!(
@@ -387,6 +442,9 @@ impl Driver {
                     tracing::warn!(from = from.0, why, "message of a peer refused");
                 }
             }
+        }
+        if let Some(leader) = leads {
+            self.leader_is(now, leader);
         }
     }
 

@@ -7,14 +7,31 @@ use common::memcached::{self, Request};
 
 use super::job::{Job, Need, need};
 use super::waiting::{Proposed, ReadGroup};
-use super::{Driver, Forward, Now};
-use crate::command::{Command, Operation, Payload};
+use super::{Driver, ForwardId, Now, Refusal, Refused};
+use crate::command::{Command, Operation, Payload, REQUEST_ID_BYTES, RequestId};
 
 /// Entries are encoded into chunks of this size, which their payloads share.
 const ENCODE_CHUNK_BYTES: usize = 64 * 1024;
 
 /// Bytes of a command beside its key and value, at the most.
-const COMMAND_OVERHEAD_BYTES: usize = 32;
+const COMMAND_OVERHEAD_BYTES: usize = 32 + REQUEST_ID_BYTES;
+
+/// What a request does to the keystore; `None`: it needs no entry.
+fn operation(request: &Request) -> Option<Operation<'_>> {
+    if need(request) != Need::Log {
+        return None;
+    }
+    match request {
+        Request::Store { verb, key, flags, value, .. } => {
+            Some(Operation::Store { verb: *verb, key, flags: *flags, deadline_ms: 0, value })
+        }
+        Request::Delete { key, .. } => Some(Operation::Delete { key }),
+        Request::Arithmetic { operation, key, delta, .. } => {
+            Some(Operation::Arithmetic { operation: *operation, key, delta: *delta })
+        }
+        other => unreachable!("{other:?} needs no entry"),
+    }
+}
 
 impl Driver {
     /// Sends a batch its way; see the module's page.
@@ -32,14 +49,14 @@ impl Driver {
                 // It cannot make a new term durable, and so it cannot confirm
                 // anything in it: the leader can.
                 Some(leader) if self.is_out_of_room() && leader != self.node.id() => {
-                    self.forward(leader, job);
+                    self.forward(now, leader, job);
                 }
                 _ => self.reading.push(job),
             },
             Need::Log if self.node.is_leader() => self.propose(now, job),
             Need::Log => match (job.forwarded, self.node.leader()) {
-                (Some(from), _) => self.refuse.push(from),
-                (None, Some(leader)) => self.forward(leader, job),
+                (Some(from), _) => self.not_leader(from),
+                (None, Some(leader)) => self.forward(now, leader, job),
                 (None, None) => self.park(now, job),
             },
         }
@@ -47,21 +64,33 @@ impl Driver {
 
     /// Proposes every write that is left in the batch.
     fn propose(&mut self, now: Now, mut job: Job) {
+        if self.is_out_of_room() && (job.exposed || job.opens.is_some()) {
+            return self.put_off(now, job);
+        }
         self.refuse_without_room(&mut job);
         let mut growth = 0;
-        if self.keystore.limits().memory_bytes.is_some() {
+        // What may have been executed before can hardly be refused now.
+        if self.keystore.limits().memory_bytes.is_some() && !job.exposed {
             growth = self.refuse_beyond_memory(&mut job);
         }
         if job.need() != Need::Log {
             return self.route(now, job);
         }
         self.clock_ms = self.clock_ms.max(now.wall_ms);
+        if job.forwarded.is_none() && !job.exposed {
+            // This server was to forward it and leads now: nobody else can
+            // have executed it, and it waits for its own entries.
+            job.names = None;
+        }
         let mut range = None;
-        for position in job.cursor..job.batch.requests.len() {
-            if need(&job.batch.requests[position]) != Need::Log {
-                continue;
-            }
-            let payload = self.encode(&job.batch.requests[position]);
+        for position in job.cursor..job.batch.requests.len().max(usize::from(job.opens.is_some())) {
+            let payload = match job.opens {
+                Some(session) => self.encode(None, Operation::OpenSession { session }),
+                None => match operation(&job.batch.requests[position]) {
+                    Some(operation) => self.encode(job.id_of(position), operation),
+                    None => continue,
+                },
+            };
             match (self.node.propose(now.mono_us, payload), &mut range) {
                 (Ok((index, term)), None) => range = Some((index, index, term)),
                 (Ok((index, _)), Some((_, last, _))) => *last = index,
@@ -81,55 +110,61 @@ impl Driver {
 
     fn not_proposed(&mut self, now: Now, job: Job, error: &raft::ProposeError) {
         match (error, job.forwarded) {
-            (raft::ProposeError::Full, _) => job.fail_not_executed(memcached::BUSY),
-            (_, Some(from)) => self.refuse.push(from),
-            (_, None) => self.park(now, job),
+            (raft::ProposeError::Full, _) if !job.exposed && job.opens.is_none() => {
+                job.fail_not_executed(memcached::BUSY);
+            }
+            _ => self.put_off(now, job),
         }
     }
 
+    /// Not now: its forwarder is to try again in a moment, or this server.
+    fn put_off(&mut self, now: Now, job: Job) {
+        match job.forwarded {
+            Some(from) => self.not_leader(from),
+            None => self.park(now, job),
+        }
+    }
+
+    /// Nobody can tell here what becomes of the rest of a batch. If it has
+    /// ids, whoever gave them asks again.
+    pub(super) fn ask_again(&mut self, now: Now, job: Job) {
+        match job.forwarded {
+            Some(id) if job.names.is_some() || job.opens.is_some() => {
+                self.refuse.push(Refused { id, why: Refusal::Lost });
+            }
+            None if job.exposed => {
+                self.park(now, job);
+                self.unpark = true;
+            }
+            _ => job.fail_unknown(),
+        }
+    }
+
+    pub(super) fn not_leader(&mut self, id: ForwardId) {
+        self.refuse.push(Refused { id, why: Refusal::NotLeader });
+    }
+
     /// One command, as the payload of an entry.
-    fn encode(&mut self, request: &Request) -> Payload {
-        let operation = match request {
-            Request::Store { verb, key, flags, value, .. } => {
-                Operation::Store { verb: *verb, key, flags: *flags, deadline_ms: 0, value }
-            }
-            Request::Delete { key, .. } => Operation::Delete { key },
-            Request::Arithmetic { operation, key, delta, .. } => {
-                Operation::Arithmetic { operation: *operation, key, delta: *delta }
-            }
-            other => unreachable!("{other:?} needs no entry"),
-        };
+    fn encode(&mut self, id: Option<RequestId>, operation: Operation<'_>) -> Payload {
         let bytes = match operation {
             Operation::Store { key, value, .. } => key.len() + value.len(),
             Operation::Delete { key } | Operation::Arithmetic { key, .. } => key.len(),
-            Operation::Check { .. } | Operation::Verdict { .. } => 0,
+            Operation::OpenSession { .. } | Operation::Check { .. } | Operation::Verdict { .. } => {
+                0
+            }
         } + COMMAND_OVERHEAD_BYTES;
         if self.encode.capacity() < bytes {
             self.encode = BytesMut::with_capacity(ENCODE_CHUNK_BYTES.max(bytes));
         }
-        Command { clock_ms: self.clock_ms, operation }.encode(&mut self.encode);
+        Command { clock_ms: self.clock_ms, id, operation }.encode(&mut self.encode);
         Payload(self.encode.split().freeze())
-    }
-
-    fn forward(&mut self, leader: raft::NodeId, job: Job) {
-        let mut requests = BytesMut::with_capacity(job.batch.bytes + 64);
-        memcached::encode_requests(&job.batch.requests[job.cursor..], &mut requests);
-        let number = self.forwards.insert(leader, job);
-        self.forward.push(Forward { to: leader, number, requests });
-    }
-
-    /// A forward that could not even be sent: nothing was executed.
-    pub fn forward_failed(&mut self, now: Now, to: raft::NodeId, number: u64) {
-        if let Some(job) = self.forwards.take(to, number) {
-            self.park(now, job);
-        }
     }
 
     /// Does not execute the rest of a batch: one that was forwarded goes back
     /// whole, because its sender may know a better place for it.
     fn refuse(&mut self, job: Job, why: &'static str) {
         match job.forwarded {
-            Some(from) if job.cursor == 0 => self.refuse.push(from),
+            Some(from) if job.cursor == 0 => self.not_leader(from),
             _ => job.fail_not_executed(why),
         }
     }

@@ -55,10 +55,10 @@ impl Driver {
     ) -> Keystore {
         if meta.index > self.keystore.applied() {
             // Whether entries of ours are in the snapshot nobody can tell any
-            // more.
+            // more, but by the sessions that it holds.
             while self.proposed.front().is_some_and(|front| front.first <= meta.index) {
                 if let Some(job) = self.proposed.pop_front().and_then(|front| front.job) {
-                    job.fail_unknown();
+                    self.ask_again(now, job);
                 }
             }
             self.committed.retain(|entry| entry.index > meta.index);

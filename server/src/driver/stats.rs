@@ -25,6 +25,9 @@ pub struct Facts {
     pub counters: Arc<Counters>,
     /// When the process started, unix milliseconds.
     pub started_ms: u64,
+    /// Decides the ids of its sessions for forwarded writes: random, and
+    /// another one in each life of the server.
+    pub session_seed: u64,
 }
 
 /// What was done since the process started.

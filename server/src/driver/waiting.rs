@@ -39,9 +39,6 @@ pub(super) struct Forwards {
 #[derive(Debug)]
 struct Forwarded {
     to: NodeId,
-    /// How long the answer is waited for. Beside the batch's own deadline,
-    /// which still holds if the answer is that nothing was executed.
-    until: Time,
     job: Job,
 }
 
@@ -52,10 +49,16 @@ impl Forwards {
         Forwards { next: started_ms << 20, waiting: BTreeMap::new() }
     }
 
-    pub(super) fn insert(&mut self, to: NodeId, job: Job) -> u64 {
+    /// A number for something else that is sent.
+    pub(super) fn number(&mut self) -> u64 {
         self.next += 1;
-        self.waiting.insert(self.next, Forwarded { to, until: job.deadline, job });
         self.next
+    }
+
+    pub(super) fn insert(&mut self, to: NodeId, job: Job) -> u64 {
+        let number = self.number();
+        self.waiting.insert(number, Forwarded { to, job });
+        number
     }
 
     /// The job `number`, if it was forwarded to `from`.
@@ -66,21 +69,17 @@ impl Forwards {
         self.waiting.remove(&number).map(|forwarded| forwarded.job)
     }
 
-    /// Another server leads now: what was sent to a deposed leader is waited
-    /// for until `until` at the latest. An orderly handover still answers;
-    /// a leader that died does not, and its link may take a while to tell.
-    pub(super) fn hurry(&mut self, leader: NodeId, until: Time) {
-        for forwarded in self.waiting.values_mut().filter(|forwarded| forwarded.to != leader) {
-            forwarded.until = forwarded.until.min(until);
-        }
-    }
-
     pub(super) fn take_all(&mut self, peer: NodeId) -> Vec<Job> {
         self.take_if(|forwarded| forwarded.to == peer)
     }
 
+    /// Those that were sent to others than `leader`.
+    pub(super) fn take_all_but(&mut self, leader: NodeId) -> Vec<Job> {
+        self.take_if(|forwarded| forwarded.to != leader)
+    }
+
     pub(super) fn take_expired(&mut self, now: Time) -> Vec<Job> {
-        self.take_if(|forwarded| forwarded.until <= now)
+        self.take_if(|forwarded| forwarded.job.deadline <= now)
     }
 
     fn take_if(&mut self, matches: impl Fn(&Forwarded) -> bool) -> Vec<Job> {

@@ -233,7 +233,7 @@ async fn the_keystore_is_a_state_machine_as_well() {
         let (verb, key) = (StoreVerb::Set, b"k".as_slice());
         let operation =
             Operation::Store { verb, key, flags: 7, deadline_ms: 0, value: value.as_bytes() };
-        Command { clock_ms: 1, operation }.encode(&mut out);
+        Command { clock_ms: 1, id: None, operation }.encode(&mut out);
         out
     };
     for number in 0..40 {
@@ -263,7 +263,7 @@ fn a_keystore_survives_its_snapshot_and_nothing_less() {
             deadline_ms: 0,
             value: value.as_bytes(),
         };
-        Command { clock_ms: number, operation }.encode(&mut command);
+        Command { clock_ms: number, id: None, operation }.encode(&mut command);
         machine.apply(number + 1, &command);
     }
     let snapshot = machine.snapshot();

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::hash::KeyHasher;
 use super::item::{Item, ItemView};
+use super::planted::PlantedBug;
+use super::sessions::Sessions;
 use super::table::Group;
 use super::{Keystore, Position};
 
@@ -17,6 +19,7 @@ use super::{Keystore, Position};
 pub struct Frozen {
     groups: Vec<Group>,
     position: Position,
+    sessions: Sessions,
     hasher: KeyHasher,
     kept: Kept,
 }
@@ -26,6 +29,10 @@ impl Frozen {
         Frozen {
             groups: keystore.table.groups().to_vec(),
             position: keystore.position,
+            sessions: match keystore.has(PlantedBug::SnapshotWithoutSessions) {
+                false => keystore.sessions.clone(),
+                true => Sessions::default(),
+            },
             hasher: keystore.table.hasher(),
             kept: Kept {
                 before: keystore.kept.load(Ordering::Relaxed),
@@ -58,6 +65,10 @@ impl Frozen {
     /// is given away: what it kept alive goes when it is dropped.
     pub(crate) fn into_groups(self) -> impl Iterator<Item = (usize, Group)> {
         self.groups.into_iter().enumerate().filter(|(_, group)| !group.is_empty())
+    }
+
+    pub(crate) fn sessions(&self) -> &Sessions {
+        &self.sessions
     }
 
     pub(crate) fn position(&self) -> Position {

@@ -28,7 +28,9 @@
 mod frozen;
 mod hash;
 mod item;
+mod planted;
 mod restore;
+pub mod sessions;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -36,7 +38,7 @@ mod tests;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::memcached::{Arithmetic, NON_NUMERIC, Reply, StoreVerb, TOO_LARGE};
+use common::memcached::{Arithmetic, NON_NUMERIC, Reply, StoreVerb, TOO_LARGE, UNKNOWN};
 
 use crate::command::{Command, Operation};
 pub use frozen::Frozen;
@@ -44,7 +46,12 @@ pub(crate) use frozen::Kept;
 pub(crate) use hash::{KeyHasher, contents_of};
 use item::Item;
 pub use item::{ITEM_OVERHEAD_BYTES, ItemView};
+#[cfg(feature = "planted-bugs")]
+pub use planted::PlantedBug;
+#[cfg(not(feature = "planted-bugs"))]
+use planted::PlantedBug;
 pub(crate) use restore::Restorer;
+use sessions::{Known, Sessions};
 pub(crate) use table::GROUPS;
 use table::Table;
 
@@ -54,6 +61,10 @@ pub const MAX_CONCATENATED_BYTES: usize = common::limits::DEFAULT_MAX_VALUE_BYTE
 /// Digits of the largest 64-bit number: a longer value is no number for incr
 /// and decr (memcached's `MAX_INCR_LEN`).
 const MAX_DIGITS: usize = 20;
+
+/// The reply to a write whose session is unknown or has expired: it was not
+/// applied, but one with the same id may have been long ago.
+pub const SESSION_UNKNOWN: Reply = Reply::Error("SERVER_ERROR session unknown, not executed");
 
 /// Settings of this server that concern its keystore.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -97,11 +108,14 @@ impl Position {
 pub struct Keystore {
     table: Table,
     position: Position,
+    sessions: Sessions,
     limits: KeystoreLimits,
     scratch: Vec<u8>,
     /// Counts the bytes of items that were replaced or removed while somebody
     /// held them frozen.
     kept: Arc<AtomicU64>,
+    #[cfg(feature = "planted-bugs")]
+    planted: Option<PlantedBug>,
 }
 
 impl Keystore {
@@ -111,13 +125,51 @@ impl Keystore {
     }
 
     fn with(table: Table, position: Position, limits: KeystoreLimits) -> Self {
-        Keystore { table, position, limits, scratch: Vec::new(), kept: Arc::default() }
+        let (sessions, scratch, kept) = (Sessions::default(), Vec::new(), Arc::default());
+        Keystore {
+            table,
+            position,
+            sessions,
+            limits,
+            scratch,
+            kept,
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
+        }
     }
 
-    /// Applies the command of the entry at `index` and gives its reply.
+    /// Applies the command of the entry at `index` and gives its reply. One
+    /// that was applied before is not applied again and gives the same reply;
+    /// [`SESSION_UNKNOWN`] says that nobody can tell, and it was not applied
+    /// now.
     pub fn apply(&mut self, index: u64, command: &Command<'_>) -> Reply {
         self.advance(index);
         self.position.clock_ms = self.position.clock_ms.max(command.clock_ms);
+        let clock_ms = self.position.clock_ms;
+        let Some(id) = command.id else { return self.execute(command) };
+        match self.sessions.look(id, command.clock_ms, clock_ms) {
+            Known::New => {
+                let reply = self.execute(command);
+                self.sessions.record(id, &reply, clock_ms);
+                reply
+            }
+            Known::Applied(_) if self.has(PlantedBug::AppliedAgain) => self.execute(command),
+            Known::Applied(reply) => reply,
+            Known::NoSession if self.has(PlantedBug::NoSessionNeeded) => self.execute(command),
+            Known::NoSession => SESSION_UNKNOWN,
+            Known::Forgotten => Reply::Error(UNKNOWN),
+        }
+    }
+
+    /// Whether the command will be applied for the first time, if it is the
+    /// next one.
+    pub fn is_new(&self, command: &Command<'_>) -> bool {
+        let clock_ms = self.position.clock_ms.max(command.clock_ms);
+        let look = |id| self.sessions.look(id, command.clock_ms, clock_ms);
+        command.id.is_none_or(|id| look(id) == Known::New)
+    }
+
+    fn execute(&mut self, command: &Command<'_>) -> Reply {
         match command.operation {
             Operation::Store { verb: StoreVerb::Append, key, value, .. } => {
                 self.concatenate(key, value, false)
@@ -132,6 +184,12 @@ impl Keystore {
             Operation::Delete { key } => self.delete(key),
             Operation::Arithmetic { operation, key, delta } => {
                 self.arithmetic(operation, key, delta)
+            }
+            Operation::OpenSession { session } => {
+                match self.sessions.open(session, command.clock_ms, self.position.clock_ms) {
+                    true => Reply::Ok,
+                    false => SESSION_UNKNOWN,
+                }
             }
             Operation::Check { .. } | Operation::Verdict { .. } => Reply::Ok,
         }
@@ -193,6 +251,16 @@ impl Keystore {
     /// This server's own limits.
     pub fn limits(&self) -> KeystoreLimits {
         self.limits
+    }
+
+    /// The sessions of those who forward writes.
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// Puts back the sessions of a checkpoint.
+    pub(crate) fn restore_sessions(&mut self, sessions: Sessions) {
+        self.sessions = sessions;
     }
 
     /// Replaces this server's own limits.

@@ -49,6 +49,7 @@ impl Model {
                 self.items.insert(key.to_vec(), (flags, 0, deadline_ms, value));
                 Reply::Stored
             }
+            Operation::OpenSession { .. } => Reply::Ok,
             Operation::Delete { key } => match self.items.remove(key) {
                 Some(_) => Reply::Deleted,
                 None => Reply::NotFound,
@@ -183,7 +184,7 @@ proptest! {
                     Operation::Arithmetic { operation, key: &key, delta: *delta }
                 }
             };
-            let reply = keystore.apply(index, &Command { clock_ms: 1000 - index, operation });
+            let reply = keystore.apply(index, &Command { clock_ms: 1000 - index, id: None, operation });
             prop_assert_eq!(reply, model.apply(&operation));
             prop_assert_eq!(keystore.applied(), index);
             prop_assert_eq!(keystore.cas_counter(), model.cas);
@@ -213,7 +214,7 @@ proptest! {
 fn set(keystore: &mut Keystore, key: &[u8], value: &[u8]) -> Reply {
     let operation = Operation::Store { verb: StoreVerb::Set, key, flags: 0, deadline_ms: 0, value };
     let index = keystore.applied() + 1;
-    keystore.apply(index, &Command { clock_ms: 5, operation })
+    keystore.apply(index, &Command { clock_ms: 5, id: None, operation })
 }
 
 #[test]
@@ -248,7 +249,7 @@ fn append_and_prepend_have_a_limit_that_is_the_same_everywhere() {
     ] {
         let operation = Operation::Store { verb, key: b"k", flags: 9, deadline_ms: 0, value: b"y" };
         let index = keystore.applied() + 1;
-        assert_eq!(keystore.apply(index, &Command { clock_ms: 0, operation }), expected);
+        assert_eq!(keystore.apply(index, &Command { clock_ms: 0, id: None, operation }), expected);
     }
     assert_eq!(keystore.get(b"k").unwrap().value.len(), MAX_CONCATENATED_BYTES);
     assert_eq!(keystore.cas_counter(), 2);
@@ -330,7 +331,7 @@ fn what_is_kept_for_a_frozen_keystore_is_counted_and_given_back_in_parts() {
     set(&mut keystore, &7u32.to_le_bytes(), b"0000000000");
     assert_eq!(kept.bytes(), item_bytes, "the new one is nobody else's");
     let delete = Operation::Delete { key: &9u32.to_le_bytes() };
-    keystore.apply(2003, &Command { clock_ms: 0, operation: delete });
+    keystore.apply(2003, &Command { clock_ms: 0, id: None, operation: delete });
     assert_eq!(kept.bytes(), 2 * item_bytes);
     let mut items = 0;
     for (_, group) in frozen.into_groups() {

@@ -7,8 +7,9 @@ use bytes::{Buf, Bytes};
 
 use super::{
     BLOCK_HEADER_BYTES, CheckpointMeta, FOOTER, HEADER_BYTES, KeystoreFileError, MAGIC, OPTIONAL,
-    POSITION, VERSION, digest_of,
+    POSITION, SESSIONS, VERSION, digest_of,
 };
+use crate::keystore::sessions::Sessions;
 use crate::keystore::{KeyHasher, Position};
 use crate::log_file::{REJOIN, take_membership};
 
@@ -78,11 +79,13 @@ pub(super) struct Blocks<'a, R> {
     /// Blocks read.
     pub(super) number: u64,
     pub(super) digest: u64,
+    /// Those that were among the blocks.
+    pub(super) sessions: Option<Sessions>,
 }
 
 impl<'a, R: Read> Blocks<'a, R> {
     pub(super) fn new(path: &'a Path, file: R, size: u64) -> Self {
-        Blocks { path, file, size, at: 0, number: 0, digest: 0 }
+        Blocks { path, file, size, at: 0, number: 0, digest: 0, sessions: None }
     }
 
     /// Reads up to the first items.
@@ -95,9 +98,9 @@ impl<'a, R: Read> Blocks<'a, R> {
     }
 
     /// Judges a block that holds no items, given how many blocks are before it
-    /// and their digest.
+    /// and their digest. The footer is given back.
     pub(super) fn beside_items(
-        &self,
+        &mut self,
         block: Block,
         count: u64,
         digest: u64,
@@ -118,6 +121,14 @@ impl<'a, R: Read> Blocks<'a, R> {
                 Ok(Some(Footer { items, contents, block }))
             }
             kind if kind & OPTIONAL != 0 => Ok(None),
+            SESSIONS if self.sessions.is_none() => match Sessions::decode(&block.body) {
+                None => Err(self.damaged(&block, "these are no sessions")),
+                sessions => {
+                    self.sessions = sessions;
+                    Ok(None)
+                }
+            },
+            SESSIONS => Err(self.damaged(&block, "its sessions come twice")),
             POSITION => Err(self.damaged(&block, "its position comes twice")),
             kind => {
                 let (file, offset) = (self.path.to_owned(), block.offset);

@@ -24,6 +24,8 @@
 //!           next_id:u64 count:u32, each id:u64 voter:u8 length:u32 info
 //! kind 2    items of one group: group:u32, then each length:u32 and so many
 //!           bytes of cas:u64 deadline_ms:u64 flags:u32 klen:u8 key value
+//! kind 4    sessions, when there are any; once, right behind the position:
+//!           the table of `keystore/sessions.rs`, as described there
 //! kind 3    footer: blocks before it:u64 items:u64 contents:u64 digest:u64;
 //!           the file ends behind it
 //! ```
@@ -74,6 +76,7 @@ const BLOCK_HEADER_BYTES: usize = 12;
 const POSITION: u32 = 1;
 const ITEMS: u32 = 2;
 const FOOTER: u32 = 3;
+const SESSIONS: u32 = 4;
 
 /// Set in the kinds that a reader may pass over.
 const OPTIONAL: u32 = 1 << 31;

@@ -82,7 +82,8 @@ pub fn read_from<R: Read>(
             (Err(error), Ok(_)) => return Err(error),
             (_, Err(flaw)) => return Err(KeystoreFileError::damaged(path, flaw.offset, flaw.what)),
         };
-        let keystore = Restorer::finish(start.hasher, start.position, parts);
+        let mut keystore = Restorer::finish(start.hasher, start.position, parts);
+        keystore.restore_sessions(blocks.sessions.take().unwrap_or_default());
         let found = keystore.position();
         if found.items != footer.items || found.items != start.position.items {
             return Err(blocks.damaged(&footer.block, "there are more or fewer items than it says"));

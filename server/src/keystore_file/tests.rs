@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use common::memcached::StoreVerb;
+use common::memcached::{Arithmetic, Reply, StoreVerb};
 use raft::{Membership, NodeId};
 
 use super::*;
-use crate::command::{Command, Operation};
+use crate::command::{Command, Operation, RequestId};
 use crate::keystore::{Keystore, KeystoreLimits};
 
 fn keystore(items: u64, value_bytes: usize) -> Keystore {
@@ -22,7 +22,7 @@ fn keystore(items: u64, value_bytes: usize) -> Keystore {
             deadline_ms: index * 3,
             value: &value,
         };
-        keystore.apply(index, &Command { clock_ms: 77 + index, operation });
+        keystore.apply(index, &Command { clock_ms: 77 + index, id: None, operation });
     }
     keystore.advance(items + 1);
     keystore
@@ -47,6 +47,38 @@ fn contents(keystore: &Keystore) -> (Contents, [u64; 5]) {
         keystore.memory_bytes(),
     ];
     (items.collect(), counters)
+}
+
+#[test]
+fn sessions_are_read_back_and_still_know_what_was_applied() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("keystore-file");
+    let mut keystore = keystore(10, 10);
+    let (session, clock_ms) = (42, 1_000);
+    let mut apply = |index, sequence: Option<u64>, operation| {
+        let id = sequence.map(|sequence| RequestId { session, sequence, done_below: 1 });
+        keystore.apply(index, &Command { clock_ms, id, operation })
+    };
+    let incr = Operation::Arithmetic { operation: Arithmetic::Incr, key: b"n", delta: 5 };
+    let set =
+        Operation::Store { verb: StoreVerb::Set, key: b"n", flags: 0, deadline_ms: 0, value: b"1" };
+    assert_eq!(apply(12, None, Operation::OpenSession { session }), Reply::Ok);
+    assert_eq!(apply(13, Some(1), set), Reply::Stored);
+    assert_eq!(apply(14, Some(2), incr), Reply::Number(6));
+    write(&path, &keystore.freeze(), &meta(&keystore)).unwrap();
+
+    let (mut found, _) = read(&path).unwrap().unwrap();
+    assert_eq!(found.sessions(), keystore.sessions());
+    let again = RequestId { session, sequence: 2, done_below: 1 };
+    let again = Command { clock_ms, id: Some(again), operation: incr };
+    assert_eq!(found.apply(15, &again), Reply::Number(6));
+    assert_eq!(found.get(b"n").unwrap().value, b"6");
+    // Half a checkpoint is gone on with behind its sessions.
+    let bytes = fs::read(&path).unwrap();
+    let side = dir.path().join("side");
+    fs::write(&side, &bytes[..bytes.len() - 1]).unwrap();
+    let (_, whole) = verified_prefix(&side).unwrap();
+    assert!(whole > bytes.len() as u64 / 2, "{whole} of {}", bytes.len());
 }
 
 #[test]
@@ -239,12 +271,12 @@ fn with_block(whole: &[u8], kind: u32) -> Vec<u8> {
 fn blocks_of_later_versions_are_refused_or_passed_over_as_they_say() {
     let keystore = keystore(50, 10);
     let (whole, _) = write_to(Vec::new(), &keystore.freeze(), &meta(&keystore)).unwrap();
-    let needed = with_block(&whole, 4);
+    let needed = with_block(&whole, 5);
     for error in [read_bytes(&needed).unwrap_err(), check_bytes(&needed).unwrap_err()] {
-        assert!(matches!(error, KeystoreFileError::NewerBlock { kind: 4, .. }), "{error}");
+        assert!(matches!(error, KeystoreFileError::NewerBlock { kind: 5, .. }), "{error}");
         assert!(error.to_string().contains("newer program"), "{error}");
     }
-    let optional = with_block(&whole, OPTIONAL | 4);
+    let optional = with_block(&whole, OPTIONAL | 5);
     let (restored, _) = read_bytes(&optional).unwrap();
     assert_eq!(contents(&restored), contents(&keystore));
     assert_eq!(check_bytes(&optional).unwrap(), meta(&keystore));
@@ -306,7 +338,7 @@ fn a_checkpoint_goes_at_the_pace_that_it_is_given() {
                 value: &[7; 500],
             };
             let index = keystore.applied() + 1;
-            keystore.apply(index, &Command { clock_ms: 0, operation });
+            keystore.apply(index, &Command { clock_ms: 0, id: None, operation });
         }
         asked += 1;
         assert!(progress.bytes > last && progress.bytes - last < 5 << 20, "{progress:?}");

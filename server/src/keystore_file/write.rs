@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::BufMut;
 
 use super::{
-    BLOCK_HEADER_BYTES, CheckpointMeta, FOOTER, HEADER_BYTES, ITEMS, MAGIC, POSITION, VERSION,
-    digest_of, side_path,
+    BLOCK_HEADER_BYTES, CheckpointMeta, FOOTER, HEADER_BYTES, ITEMS, MAGIC, POSITION, SESSIONS,
+    VERSION, digest_of, side_path,
 };
 use crate::files::{self, File};
 use crate::keystore::{Frozen, Kept, contents_of};
@@ -218,6 +218,12 @@ fn stream<W: Write>(
     }
     put_membership(&mut out.buffer, &meta.membership);
     out.end(begin)?;
+
+    if !frozen.sessions().is_empty() {
+        let begin = out.begin(SESSIONS);
+        frozen.sessions().encode(&mut out.buffer);
+        out.end(begin)?;
+    }
 
     let (mut items, mut contents) = (0, 0u64);
     for (number, group) in frozen.into_groups() {

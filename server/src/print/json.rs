@@ -22,6 +22,10 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     clock_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     op: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<&'a str>,
@@ -97,8 +101,10 @@ pub(super) fn log_line(
         Body::Noop | Body::Membership(_) => return Ok(()),
         Body::Command(payload) => {
             let command = command(entry.index, payload)?;
-            let inner =
-                matches!(command.operation, Operation::Check { .. } | Operation::Verdict { .. });
+            let inner = matches!(
+                command.operation,
+                Operation::Check { .. } | Operation::Verdict { .. } | Operation::OpenSession { .. }
+            );
             if inner && !all {
                 return Ok(());
             }
@@ -110,7 +116,12 @@ pub(super) fn log_line(
 }
 
 fn command_line(command: Command<'_>) -> Line<'_> {
-    let line = Line { clock_ms: Some(command.clock_ms), ..Line::default() };
+    let line = Line {
+        clock_ms: Some(command.clock_ms),
+        session: command.id.map(|id| format!("{:016x}", id.session)),
+        sequence: command.id.map(|id| id.sequence),
+        ..Line::default()
+    };
     match command.operation {
         Operation::Store { verb, key, flags, deadline_ms, value } => {
             let (op, cas) = match verb {
@@ -134,6 +145,9 @@ fn command_line(command: Command<'_>) -> Line<'_> {
         }
         Operation::Check { algorithm } => {
             Line { op: Some("check"), algorithm: Some(algorithm), ..line }
+        }
+        Operation::OpenSession { session } => {
+            Line { op: Some("session"), session: Some(format!("{session:016x}")), ..line }
         }
         Operation::Verdict { index, digest } => {
             let digest = Some(format!("{digest:016x}"));

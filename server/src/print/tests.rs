@@ -18,7 +18,7 @@ fn store(verb: StoreVerb, key: &'static [u8], value: &'static [u8]) -> Operation
 
 fn entry(index: Index, operation: Operation<'_>) -> Entry<Payload> {
     let mut bytes = Vec::new();
-    Command { clock_ms: 1, operation }.encode(&mut bytes);
+    Command { clock_ms: 1, id: None, operation }.encode(&mut bytes);
     Entry { index, term: 1, body: Body::Command(Payload(Bytes::from(bytes))) }
 }
 

@@ -31,7 +31,11 @@ pub(super) fn log_line(
             Operation::Verdict { index: check, digest } if all => {
                 writeln!(out, "{index} (integrity verdict {digest:016x} at {check})")?;
             }
-            Operation::Check { .. } | Operation::Verdict { .. } => {}
+            Operation::OpenSession { session } if all => {
+                writeln!(out, "{index} (session {session:016x})")?;
+            }
+            Operation::Check { .. } | Operation::Verdict { .. } | Operation::OpenSession { .. } => {
+            }
             operation => command_line(out, index, operation)?,
         },
     }
@@ -63,7 +67,7 @@ fn command_line(out: &mut Vec<u8>, index: Index, operation: Operation<'_>) -> io
         Operation::Arithmetic { operation: Arithmetic::Decr, delta, .. } => {
             write!(out, "(decr {delta})")?;
         }
-        Operation::Check { .. } | Operation::Verdict { .. } => {}
+        Operation::Check { .. } | Operation::Verdict { .. } | Operation::OpenSession { .. } => {}
     }
     out.push(b'\n');
     Ok(())

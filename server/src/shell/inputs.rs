@@ -37,14 +37,18 @@ impl Member {
                 operator::listen(&link, &self.shell.inbox);
             }
             Input::Link { link, hello } => {
-                if let Some(peer) = self.transport.accept(&link, &hello) {
+                if let Some((peer, replaces)) = self.transport.accept(&link, &hello) {
+                    if replaces {
+                        // Its end will not be told: it is not the current one.
+                        self.driver.link_lost(now, peer);
+                    }
                     self.driver.link_up(peer);
                 }
             }
             Input::LinkClosed { from, link, reason } => {
                 if self.transport.lost(from, link) {
                     tracing::info!(peer = from.0, reason, "link lost");
-                    self.driver.link_lost(from);
+                    self.driver.link_lost(now, from);
                 }
             }
             Input::LogDamaged => self.checkpoints.replace_log(),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use common::control::Role;
-use common::forward::{self, WriteIds};
+use common::forward;
 use common::ids::{ClusterId, ServerId};
 use common::limits::REPORT_INTERVAL;
 use raft::{Fetch, NodeId};
@@ -64,6 +64,7 @@ impl Member {
             pid: std::process::id(),
             counters: std::sync::Arc::clone(&shell.counters),
             started_ms: shell.started_ms,
+            session_seed: rand::random(),
         };
         let driver = Driver::new(disk.node, disk.keystore, facts);
         let id = NodeId(id.0);
@@ -214,16 +215,12 @@ impl Member {
             self.transport.send(&envelope);
         }
         for forward in self.actions.forward.drain(..) {
-            let sent = self.transport.request(forward.to, |out| {
-                forward::encode_requests_head(forward.number, &WriteIds::default(), out);
-                out.extend_from_slice(&forward.requests);
-            });
-            if !sent {
+            if !self.transport.request(forward.to, |out| forward.encode(out)) {
                 self.driver.forward_failed(now, forward.to, forward.number);
             }
         }
         for refused in std::mem::take(&mut self.actions.refuse) {
-            self.tell_not_leader(refused);
+            self.tell(refused);
         }
         for (leader, report) in self.actions.digests.drain(..) {
             self.transport.request(leader, |out| {

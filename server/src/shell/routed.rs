@@ -8,14 +8,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use common::forward::{self, ForwardFrame};
 use common::front_end::{Batch, Finish, Finished};
-use common::memcached;
+use common::memcached::{self, Request};
 use common::udp::{Lane, Link};
 use raft::NodeId;
 
 use super::Shell;
 use super::inbox::{Input, LbLink};
 use super::member::Member;
-use crate::driver::{DigestReport, ForwardId, Forwarder, Now};
+use crate::driver::{DigestReport, ForwardId, Forwarder, Now, Refused};
 
 /// Sends the replies of a forwarded batch back.
 struct ForwardOrigin {
@@ -129,20 +129,16 @@ impl Member {
         request: ForwardFrame,
     ) -> Result<(), String> {
         match request {
-            // The keystore keeps no sessions: the forwarder works without one.
-            ForwardFrame::OpenSession { number, .. } => {
-                send(link, |out| forward::encode_session_unknown(number, out));
+            ForwardFrame::OpenSession { number, session } => {
+                let batch = batch(link, number, Vec::new(), 0);
+                self.driver.open_session_for(now, ForwardId { from, number }, session, batch);
             }
-            ForwardFrame::Requests { number, ids, .. } if ids.session != 0 => {
-                send(link, |out| forward::encode_session_unknown(number, out));
-            }
-            ForwardFrame::Requests { number, requests, .. } => {
+            ForwardFrame::Requests { number, ids, requests } => {
                 let bytes = requests.len();
                 let requests =
                     memcached::decode_requests(requests).map_err(|error| error.to_string())?;
-                let origin = Arc::new(ForwardOrigin { link: link.clone(), number });
-                let batch = Batch::new(requests, BytesMut::new(), bytes, origin);
-                self.driver.forwarded(now, ForwardId { from, number }, batch);
+                let batch = batch(link, number, requests, bytes);
+                self.driver.forwarded(now, ForwardId { from, number }, ids, batch);
             }
             ForwardFrame::Reply { .. } | ForwardFrame::Digest { .. } => {}
         }
@@ -150,13 +146,18 @@ impl Member {
     }
 
     /// Tells a forwarder that its batch was not executed here.
-    pub(super) fn tell_not_leader(&self, refused: ForwardId) {
-        let link = match refused.from {
+    pub(super) fn tell(&self, refused: Refused) {
+        let link = match refused.id.from {
             Forwarder::Peer(peer) => self.transport.link_to(peer),
             Forwarder::LoadBalancer(number) => self.lbs.0.get(&number).cloned(),
         };
         if let Some(link) = link {
-            send(&link, |out| forward::encode_not_leader(refused.number, out));
+            send(&link, |out| refused.encode(out));
         }
     }
+}
+
+fn batch(link: &Link, number: u64, requests: Vec<Request>, bytes: usize) -> Batch {
+    let origin = Arc::new(ForwardOrigin { link: link.clone(), number });
+    Batch::new(requests, BytesMut::new(), bytes, origin)
 }

@@ -71,7 +71,7 @@ fn entry(index: Index) -> Entry<Payload> {
         value: value.as_bytes(),
     };
     let mut bytes = Vec::new();
-    Command { clock_ms: index, operation }.encode(&mut bytes);
+    Command { clock_ms: index, id: None, operation }.encode(&mut bytes);
     Entry { index, term, body: Body::Command(Payload(Bytes::from(bytes))) }
 }
 

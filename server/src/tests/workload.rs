@@ -262,7 +262,7 @@ impl Workload<'_> {
             value: &value,
         };
         let mut bytes = Vec::new();
-        Command { clock_ms: index, operation }.encode(&mut bytes);
+        Command { clock_ms: index, id: None, operation }.encode(&mut bytes);
         Entry { index, term, body: Body::Command(Payload(Bytes::from(bytes))) }
     }
 

@@ -17,7 +17,7 @@ fn keystore(items: u64) -> (Keystore, CheckpointMeta) {
         let key = format!("key-{index}");
         let (verb, key, value) = (StoreVerb::Set, key.as_bytes(), b"value".as_slice());
         let operation = Operation::Store { verb, key, flags: 0, deadline_ms: 0, value };
-        keystore.apply(index, &Command { clock_ms: index, operation });
+        keystore.apply(index, &Command { clock_ms: index, id: None, operation });
     }
     let membership = Membership::of_voters([(NodeId(1), b"there".as_slice().into())]);
     let meta = CheckpointMeta { index: items, term: 3, membership };

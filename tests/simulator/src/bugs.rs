@@ -1,6 +1,7 @@
 //! Famous bugs, planted one at a time, to show that the simulator finds them.
 
 use raft::{Config, PlantedBug};
+use server::keystore::{Keystore, PlantedBug as Sessions};
 
 /// A bug that can be planted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -13,10 +14,12 @@ pub enum Bug {
     DamageForTear,
     /// One in the core.
     Core(PlantedBug),
+    /// One in the keystore.
+    Keystore(Sessions),
 }
 
 /// Every bug, with the name that it has on the command line.
-pub const BUGS: [(&str, Bug, &str); 16] = [
+pub const BUGS: [(&str, Bug, &str); 19] = [
     (
         "commit-earlier-term",
         Bug::Core(PlantedBug::CommitEarlierTerm),
@@ -89,6 +92,21 @@ pub const BUGS: [(&str, Bug, &str); 16] = [
         Bug::Core(PlantedBug::AnswerRepeated),
         "a leader answers an acknowledgement that says nothing new with another append",
     ),
+    (
+        "snapshot-without-sessions",
+        Bug::Keystore(Sessions::SnapshotWithoutSessions),
+        "checkpoints and snapshots lack the sessions of those who forward writes",
+    ),
+    (
+        "applied-again",
+        Bug::Keystore(Sessions::AppliedAgain),
+        "a forwarded write that comes again is applied again",
+    ),
+    (
+        "no-session-needed",
+        Bug::Keystore(Sessions::NoSessionNeeded),
+        "a forwarded write whose session has expired is applied",
+    ),
 ];
 
 impl Bug {
@@ -106,6 +124,13 @@ impl Bug {
     pub(crate) fn plant(self, config: &mut Config) {
         if let Bug::Core(bug) = self {
             config.planted = Some(bug);
+        }
+    }
+
+    /// Plants it in a keystore, if it lives there.
+    pub(crate) fn plant_in(self, keystore: &mut Keystore) {
+        if let Bug::Keystore(bug) = self {
+            keystore.plant(bug);
         }
     }
 }

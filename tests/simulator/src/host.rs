@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
-use common::forward::{self, ForwardFrame, WriteIds};
+use common::forward::{self, ForwardFrame};
 use common::front_end::{Batch, Finish, Finished};
 use common::memcached::{self, Request};
 use raft::{Entry, Fetch, Index, NodeId, SnapshotMeta, SnapshotTask};
@@ -321,7 +321,7 @@ impl Process {
                 self.differs = false;
                 drop(self.driver.installed(now, next_offset, meta, *state));
             }
-            Input::LinkLost(peer) => self.driver.link_lost(peer),
+            Input::LinkLost(peer) => self.driver.link_lost(now, peer),
             Input::Campaign => self.driver.campaign(now),
             Input::Transfer => {
                 // Refused by whoever does not lead any more.
@@ -336,16 +336,20 @@ impl Process {
 
     fn request_frame(&mut self, now: Now, from: NodeId, frame: &Bytes) {
         match forward::decode_forward(frame).expect("a peer's own encoding") {
-            ForwardFrame::Requests { number, requests, .. } => {
+            ForwardFrame::Requests { number, ids, requests } => {
                 let requests = memcached::decode_requests(requests).expect("a peer's own encoding");
                 let id = ForwardId { from: Forwarder::Peer(from), number };
                 let batch = self.batch(Origin::Peer(id), requests);
-                self.driver.forwarded(now, id, batch);
+                self.driver.forwarded(now, id, ids, batch);
             }
             ForwardFrame::Reply { number, reply } => {
                 self.driver.forward_reply(now, from, number, &reply);
             }
-            ForwardFrame::OpenSession { .. } => unreachable!("servers open no sessions"),
+            ForwardFrame::OpenSession { number, session } => {
+                let id = ForwardId { from: Forwarder::Peer(from), number };
+                let batch = self.batch(Origin::Peer(id), Vec::new());
+                self.driver.open_session_for(now, id, session, batch);
+            }
             ForwardFrame::Digest { index, digest } => {
                 self.driver.digest_reported(now, from, DigestReport { index, digest });
             }
@@ -414,14 +418,13 @@ impl Process {
         }
         for forward in self.actions.forward.drain(..) {
             let mut frame = BytesMut::new();
-            forward::encode_requests_head(forward.number, &WriteIds::default(), &mut frame);
-            frame.extend_from_slice(&forward.requests);
+            forward.encode(&mut frame);
             out.say(forward.to, Lane::Request, frame);
         }
         for refused in self.actions.refuse.drain(..) {
             let mut frame = BytesMut::new();
-            forward::encode_not_leader(refused.number, &mut frame);
-            out.say(peer(refused), Lane::Request, frame);
+            refused.encode(&mut frame);
+            out.say(peer(refused.id), Lane::Request, frame);
         }
         self.differs |= self.actions.integrity_failure.take().is_some();
         for (leader, report) in self.actions.digests.drain(..) {

@@ -24,12 +24,17 @@ impl World {
         }
         let Some(id) = self.hosts[host].disk.id else { return };
         let now = self.hosts[host].clock.now(self.now);
-        let Some((restored, keystore)) = self.recover(host, id) else { return };
+        let Some((restored, mut keystore)) = self.recover(host, id) else { return };
+        if let Some(bug) = self.bug {
+            bug.plant_in(&mut keystore);
+        }
         let config = self.config(host);
         let checkpoint = restored.snapshot.index;
         let node = Node::new(now.mono_us, config, restored.clone());
         self.out.watch.started(&node, &restored);
-        let mut driver = Driver::new(node, keystore, facts(now.wall_ms));
+        // Another one for each life of each host.
+        let session_seed = (host as u64) << 32 | u64::from(self.hosts[host].life);
+        let mut driver = Driver::new(node, keystore, facts(now.wall_ms, session_seed));
         let interval_us = self.plan.check_interval;
         driver.set_integrity(IntegrityOptions { interval_us, ..IntegrityOptions::default() });
         let at = &mut self.hosts[host];
@@ -192,7 +197,7 @@ impl World {
     }
 }
 
-fn facts(started_ms: u64) -> Facts {
+fn facts(started_ms: u64, session_seed: u64) -> Facts {
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
     Facts {
         info: common::control::MemberInfo {
@@ -205,5 +210,6 @@ fn facts(started_ms: u64) -> Facts {
         pid: 0,
         counters: std::sync::Arc::default(),
         started_ms,
+        session_seed,
     }
 }

@@ -125,9 +125,12 @@ impl World {
     ) {
         let Host { disk, process: Some(process), .. } = &mut self.hosts[host] else { return };
         disk.restart_log();
-        let Some((state, _)) = decode_keystore(disk.checkpoint().1) else {
+        let Some((mut state, _)) = decode_keystore(disk.checkpoint().1) else {
             return self.fail("a snapshot arrives whole", format!("h{host} at {}", meta.index));
         };
+        if let Some(bug) = self.bug {
+            bug.plant_in(&mut state);
+        }
         self.out.watch.installed(process.id, &meta);
         self.out.watch.trace.note(|| format!("h{host} installs the snapshot at {}", meta.index));
         self.give(host, Input::Installed { next_offset, meta, state: Box::new(state) });

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 use common::control::MemberInfo;
-use common::forward::{self, ForwardFrame, WriteIds};
+use common::forward::{self, ForwardFrame};
 use common::front_end::{Batch, Finish, Finished};
 use common::ids::{ClusterId, FolderId};
 use common::limits::MAX_FRAME_BYTES;
@@ -15,7 +15,8 @@ use raft::{Config, DurableMark, HardState, Membership, Message, NodeId, Restored
 
 use super::{Answer, requests};
 use crate::driver::{
-    Actions, DigestReport, Driver, Facts, ForwardId, Forwarder, IntegrityFailure, Node, Now,
+    Actions, DigestReport, Driver, Facts, ForwardId, ForwardWhat, Forwarder, IntegrityFailure,
+    Node, Now,
 };
 use crate::keystore::{Keystore, KeystoreLimits};
 use crate::wire;
@@ -35,13 +36,15 @@ pub(super) enum Kind {
     Heartbeat,
     ReadIndex,
     OtherRaft,
+    Open,
     Requests,
     Reply,
     Refusal,
     Digest,
 }
 
-struct Frame {
+#[derive(Clone)]
+pub(super) struct Frame {
     from: u64,
     to: u64,
     kind: Kind,
@@ -54,6 +57,9 @@ pub(super) struct Cluster {
     now: Now,
     frames: VecDeque<Frame>,
     cut: BTreeSet<(u64, u64)>,
+    /// Frames of this kind are put aside, here.
+    holding: Option<Kind>,
+    pub(super) held: Vec<Frame>,
     sent: Vec<(u64, Kind)>,
 }
 
@@ -113,7 +119,15 @@ impl Cluster {
         let membership = Membership::of_voters(infos);
         let now = Now { mono_us: 1_000_000, wall_ms: 1_700_000_000_000 };
         let servers = (1..=count).map(|id| Server::new(now, id, &membership, &set)).collect();
-        Cluster { servers, now, frames: VecDeque::new(), cut: BTreeSet::new(), sent: Vec::new() }
+        Cluster {
+            servers,
+            now,
+            frames: VecDeque::new(),
+            cut: BTreeSet::new(),
+            holding: None,
+            held: Vec::new(),
+            sent: Vec::new(),
+        }
     }
 
     /// `count` servers, the first of which leads.
@@ -202,6 +216,34 @@ impl Cluster {
         for other in 1..=self.servers.len() as u64 {
             self.cut.extend([(id, other), (other, id)]);
         }
+    }
+
+    /// From now on nothing of `from` reaches `to`.
+    pub(super) fn cut(&mut self, from: u64, to: u64) {
+        self.cut.insert((from, to));
+    }
+
+    /// Frames of this kind do not arrive for now.
+    pub(super) fn hold(&mut self, kind: Kind) {
+        self.holding = Some(kind);
+    }
+
+    /// Those that were held arrive now, so often each; others pass again.
+    pub(super) fn release(&mut self, times: usize) {
+        self.holding = None;
+        for frame in std::mem::take(&mut self.held) {
+            self.frames.extend(std::iter::repeat_n(frame, times));
+        }
+        self.run();
+    }
+
+    /// The link between two servers breaks, with everything on its way.
+    pub(super) fn break_link(&mut self, one: u64, other: u64) {
+        let now = self.now;
+        self.frames.retain(|frame| ![(one, other), (other, one)].contains(&(frame.from, frame.to)));
+        self.driver(one).link_lost(now, NodeId(other));
+        self.driver(other).link_lost(now, NodeId(one));
+        self.run();
     }
 
     pub(super) fn heal(&mut self) {
@@ -316,22 +358,31 @@ impl Cluster {
                 continue;
             }
             let mut frame = BytesMut::new();
-            forward::encode_requests_head(sent.number, &WriteIds::default(), &mut frame);
-            frame.extend_from_slice(&sent.requests);
-            self.send(id, sent.to.0, Kind::Requests, frame.freeze());
+            sent.encode(&mut frame);
+            let kind = match sent.what {
+                ForwardWhat::Requests { .. } => Kind::Requests,
+                ForwardWhat::OpenSession(_) => Kind::Open,
+            };
+            self.send(id, sent.to.0, kind, frame.freeze());
         }
         for refused in refusals {
             let mut frame = BytesMut::new();
-            forward::encode_not_leader(refused.number, &mut frame);
-            self.send(id, peer(refused), Kind::Refusal, frame.freeze());
+            refused.encode(&mut frame);
+            self.send(id, peer(refused.id), Kind::Refusal, frame.freeze());
         }
     }
 
     fn send(&mut self, from: u64, to: u64, kind: Kind, bytes: Bytes) {
         assert!(bytes.len() <= MAX_FRAME_BYTES, "a frame that no link carries");
         self.sent.push((from, kind));
-        if !self.cut.contains(&(from, to)) {
-            self.frames.push_back(Frame { from, to, kind, bytes });
+        let frame = Frame { from, to, kind, bytes };
+        if self.cut.contains(&(from, to)) {
+            return;
+        }
+        if self.holding == Some(kind) {
+            self.held.push(frame);
+        } else {
+            self.frames.push_back(frame);
         }
     }
 
@@ -339,24 +390,30 @@ impl Cluster {
         let now = self.now;
         let from = NodeId(frame.from);
         let server = self.server(frame.to);
-        if !matches!(frame.kind, Kind::Requests | Kind::Reply | Kind::Refusal | Kind::Digest) {
+        let is_raft = matches!(frame.kind, Kind::Heartbeat | Kind::ReadIndex | Kind::OtherRaft);
+        if is_raft {
             let envelope = wire::decode(&frame.bytes).expect("a message");
             return server.driver.message(now, envelope);
         }
         match forward::decode_forward(&frame.bytes).expect("a request or its answer") {
-            ForwardFrame::Requests { number, requests, .. } => {
+            ForwardFrame::Requests { number, ids, requests } => {
                 let from = ForwardId { from: Forwarder::Peer(from), number };
                 let replies = Arc::clone(&server.replies);
                 let bytes = requests.len();
                 let requests = decode_requests(requests).expect("requests");
                 let origin = Arc::new(ForwardOrigin { from, replies });
                 let batch = Batch::new(requests, BytesMut::new(), bytes, origin);
-                server.driver.forwarded(now, from, batch);
+                server.driver.forwarded(now, from, ids, batch);
             }
             ForwardFrame::Reply { number, reply } => {
                 server.driver.forward_reply(now, from, number, &reply);
             }
-            ForwardFrame::OpenSession { .. } => unreachable!("servers open no sessions"),
+            ForwardFrame::OpenSession { number, session } => {
+                let from = ForwardId { from: Forwarder::Peer(from), number };
+                let origin = Arc::new(ForwardOrigin { from, replies: Arc::clone(&server.replies) });
+                let batch = Batch::new(Vec::new(), BytesMut::new(), 0, origin);
+                server.driver.open_session_for(now, from, session, batch);
+            }
             ForwardFrame::Digest { index, digest } => {
                 server.driver.digest_reported(now, from, DigestReport { index, digest });
             }
@@ -383,6 +440,7 @@ impl Server {
             pid: 4711,
             counters: Arc::default(),
             started_ms: now.wall_ms,
+            session_seed: id,
         };
         let node = Node::new(now.mono_us, config, restored);
         let keystore = Keystore::new(KeystoreLimits::default());

@@ -1,12 +1,13 @@
 //! Batches with writes on a follower.
 
 use bytes::Bytes;
+use common::forward::{ForwardReply, WriteIds};
 use common::front_end::Batch;
 use common::limits::MAX_FORWARDED_REPLY_BYTES;
 use raft::NodeId;
 
 use super::*;
-use crate::driver::{ForwardId, ForwardReply, Forwarder};
+use crate::driver::{ForwardId, Forwarder};
 
 #[test]
 fn a_batch_with_a_write_goes_to_the_leader_as_a_whole() {
@@ -17,8 +18,9 @@ fn a_batch_with_a_write_goes_to_the_leader_as_a_whole() {
     cluster
         .play(3, &batch.concat())
         .expect(&[version, "\r\nEND\r\nSTORED\r\n", &hit("k", "v"), "ERROR\r\n"].concat());
-    assert_eq!(cluster.last_index(1), before + 2);
+    assert_eq!(cluster.last_index(1), before + 3, "one opens the session");
     assert_eq!(cluster.take_sent(3, Kind::Requests), 1);
+    assert_eq!(cluster.take_sent(3, Kind::Open), 1);
     assert_eq!(cluster.take_sent(3, Kind::ReadIndex), 0);
 }
 
@@ -58,6 +60,7 @@ fn a_batch_that_was_forwarded_to_a_server_that_does_not_lead_is_refused() {
     cluster.driver(3).forwarded(
         now,
         ForwardId { from: Forwarder::Peer(NodeId(2)), number: 7 },
+        WriteIds::default(),
         batch,
     );
     cluster.run();
@@ -69,17 +72,18 @@ fn a_batch_that_was_forwarded_to_a_server_that_does_not_lead_is_refused() {
 }
 
 #[test]
-fn a_lost_link_leaves_the_outcome_of_writes_unknown() {
+fn what_a_lost_link_owes_is_asked_again() {
     let mut cluster = Cluster::led(3);
-    cluster.isolate(1);
-    let answer = cluster.play(3, &[&set("k", "v"), "get k\r\n"].concat());
-    let other = cluster.play(2, &set("j", "v"));
+    cluster.play(3, &set("n", "0"));
+    cluster.hold(Kind::Reply);
+    let answer = cluster.play(3, "incr n 1\r\nget n\r\n");
+    cluster.break_link(3, 2);
     answer.expect_none();
-    cluster.driver(3).link_lost(NodeId(2));
-    answer.expect_none();
-    cluster.driver(3).link_lost(NodeId(1));
-    answer.expect(&[UNKNOWN, NO_LEADER].concat());
-    other.expect_none();
+    assert_eq!(cluster.take_sent(3, Kind::Requests), 2);
+    cluster.break_link(3, 1);
+    assert_eq!(cluster.take_sent(3, Kind::Requests), 1);
+    cluster.release(1);
+    answer.expect(&["1\r\n", &hit("n", "1")].concat());
 }
 
 #[test]
@@ -98,6 +102,7 @@ fn a_request_that_the_link_does_not_take_waits_for_the_link() {
 #[test]
 fn a_forwarded_batch_without_answer_is_unknown_at_its_deadline_and_stays_so() {
     let mut cluster = Cluster::led(3);
+    cluster.play(3, &set("j", "v"));
     cluster.slow_disk(2);
     cluster.slow_disk(3);
     let answer = cluster.play(3, &set("k", "v"));
@@ -113,10 +118,12 @@ fn a_forwarded_batch_without_answer_is_unknown_at_its_deadline_and_stays_so() {
 #[test]
 fn answers_with_a_number_that_nobody_waits_for_are_ignored() {
     let mut cluster = Cluster::led(3);
+    cluster.play(3, &set("j", "v"));
     cluster.isolate(1);
     let answer = cluster.play(3, &set("k", "v"));
     let now = cluster.now();
-    let number = cluster.driver(3).facts.started_ms << 20;
+    // Two numbers went to the session and to the first write.
+    let number = (cluster.driver(3).facts.started_ms << 20) + 2;
     let driver = cluster.driver(3);
     for stale in [0, number, number + 2, u64::MAX] {
         driver.forward_reply(now, NodeId(1), stale, &ForwardReply::NotLeader);
@@ -136,57 +143,6 @@ fn answers_with_a_number_that_nobody_waits_for_are_ignored() {
 
 fn done(replies: &'static str) -> ForwardReply {
     ForwardReply::Done(Bytes::from_static(replies.as_bytes()))
-}
-
-#[test]
-fn a_new_leader_hurries_what_the_deposed_one_owes() {
-    let mut cluster = Cluster::led(3);
-    cluster.isolate(1);
-    let owed = cluster.play(3, &[&set("k", "v"), "get k\r\n"].concat());
-    cluster.advance_ms(150);
-    cluster.elect(2);
-    let next = cluster.play(3, &set("j", "v"));
-    next.expect("STORED\r\n");
-    cluster.advance_ms(90);
-    owed.expect_none();
-    cluster.advance_ms(10);
-    owed.expect(&[UNKNOWN, NO_LEADER].concat());
-}
-
-#[test]
-fn a_deposed_leader_that_still_executes_may_answer() {
-    let mut cluster = Cluster::led(3);
-    // Its entry is on a majority, which server 1 does not know yet.
-    let answer = cluster.ask(3, &set("k", "v"));
-    cluster.turn(3);
-    cluster.isolate(3);
-    cluster.run();
-    answer.expect_none();
-    cluster.play(2, "get k\r\n").expect(&hit("k", "v"));
-    cluster.heal();
-    // The answer was lost with the link, so that only the deadline tells.
-    cluster.advance_ms(PAST_THE_DEADLINE_MS);
-    answer.expect(UNKNOWN);
-    cluster.play(3, "get k\r\n").expect(&hit("k", "v"));
-}
-
-#[test]
-fn a_refusal_by_a_deposed_leader_gives_the_whole_time_back() {
-    let mut cluster = Cluster::led(3);
-    cluster.isolate(1);
-    let answer = cluster.play(3, &set("k", "v"));
-    cluster.elect(2);
-    cluster.set_no_link(3, true);
-    let now = cluster.now();
-    let number = (cluster.driver(3).facts.started_ms << 20) + 1;
-    cluster.driver(3).forward_reply(now, NodeId(1), number, &ForwardReply::NotLeader);
-    // Longer than a deposed leader is waited for: it is certain now that
-    // nothing was executed, and somebody leads.
-    cluster.advance_ms(200);
-    answer.expect_none();
-    cluster.set_no_link(3, false);
-    cluster.advance_ms(50);
-    answer.expect("STORED\r\n");
 }
 
 #[test]

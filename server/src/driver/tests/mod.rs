@@ -8,6 +8,7 @@ mod forwarding;
 mod integrity;
 mod leadership;
 mod memory;
+mod once;
 mod reads;
 mod statistics;
 mod stopping;

@@ -48,6 +48,7 @@ fn a_stopping_leader_answers_what_it_has_proposed() {
 #[test]
 fn a_stopping_follower_waits_for_what_it_has_forwarded_and_asked() {
     let mut cluster = Cluster::led(3);
+    cluster.play(3, &set("j", "v"));
     cluster.slow_disk(2);
     cluster.slow_disk(3);
     let write = cluster.play(3, &set("k", "v"));

@@ -14,7 +14,7 @@ fn timed(index: Index, term: Term) -> Entry<Payload> {
     let key = format!("key-{index:0100}");
     let operation = Operation::Delete { key: key.as_bytes() };
     let mut bytes = Vec::new();
-    Command { clock_ms: clock(index), operation }.encode(&mut bytes);
+    Command { clock_ms: clock(index), id: None, operation }.encode(&mut bytes);
     command(index, term, &bytes)
 }
 

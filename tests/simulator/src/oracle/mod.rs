@@ -12,6 +12,7 @@
 
 mod model;
 pub(crate) mod search;
+mod sessions;
 #[cfg(test)]
 mod tests;
 pub(crate) mod witness;

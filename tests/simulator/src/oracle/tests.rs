@@ -67,7 +67,7 @@ impl Story {
                 Operation::Arithmetic { operation: *operation, key: &name, delta: delta_of(op) }
             }
         };
-        Command { clock_ms: 0, operation }.encode(&mut bytes);
+        Command { clock_ms: 0, id: None, operation }.encode(&mut bytes);
         let (moment, body) = (self.moment(), Body::Command(Payload(bytes.freeze())));
         self.log.push(Applied { term: 1, body, moment });
         self.model.apply(op, key, &write)

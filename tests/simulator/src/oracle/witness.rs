@@ -14,6 +14,7 @@ use server::command::{Command, Operation, Payload};
 
 use super::Violation;
 use super::model::{Item, Model};
+use super::sessions::Sessions;
 use crate::history::{Action, History, Key, Moment, Op, OpId, Outcome, Seen, Write, key_of};
 
 /// An entry that was applied, and when that happened first.
@@ -34,6 +35,7 @@ pub(crate) fn check(history: &History, log: &[Applied]) -> Result<Model, Violati
         places: vec![None; history.ops.len()],
         deletes: waiting_deletes(history),
         before: None,
+        sessions: Sessions::default(),
     };
     for (position, applied) in log.iter().enumerate() {
         if let Body::Command(payload) = &applied.body {
@@ -59,6 +61,7 @@ struct Replay<'a> {
     deletes: BTreeMap<Key, Vec<OpId>>,
     /// The write that is the entry before this one, and that entry's term.
     before: Option<(raft::Term, OpId)>,
+    sessions: Sessions,
 }
 
 /// Nothing that follows can have a place before this.
@@ -111,7 +114,9 @@ fn origin(payload: &Payload) -> Option<(Key, Option<OpId>)> {
         Operation::Store { key, flags, .. } => (key, Some(flags)),
         Operation::Arithmetic { key, delta, .. } => (key, Some(delta.checked_sub(1)? as OpId)),
         Operation::Delete { key } => (key, None),
-        Operation::Check { .. } | Operation::Verdict { .. } => return None,
+        Operation::OpenSession { .. } | Operation::Check { .. } | Operation::Verdict { .. } => {
+            return None;
+        }
     };
     Some((key_of(name)?, number))
 }
@@ -125,8 +130,10 @@ impl Replay<'_> {
     ) -> Result<(), Violation> {
         let command = Command::decode(&payload.0)
             .map_err(|error| Violation::new("entry is no command", format!("{index}: {error}")))?;
-        if matches!(command.operation, Operation::Check { .. } | Operation::Verdict { .. }) {
-            // The servers' own; it changes nothing.
+        let is_own =
+            matches!(command.operation, Operation::Check { .. } | Operation::Verdict { .. });
+        if is_own || !self.sessions.admits(&command) {
+            // The servers' own, or nothing that takes effect.
             self.before = None;
             return Ok(());
         }

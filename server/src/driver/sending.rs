@@ -1,0 +1,180 @@
+//! Sending batches to the leader, under ids that let them be sent again: after
+//! a failover they go to the next leader, and take effect once.
+//!
+//! A session is opened with the first write that is to be forwarded. A batch
+//! whose last sending nobody will answer is *exposed*: it may have taken effect,
+//! and keeps its ids for as long as it lives, also when this server leads
+//! itself by then. One that was refused as of an unknown session, and was
+//! never exposed, gets ids of another session. Batches that only read need no
+//! ids.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use common::forward::{ForwardReply, Session, WriteIds};
+use common::memcached;
+use raft::NodeId;
+
+use super::job::{Job, Names, Need};
+use super::{Driver, Forward, ForwardWhat, Now};
+
+/// First sequences of batches whose clients have their answers.
+type Answered = Arc<Mutex<Vec<WriteIds>>>;
+
+/// Says that a batch is answered, by being dropped with it: whichever way it
+/// ends.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    ids: WriteIds,
+    answered: Answered,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner).push(self.ids);
+    }
+}
+
+/// This server's session.
+pub(super) struct Sender {
+    session: Session<NodeId>,
+    answered: Answered,
+}
+
+impl Sender {
+    /// `seed` decides the ids of its sessions.
+    pub(super) fn new(seed: u64) -> Self {
+        Sender { session: Session::new(seed), answered: Answered::default() }
+    }
+
+    fn note_answered(&mut self) {
+        for ids in self.answered.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            self.session.answered(ids);
+        }
+    }
+
+    fn assign(&mut self, now: Now, job: &Job) -> Option<Names> {
+        self.note_answered();
+        let requests = job.batch.requests.len() - job.cursor;
+        let ids = self.session.assign(at(now), requests as u64)?;
+        let ticket = Ticket { ids, answered: Arc::clone(&self.answered) };
+        Some(Names { ids, base: job.cursor, _ticket: Some(ticket) })
+    }
+}
+
+fn at(now: Now) -> Duration {
+    Duration::from_micros(now.mono_us)
+}
+
+impl Driver {
+    /// Sends a batch of this server's clients to the leader.
+    pub(super) fn forward(&mut self, now: Now, leader: NodeId, mut job: Job) {
+        let mut ids = WriteIds::default();
+        if job.need() == Need::Log {
+            let session = &mut self.sender.session;
+            if !job.exposed && !job.names.as_ref().is_some_and(|names| session.gave(&names.ids)) {
+                if !session.is_open(at(now)) {
+                    self.open_session(now, leader);
+                    return self.park(now, job);
+                }
+                job.names = self.sender.assign(now, &job);
+                if job.names.is_none() {
+                    return job.fail_not_executed(memcached::BUSY);
+                }
+            }
+            self.sender.note_answered();
+            if let Some(names) = &job.names {
+                ids = self.sender.session.with_done_below(names.ids);
+                // What was answered here meanwhile, by entries that this
+                // server proposed itself, is not sent any more.
+                ids.first_sequence += (job.cursor - names.base) as u64;
+                ids.again = job.exposed;
+            }
+        }
+        let mut requests = BytesMut::with_capacity(job.batch.bytes + 64);
+        memcached::encode_requests(&job.batch.requests[job.cursor..], &mut requests);
+        let number = self.forwards.insert(leader, job);
+        let what = ForwardWhat::Requests { ids, requests };
+        self.forward.push(Forward { to: leader, number, what });
+    }
+
+    fn open_session(&mut self, now: Now, leader: NodeId) {
+        let number = self.forwards.number();
+        if let Some(session) = self.sender.session.open(at(now), leader, number) {
+            let what = ForwardWhat::OpenSession(session);
+            self.forward.push(Forward { to: leader, number, what });
+        }
+    }
+
+    /// A forward that could not even be sent: nothing was executed by it.
+    pub fn forward_failed(&mut self, now: Now, to: NodeId, number: u64) {
+        if self.sender.session.is_opening(to, number) {
+            self.sender.session.opened(at(now), &ForwardReply::NotLeader);
+        } else if let Some(job) = self.forwards.take(to, number) {
+            self.park(now, job);
+        }
+    }
+
+    /// The answer to a forwarded batch.
+    pub fn forward_reply(&mut self, now: Now, from: NodeId, number: u64, reply: &ForwardReply) {
+        if self.sender.session.is_opening(from, number) {
+            self.sender.session.opened(at(now), reply);
+            // A refusal is not asked about again at once.
+            self.unpark |= matches!(reply, ForwardReply::Done(_));
+            return;
+        }
+        let Some(mut job) = self.forwards.take(from, number) else { return };
+        match reply {
+            ForwardReply::Done(bytes) => {
+                job.batch.out.extend_from_slice(bytes);
+                job.batch.finish();
+            }
+            // Not at once: the peer has no leader to name either, and would
+            // be asked again and again.
+            ForwardReply::NotLeader => self.park(now, job),
+            ForwardReply::SessionUnknown => self.session_unknown(now, job),
+            ForwardReply::Lost => self.attempt_lost(now, job),
+        }
+    }
+
+    /// The refusal proves that this sending was not executed; an earlier one
+    /// may have been.
+    fn session_unknown(&mut self, now: Now, mut job: Job) {
+        if let Some(names) = &job.names {
+            self.sender.session.is_unknown(names.ids.session);
+        }
+        if job.exposed {
+            return job.fail_unknown();
+        }
+        // They name nothing that could come yet.
+        job.names = None;
+        self.park(now, job);
+        self.unpark = true;
+    }
+
+    /// Nobody will answer the last sending.
+    fn attempt_lost(&mut self, now: Now, mut job: Job) {
+        job.exposed = job.names.is_some();
+        self.park(now, job);
+        self.unpark = true;
+    }
+
+    /// The link to `peer` is gone, and with it the answers that were to come
+    /// over it.
+    pub fn link_lost(&mut self, now: Now, peer: NodeId) {
+        self.sender.session.link_lost(peer);
+        for job in self.forwards.take_all(peer) {
+            self.attempt_lost(now, job);
+        }
+    }
+
+    /// `leader` leads now: what others were asked goes there, under the same
+    /// ids.
+    pub(super) fn leader_is(&mut self, now: Now, leader: NodeId) {
+        self.sender.session.leader_changed();
+        for job in self.forwards.take_all_but(leader) {
+            self.attempt_lost(now, job);
+        }
+    }
+}

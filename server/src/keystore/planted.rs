@@ -1,0 +1,40 @@
+//! Bugs of the sessions, to be brought back one at a time by whoever tests the
+//! tests. Without the feature `planted-bugs` none of this can be reached, and
+//! [`Keystore::has`] is `false` at compile time.
+
+use super::Keystore;
+
+/// A bug that can be planted in a keystore.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(not(feature = "planted-bugs"), allow(unreachable_pub, dead_code))]
+pub enum PlantedBug {
+    /// Checkpoints and snapshots are without the sessions.
+    SnapshotWithoutSessions,
+    /// A write that comes again is applied again.
+    AppliedAgain,
+    /// A write whose session is unknown is applied.
+    NoSessionNeeded,
+}
+
+impl Keystore {
+    /// Plants `bug`.
+    #[cfg(feature = "planted-bugs")]
+    pub fn plant(&mut self, bug: PlantedBug) {
+        self.planted = Some(bug);
+    }
+
+    /// Whether `bug` is planted.
+    #[inline]
+    #[cfg(feature = "planted-bugs")]
+    pub(super) fn has(&self, bug: PlantedBug) -> bool {
+        self.planted == Some(bug)
+    }
+
+    /// Whether `bug` is planted: never.
+    #[inline]
+    #[cfg(not(feature = "planted-bugs"))]
+    #[expect(clippy::unused_self, reason = "the same call with and without the feature")]
+    pub(super) const fn has(&self, _bug: PlantedBug) -> bool {
+        false
+    }
+}
