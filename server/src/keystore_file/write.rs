@@ -197,16 +197,7 @@ fn stream<W: Write>(
     let kept = frozen.kept();
     let data_bytes = position.memory_bytes;
     let buffer = Vec::with_capacity(BLOCK_BYTES * 5 / 4);
-    let mut out = Blocks {
-        file,
-        settle,
-        kept,
-        data_bytes,
-        buffer,
-        bytes: 0,
-        blocks: 0,
-        digest: 0,
-    };
+    let mut out = Blocks { file, settle, kept, data_bytes, buffer, bytes: 0, blocks: 0, digest: 0 };
     out.header();
 
     let begin = out.begin(POSITION);

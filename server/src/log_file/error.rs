@@ -23,8 +23,8 @@ pub enum LogError {
     /// There is no room for the next segment. Nothing was written: the call
     /// may be repeated once there is room.
     #[error(
-        "no room for the next segment of the log: {path}: {source}; \
-         make room on its disk, then writes go on", path = path.display()
+        "the log in {path} takes no more for now: {source}; make room on its disk, or let it be \
+         written to, then writes go on", path = path.display()
     )]
     NoRoom {
         /// The folder of the segments.

@@ -337,6 +337,31 @@ fn without_room_for_a_segment_nothing_is_written_and_it_heals() {
 }
 
 #[test]
+fn a_read_only_disk_takes_nothing_and_it_heals() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = crate::files::faults::Faults::watch(dir.path());
+    let (mut log, _) = open(&dir, 0);
+    let mut model = Model::default();
+    log.append(None, &[command(1, 1, b"a")], 0).unwrap();
+    model.append(None, &[command(1, 1, b"a")], 0);
+    log.sync().unwrap();
+    faults.read_only(true);
+    let vote = HardState { term: 2, vote: Some(NodeId(3)) };
+    for _ in 0..3 {
+        let error = log.append(Some(vote), &[command(2, 2, b"b")], 1).unwrap_err();
+        assert!(matches!(error, LogError::NoRoom { .. }), "{error}");
+    }
+    assert_eq!(log.last_index(), 1);
+    faults.read_only(false);
+    log.append(None, &[command(2, 1, b"c")], 1).unwrap();
+    model.append(None, &[command(2, 1, b"c")], 1);
+    log.sync().unwrap();
+    drop(log);
+    // Neither the vote nor the mark of what was refused is there.
+    model.check(&open(&dir, 0).1, 0);
+}
+
+#[test]
 fn looking_at_a_log_that_is_being_written_never_finds_damage() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = open(&dir, 0);

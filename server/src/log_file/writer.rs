@@ -78,6 +78,7 @@ impl LogFile {
             return if self.poisoned { Err(LogError::Poisoned) } else { Ok(()) };
         }
         let mut place = self.begin(size)?;
+        let before = (self.promise, self.votes, self.commit);
         if let Some(hard_state) = hard_state {
             self.promise.hard_state = hard_state;
             put(&mut self.buffer, place, &Record::Promise(self.promise));
@@ -92,7 +93,7 @@ impl LogFile {
             put(&mut self.buffer, place, &Record::Commit(commit));
             self.commit = commit;
         }
-        self.write()?;
+        self.write().inspect_err(|_| (self.promise, self.votes, self.commit) = before)?;
         if let Some(first) = entries.first() {
             self.turns += u64::from(first.index <= self.last.index);
             let mut index = self.reader.lock();
@@ -263,9 +264,14 @@ impl LogFile {
         Ok(place)
     }
 
-    /// Writes the batch in the buffer behind everything else.
+    /// Writes the batch in the buffer behind everything else. A disk that has
+    /// become read-only has taken nothing: the call may be repeated, and writes
+    /// over whatever an earlier one left.
     fn write(&mut self) -> Result<(), LogError> {
         if let Err(source) = self.file.write_all_at(&self.buffer, self.end as u64) {
+            if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem {
+                return Err(self.no_room(source));
+            }
             self.poisoned = true;
             return Err(self.failed("cannot write", source));
         }

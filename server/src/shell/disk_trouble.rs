@@ -112,6 +112,10 @@ impl Member {
             "the data of this server as of entry {index} are not those of the others (hash \
              {own:016x}, not {agreed:016x})"
         );
+        if self.driver.node().membership().voters().all(|voter| voter == self.id) {
+            // To drop them would be to lose them.
+            return tracing::error!("{why}, but nobody else has any: it goes on with its own");
+        }
         tracing::error!("{why}: it serves nothing until it has fetched theirs");
         if let Err(error) = refetch::want(&self.shell.config.dir, &why) {
             // Not to be begun again: it would come back with what it has.

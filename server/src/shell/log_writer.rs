@@ -173,7 +173,10 @@ impl LogWriter {
             return Ok(());
         }
         self.noted_commit = commit;
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).note_commit(commit)
+        match self.log.lock().unwrap_or_else(PoisonError::into_inner).note_commit(commit) {
+            Err(LogError::NoRoom { .. }) => Ok(()),
+            done => done,
+        }
     }
 
     /// Bytes written since the last call of [`LogWriter::reset_bytes`].

@@ -70,6 +70,29 @@ fn without_room_anywhere_writes_are_refused_and_reads_go_on() {
     assert_eq!(client.get("key"), "new");
 }
 
+#[test]
+fn on_read_only_disks_writes_are_refused_and_reads_go_on() {
+    let (trio, disks) = trio();
+    let leader = trio.leader();
+    let mut client = trio.connect(leader);
+    assert_eq!(client.set("key", "value"), "STORED");
+    for disk in &disks {
+        disk.read_only(true);
+    }
+    eventually("writes are refused", || client.set("key", "no") == FULL);
+    for _ in 0..20 {
+        assert_eq!(client.set("key", "no"), FULL);
+        assert_eq!(client.get("key"), "value");
+    }
+    for disk in &disks {
+        disk.read_only(false);
+    }
+    eventually("writes go on", || client.set("key", "new") == "STORED");
+    eventually("all are well", || (1..=3).all(|id| trio.stat(id, "trouble") == "-"));
+    trio.wait_until_level();
+    assert_eq!(client.get("key"), "new");
+}
+
 /// The slowest of some sets, with one disk slow by `by`.
 fn slowest(slow: impl Fn(u64) -> u64, by: Duration) -> Duration {
     let (trio, disks) = trio();
