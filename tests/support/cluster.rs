@@ -222,9 +222,11 @@ impl TestCluster {
     }
 
     /// Waits until every running server has applied what the furthest one has
-    /// committed, and nothing more comes.
+    /// committed, nothing more comes, and the logs say so: a server that runs
+    /// notes up to a twentieth of a second later how far its log is committed,
+    /// and no more than that is printed.
     pub(crate) fn wait_until_level(&self) {
-        eventually("all servers have applied the same", PATIENCE, || {
+        let commit = eventually("all servers have applied the same", PATIENCE, || {
             let mut applied = Vec::new();
             for name in self.running() {
                 let stats = Connection::open(self.client_address(&name))
@@ -236,16 +238,29 @@ impl TestCluster {
                         as (Option<u64>, Option<u64>));
             }
             let (commit, _) = applied[0];
-            match commit.is_some() && applied.iter().all(|&pair| pair == (commit, commit)) {
-                true => Ok(()),
-                false => Err(format!("{applied:?}")),
+            match commit {
+                Some(commit)
+                    if applied.iter().all(|&pair| pair == (Some(commit), Some(commit))) =>
+                {
+                    Ok(commit)
+                }
+                _ => Err(format!("{applied:?}")),
             }
         });
+        for name in self.running() {
+            eventually("the log says how far it is committed", PATIENCE, || {
+                let dir = self.home().join(&name);
+                let last = format!("log {} --all --from {commit}", dir.display());
+                match self.store(&last).expect(0).out {
+                    printed if printed.is_empty() => Err(format!("{name} before {commit}")),
+                    _ => Ok(()),
+                }
+            });
+        }
     }
 
-    /// Asserts that the files of all servers print the same; returns the log
-    /// and the keystore. A server that runs notes up to a twentieth of a second
-    /// later how far its log is committed, and prints no more than that.
+    /// Waits until the files of all servers print the same; returns the log
+    /// and the keystore.
     pub(crate) fn same_files(&self, names: &[&str]) -> (String, String) {
         let print = |name: &str| {
             let dir = self.home().join(name);
