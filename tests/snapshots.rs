@@ -99,6 +99,16 @@ fn wait_for_bytes(cluster: &TestCluster, name: &str, bytes: u64) {
     });
 }
 
+/// The leader, and a follower that was killed before all that it has since.
+fn leave_one_behind(cluster: &mut TestCluster, sets: usize, bytes: usize) -> (String, String) {
+    let leader = cluster.wait_for_leader(PATIENCE);
+    let behind = follower(cluster, &leader);
+    cluster.kill9(&behind);
+    fill(cluster, sets, bytes);
+    start(cluster, &behind);
+    (leader, behind)
+}
+
 #[test]
 fn a_new_server_is_sent_the_checkpoint() {
     let mut cluster = cluster();
@@ -118,22 +128,14 @@ fn a_new_server_is_sent_the_checkpoint() {
 #[test]
 fn one_that_was_away_for_long_is_sent_the_checkpoint() {
     let mut cluster = cluster();
-    let leader = cluster.wait_for_leader(PATIENCE);
-    let behind = follower(&cluster, &leader);
-    cluster.kill9(&behind);
-    fill(&mut cluster, 40, MEGABYTE / 8);
-    start(&mut cluster, &behind);
+    let (_, behind) = leave_one_behind(&mut cluster, 40, MEGABYTE / 8);
     level(&mut cluster, &behind);
 }
 
 #[test]
 fn a_transfer_goes_on_where_it_broke_off() {
     let mut cluster = cluster();
-    let leader = cluster.wait_for_leader(PATIENCE);
-    let behind = follower(&cluster, &leader);
-    cluster.kill9(&behind);
-    fill(&mut cluster, 48, MEGABYTE - 64);
-    start(&mut cluster, &behind);
+    let (_, behind) = leave_one_behind(&mut cluster, 48, MEGABYTE - 64);
     wait_for_bytes(&cluster, &behind, 12 << 20);
     cluster.kill9(&behind);
     start(&mut cluster, &behind);
@@ -147,11 +149,7 @@ fn a_transfer_goes_on_where_it_broke_off() {
 #[test]
 fn another_server_goes_on_when_the_sender_dies() {
     let mut cluster = cluster();
-    let leader = cluster.wait_for_leader(PATIENCE);
-    let behind = follower(&cluster, &leader);
-    cluster.kill9(&behind);
-    fill(&mut cluster, 48, MEGABYTE - 64);
-    start(&mut cluster, &behind);
+    let (leader, behind) = leave_one_behind(&mut cluster, 48, MEGABYTE - 64);
     wait_for_bytes(&cluster, &behind, 12 << 20);
     cluster.kill9(&leader);
     let next = cluster.wait_for_leader(PATIENCE);

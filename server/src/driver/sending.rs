@@ -55,7 +55,6 @@ impl Sender {
     }
 
     fn assign(&mut self, now: Now, job: &Job) -> Option<Names> {
-        self.note_answered();
         let requests = job.batch.requests.len() - job.cursor;
         let ids = self.session.assign(at(now), requests as u64)?;
         let ticket = Ticket { ids, answered: Arc::clone(&self.answered) };
@@ -72,6 +71,7 @@ impl Driver {
     pub(super) fn forward(&mut self, now: Now, leader: NodeId, mut job: Job) {
         let mut ids = WriteIds::default();
         if job.need() == Need::Log {
+            self.sender.note_answered();
             let session = &mut self.sender.session;
             if !job.exposed && !job.names.as_ref().is_some_and(|names| session.gave(&names.ids)) {
                 if !session.is_open(at(now)) {
@@ -83,7 +83,6 @@ impl Driver {
                     return job.fail_not_executed(memcached::BUSY);
                 }
             }
-            self.sender.note_answered();
             if let Some(names) = &job.names {
                 ids = self.sender.session.with_done_below(names.ids);
                 // What was answered here meanwhile, by entries that this

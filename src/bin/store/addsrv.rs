@@ -101,11 +101,13 @@ fn plan(args: &AddSrvArgs, home: &Home, node: &Node) -> Outcome<Plan> {
             .or(recorded.map(|server| server.max_item_bytes))
             .unwrap_or(DEFAULT_MAX_VALUE_BYTES),
         checkpoint_after_bytes: args
+            .data
             .checkpoint_after
             .or(recorded.map(|server| server.checkpoint_after_bytes))
             .unwrap_or(DEFAULT_CHECKPOINT_AFTER),
-        keep_log: args.keep_log.or(recorded.map(|server| server.keep_log)).unwrap_or(false),
+        keep_log: args.data.keep_log.or(recorded.map(|server| server.keep_log)).unwrap_or(false),
         memory_limit_mib: args
+            .data
             .memory_limit
             .or(recorded.map(|server| server.memory_limit_mib))
             .unwrap_or_default(),

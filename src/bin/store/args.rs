@@ -214,15 +214,9 @@ pub(crate) struct AddSrvArgs {
     /// Largest value, e.g. 512k or 2m [default: 1m]
     #[arg(short = 'I', long, value_parser = values::item_size)]
     pub(crate) max_item_size: Option<usize>,
-    /// Growth of the log-file after which a checkpoint is written, if the data is not larger [default: 64m]
-    #[arg(long, value_name = "SIZE", value_parser = values::checkpoint_after)]
-    pub(crate) checkpoint_after: Option<u64>,
-    /// Keep every segment of the log-file in its archive, for `store restore --until`; `=false`: no longer
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(crate) keep_log: Option<bool>,
-    /// Memory for items in MiB, beyond which stores are refused; 0: no limit [default: 0]
-    #[arg(short, long)]
-    pub(crate) memory_limit: Option<u32>,
+    /// What becomes of its data.
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
     /// What every node has.
     #[command(flatten)]
     pub(crate) node: NodeArgs,
@@ -262,15 +256,9 @@ pub(crate) struct RunArgs {
     /// Largest value, e.g. 512k or 2m
     #[arg(short = 'I', long, default_value = "1m", value_parser = values::item_size)]
     pub(crate) max_item_size: usize,
-    /// Growth of the log-file after which a checkpoint is written, if the data is not larger [default: 64m]
-    #[arg(long, value_name = "SIZE", value_parser = values::checkpoint_after)]
-    pub(crate) checkpoint_after: Option<u64>,
-    /// Keep every segment of the log-file in its archive, for `store restore --until`; `=false`: no longer
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(crate) keep_log: Option<bool>,
-    /// Memory for items in MiB, beyond which stores are refused; 0: no limit [default: 0]
-    #[arg(short, long)]
-    pub(crate) memory_limit: Option<u32>,
+    /// What becomes of its data.
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
     /// How the log is written
     #[arg(long, value_enum, default_value_t)]
     pub(crate) log_format: LogFormat,
@@ -309,6 +297,20 @@ pub(crate) struct DownArgs {
     /// Folder that holds the nodes' folders
     #[arg(long, default_value = DEFAULT_DIR)]
     pub(crate) dir: PathBuf,
+}
+
+/// How a server keeps its data, with a load balancer or without.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DataArgs {
+    /// Growth of the log-file after which a checkpoint is written, if the data is not larger [default: 64m]
+    #[arg(long, value_name = "SIZE", value_parser = values::checkpoint_after)]
+    pub(crate) checkpoint_after: Option<u64>,
+    /// Keep every segment of the log-file in its archive, for `store restore --until`; `=false`: no longer
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) keep_log: Option<bool>,
+    /// Memory for items in MiB, beyond which stores are refused; 0: no limit [default: 0]
+    #[arg(short, long)]
+    pub(crate) memory_limit: Option<u32>,
 }
 
 /// Collects the command line of a background process.
@@ -374,9 +376,9 @@ impl AddSrvArgs {
             self.election_timeout.map(|range| format!("{}ms..{}ms", range.low_ms, range.high_ms)),
         );
         line.option("--max-item-size", text(self.max_item_size));
-        line.option("--checkpoint-after", text(self.checkpoint_after));
-        line.option("--keep-log", text(self.keep_log));
-        line.option("--memory-limit", text(self.memory_limit));
+        line.option("--checkpoint-after", text(self.data.checkpoint_after));
+        line.option("--keep-log", text(self.data.keep_log));
+        line.option("--memory-limit", text(self.data.memory_limit));
         line.0
     }
 }
@@ -408,9 +410,9 @@ mod tests {
         assert_eq!(again.heartbeat, args.heartbeat);
         assert_eq!(again.election_timeout, args.election_timeout);
         assert_eq!(again.max_item_size, args.max_item_size);
-        assert_eq!(again.checkpoint_after, args.checkpoint_after);
-        assert_eq!((again.keep_log, args.keep_log), (Some(true), Some(true)));
-        assert_eq!((again.memory_limit, args.memory_limit), (Some(64), Some(64)));
+        assert_eq!(again.data.checkpoint_after, args.data.checkpoint_after);
+        assert_eq!((again.data.keep_log, args.data.keep_log), (Some(true), Some(true)));
+        assert_eq!((again.data.memory_limit, args.data.memory_limit), (Some(64), Some(64)));
         assert_eq!(again.name, args.name);
         assert!(again.node.foreground && again.node.announce);
     }

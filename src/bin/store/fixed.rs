@@ -59,9 +59,9 @@ pub(crate) fn run(args: &RunArgs) -> Outcome {
         heartbeat: args.heartbeat.or(cluster.heartbeat).unwrap_or(default_heartbeat),
         election_timeout,
         max_value_bytes: args.max_item_size,
-        keep_log: args.keep_log.unwrap_or(false),
-        checkpoint_after_bytes: args.checkpoint_after.unwrap_or(DEFAULT_CHECKPOINT_AFTER),
-        memory_bytes: values::memory_bytes(args.memory_limit),
+        keep_log: args.data.keep_log.unwrap_or(false),
+        checkpoint_after_bytes: args.data.checkpoint_after.unwrap_or(DEFAULT_CHECKPOINT_AFTER),
+        memory_bytes: values::memory_bytes(args.data.memory_limit),
         max_connections: DEFAULT_MAX_CONNECTIONS,
     };
     let progress = Arc::new(move |progress: Progress| match progress {

@@ -8,7 +8,7 @@ use common::limits::DEFAULT_MAX_VALUE_BYTES;
 
 use crate::addlb;
 use crate::addsrv;
-use crate::args::{AddLbArgs, AddSrvArgs, DEFAULT_DIR, LB_CLIENT_PORT, NodeArgs, UpArgs};
+use crate::args::{AddLbArgs, AddSrvArgs, DEFAULT_DIR, DataArgs, LB_CLIENT_PORT, NodeArgs, UpArgs};
 use crate::background::Background;
 use crate::failure::{Failure, Outcome, say};
 use crate::home::{Home, LbSettings, Settings};
@@ -208,9 +208,11 @@ fn servers(
             dead_after: None,
             election_timeout: None,
             max_item_size: None,
-            checkpoint_after: None,
-            keep_log: args.keep_log,
-            memory_limit: args.memory_limit,
+            data: DataArgs {
+                checkpoint_after: None,
+                keep_log: args.keep_log,
+                memory_limit: args.memory_limit,
+            },
             node: node_args(args),
         };
         processes.push((addsrv::start(&server, home, name)?, recorded));
