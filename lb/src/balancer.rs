@@ -31,6 +31,7 @@ mod fresh;
 mod io;
 mod links;
 mod operator;
+mod planted;
 mod returning;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,10 @@ mod tests;
 pub use io::{Input, Output, Settings};
 use links::{Link, Phase};
 use operator::Operators;
+#[cfg(feature = "planted-bugs")]
+pub use planted::PlantedBug;
+#[cfg(not(feature = "planted-bugs"))]
+use planted::PlantedBug;
 use returning::Dismissed;
 
 /// A server that is gone and in no membership is forgotten after this.
@@ -63,6 +68,8 @@ pub struct Balancer {
     leader: Option<(ServerId, u64)>,
     now: Duration,
     outputs: Vec<Output>,
+    #[cfg(feature = "planted-bugs")]
+    planted: Option<PlantedBug>,
 }
 
 impl Balancer {
@@ -84,6 +91,8 @@ impl Balancer {
             leader: None,
             now: Duration::ZERO,
             outputs: Vec::new(),
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
         }
     }
 

@@ -90,7 +90,7 @@ pub fn mind(driver: &mut Driver, now: Now, rules: Rules) {
 /// same, and those that it removed could not help it any more when they are
 /// back. A leader that has just been stopped for a while hears nobody at first.
 fn gone(now: Now, voters: usize, peers: &[PeerStatus], rules: Rules) -> Option<NodeId> {
-    let min_voters = if rules.has(PlantedBug::LastVoterRemoved) { 1 } else { MIN_VOTERS };
+    let min_voters = if rules.has(PlantedBug::FewVoters) { 1 } else { MIN_VOTERS };
     if rules.dead_after.is_zero() || voters <= min_voters {
         return None;
     }
@@ -105,13 +105,15 @@ fn gone(now: Now, voters: usize, peers: &[PeerStatus], rules: Rules) -> Option<N
 }
 
 /// Does what an operator asks a server for, or says why not.
-pub fn operate(driver: &mut Driver, now: Now, operation: &Operation) -> Outcome {
+pub fn operate(driver: &mut Driver, now: Now, operation: &Operation, rules: Rules) -> Outcome {
     if !driver.is_leader() {
         let name = driver.info().name.clone();
         return Outcome::Pending(format!("{name} does not lead"));
     }
     match operation {
-        Operation::Remove { server, force } => remove(driver, now, server, *force),
+        Operation::Remove { server, force } => {
+            remove(driver, now, server, *force || rules.has(PlantedBug::FewVoters))
+        }
         Operation::Transfer { to } => hand_over(driver, now, to.as_deref()),
     }
 }
