@@ -75,6 +75,11 @@ impl Driver {
         &self.facts.info
     }
 
+    /// Its cluster.
+    pub fn cluster(&self) -> ClusterId {
+        self.facts.cluster
+    }
+
     /// The membership in force, committed or not, with the addresses that can
     /// be read: whom to talk to.
     pub fn members(&self) -> Vec<MemberRecord> {

@@ -71,7 +71,11 @@ impl World {
             self.hosts[host].disk_mode = crate::host::DiskMode::Fine;
             self.hosts[host].clock.set_rate(self.now, 1_000_000);
             self.resume(host);
+            self.hosts[host].fresh_from = 0;
             self.start(host);
+        }
+        for lb in 0..self.lbs.len() {
+            self.start_lb_now(lb);
         }
         self.ending.healed_at = self.now;
         self.queue.push(self.now + MORE_WORK, Event::Ending);

@@ -6,13 +6,16 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
+use common::control::{MemberInfo, ToLb, ToServer};
 use common::forward::{self, ForwardFrame};
 use common::front_end::{Batch, Finish, Finished};
+use common::ids::{ClusterId, FolderId, ServerId};
 use common::memcached::{self, Request};
 use raft::{Entry, Fetch, Index, NodeId, SnapshotMeta, SnapshotTask};
 use server::command::Payload;
-use server::driver::{Actions, Chunk, DigestReport, Driver, ForwardId, Forwarder, Now};
+use server::driver::{Actions, Chunk, DigestReport, Driver, Facts, ForwardId, Forwarder, Now};
 use server::keystore::Keystore;
+use server::membership::{self, Rules};
 use server::wire;
 
 use crate::clock::Clock;
@@ -38,6 +41,14 @@ pub(crate) struct Host {
     pub(crate) life: u32,
     pub(crate) paused: bool,
     pub(crate) disk_mode: DiskMode,
+    /// How this folder is found, also as the membership has it.
+    info: (MemberInfo, Arc<[u8]>),
+    /// Without a place in a cluster it is there from then on.
+    pub(crate) fresh_from: Micros,
+    /// The cluster that a load balancer has told a fresh server of.
+    pub(crate) heard_of: Option<ClusterId>,
+    /// It knows no load balancer any more.
+    pub(crate) unlisted: bool,
 }
 
 /// How the disk treats syncs.
@@ -55,7 +66,7 @@ pub(crate) enum DiskMode {
 pub(crate) struct Process {
     pub(crate) id: NodeId,
     pub(crate) driver: Driver,
-    actions: Actions,
+    pub(crate) actions: Actions,
     pub(crate) inbox: Vec<Input>,
     /// The turn waits for the disk.
     inline: bool,
@@ -77,6 +88,12 @@ pub(crate) struct Process {
     pub(crate) side_file: Vec<u8>,
     pub(crate) snapshot_work: VecDeque<SnapshotTask>,
     answers: Arc<Mutex<Vec<(Origin, Finished)>>>,
+    /// What it has for load balancers.
+    pub(crate) to_lbs: Vec<(usize, ToLb)>,
+    /// A load balancer has given it another id.
+    pub(crate) rejoins_as: Option<ServerId>,
+    /// A load balancer has refused it: it ends.
+    pub(crate) refused: bool,
 }
 
 /// Something that happened to a process.
@@ -117,6 +134,10 @@ pub(crate) enum Input {
     Campaign,
     Transfer,
     Change(raft::Change),
+    FromLb {
+        lb: usize,
+        message: ToServer,
+    },
 }
 
 impl Input {
@@ -174,6 +195,22 @@ pub(crate) struct Ways {
     pub(crate) thread: bool,
     /// Planted: the disk is believed before it is done.
     pub(crate) ack_before_sync: bool,
+    /// By which rules leaders look after the membership; `None` where nobody
+    /// comes or goes.
+    pub(crate) rules: Option<Rules>,
+}
+
+/// How the folder of a host is found, and that as the membership has it.
+fn info_of(host: usize, folder: u64) -> (MemberInfo, Arc<[u8]>) {
+    let number = host as u8 + 1;
+    let info = MemberInfo {
+        folder: FolderId(u128::from(number) << 64 | u128::from(folder)),
+        name: format!("srv-{number}"),
+        peer: ([10, 0, 0, number], 6001).into(),
+        client: ([10, 0, 0, number], 7001).into(),
+    };
+    let bytes = membership::info_bytes(&info);
+    (info, bytes)
 }
 
 impl Outgoing {
@@ -193,21 +230,47 @@ impl Host {
             life: 0,
             paused: false,
             disk_mode: DiskMode::Fine,
+            info: info_of(number, 0),
+            fresh_from: 0,
+            heard_of: None,
+            unlisted: false,
         }
+    }
+
+    /// Starts over with an empty folder.
+    pub(crate) fn begin_anew(&mut self, disk: Disk) {
+        self.disk = disk;
+        self.folder += 1;
+        self.info = info_of(self.number, self.folder);
+        self.heard_of = None;
+        self.unlisted = false;
+    }
+
+    /// Whether a server runs here that is no member of anything.
+    pub(crate) fn is_fresh_and_up(&self, now: Micros) -> bool {
+        self.disk.id.is_none() && now >= self.fresh_from
+    }
+
+    /// What the driver is told about itself.
+    pub(crate) fn facts(&self, started_ms: u64, session_seed: u64) -> Facts {
+        Facts {
+            info: self.info.0.clone(),
+            cluster: self.disk.cluster.unwrap_or(ClusterId(0)),
+            pid: 0,
+            counters: Arc::default(),
+            started_ms,
+            session_seed,
+        }
+    }
+
+    /// How this folder is found.
+    pub(crate) fn member_info(&self) -> &MemberInfo {
+        &self.info.0
     }
 
     /// How the membership names this folder.
     pub(crate) fn info(&self) -> Arc<[u8]> {
-        self.info_of(self.folder)
-    }
-
-    fn info_of(&self, folder: u64) -> Arc<[u8]> {
-        format!("host {} folder {folder}", self.number).into_bytes().into()
-    }
-
-    /// Whether that is, or was, a folder of this host.
-    pub(crate) fn has_had(&self, info: &Arc<[u8]>) -> bool {
-        (0..=self.folder).any(|folder| self.info_of(folder) == *info)
+        Arc::clone(&self.info.1)
     }
 
     /// The driver, if the process runs.
@@ -228,7 +291,7 @@ impl Host {
         if !inputs.is_empty() {
             out.watch.silence.begin(inputs.iter().map(Input::chain).max().unwrap_or(0));
             for input in inputs {
-                process.input(now, input);
+                process.input(now, input, out.ways.rules);
             }
             process.work(now, &mut self.disk, out);
         }
@@ -236,6 +299,9 @@ impl Host {
         if rings {
             out.watch.silence.begin(0);
             process.driver.tick(now);
+            if let Some(rules) = out.ways.rules {
+                membership::mind(&mut process.driver, now, rules);
+            }
             process.work(now, &mut self.disk, out);
         }
         self.after_turn(at, rings, out);
@@ -288,10 +354,13 @@ impl Process {
             side_file: Vec::new(),
             snapshot_work: VecDeque::new(),
             answers: Arc::default(),
+            to_lbs: Vec::new(),
+            rejoins_as: None,
+            refused: false,
         }
     }
 
-    fn input(&mut self, now: Now, input: Input) {
+    fn input(&mut self, now: Now, input: Input, rules: Option<Rules>) {
         match input {
             Input::Frame { from, lane: Lane::Request, frame, .. } => {
                 self.request_frame(now, from, &frame);
@@ -331,6 +400,7 @@ impl Process {
                 // Refused while another change is under way: asked again.
                 let _ = self.driver.change(now, change);
             }
+            Input::FromLb { lb, message } => self.hear_lb(now, lb, message, rules),
         }
     }
 

@@ -56,9 +56,11 @@
 //! request whose answer is lost has an unknown outcome.
 
 mod admin;
+mod balancers;
 mod bugs;
 mod clients;
 mod clock;
+mod control;
 mod disk;
 mod ending;
 mod faults;
@@ -68,7 +70,9 @@ mod hunt;
 mod life;
 mod nemesis;
 mod network;
+mod operator;
 mod oracle;
+mod orders;
 mod plan;
 mod queue;
 mod rng;

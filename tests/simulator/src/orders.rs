@@ -1,0 +1,34 @@
+//! What a member does about the word of a load balancer, as in the shell.
+
+use common::control::{ToLb, ToServer};
+use server::driver::Now;
+use server::membership::{self, Place, Placed, Rules};
+
+use crate::host::Process;
+
+impl Process {
+    pub(crate) fn hear_lb(&mut self, now: Now, lb: usize, message: ToServer, rules: Option<Rules>) {
+        match message {
+            ToServer::Adopt { cluster, id, voters, campaign } => {
+                let place = Place { cluster, id, voters, campaign };
+                match membership::placed(&self.driver, self.driver.cluster(), &place) {
+                    Placed::Rejoins(id) => self.rejoins_as = Some(id),
+                    Placed::Campaigns => self.driver.campaign(now),
+                    Placed::Stays | Placed::Refuses => {}
+                }
+            }
+            ToServer::Operate { number, wanted } => {
+                let Some(rules) = rules else { return };
+                let outcome = membership::operate(&mut self.driver, now, &wanted, rules);
+                self.to_lbs.push((lb, ToLb::Operated { number, outcome }));
+            }
+            ToServer::Admit { info } => {
+                let folder = info.folder;
+                let result = membership::admit(&mut self.driver, now, &info);
+                self.to_lbs.push((lb, ToLb::Admitted { folder, result }));
+            }
+            ToServer::Refused { .. } => self.refused = true,
+            ToServer::Registered { .. } | ToServer::Operated(_) => {}
+        }
+    }
+}
