@@ -6,14 +6,14 @@
 //! A leader promotes learners that have caught up, removes voters that are
 //! gone, and does what operators ask for if that is safe. Each change is an
 //! entry like any other, one at a time; the core refuses what would overlap.
-//! Nothing here is remembered: whatever did not come about is found again at
+//! Next to nothing is remembered: whatever did not come about is found again at
 //! the next look, by this leader or by the next.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::control::{MemberInfo, MemberRecord, Operation, Outcome, ToServer, Waiting};
-use common::ids::{ClusterId, ServerId};
+use common::ids::{ClusterId, FolderId, ServerId};
 use raft::{Change, NodeId, PeerStatus, Status, Suffrage, Time};
 
 use crate::driver::{Driver, Now};
@@ -30,13 +30,19 @@ use planted::PlantedBug;
 /// A server that was heard within this time is there.
 const HEARD_LATELY: Duration = Duration::from_millis(1000);
 
+/// A server that an operator has removed is not admitted again for so long: of
+/// several load balancers one tells it to stop, and the others must not bring it
+/// back before they see that it has. They take it for live for up to a second
+/// after its end.
+const DISMISSED_FOR: Duration = Duration::from_secs(3);
+
 /// Fewest voters that a leader leaves by itself, or without force.
 pub const MIN_VOTERS: usize = 2;
 
 /// By which rules a leader looks after the membership.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// A voter that was silent for so long is removed; zero: never.
+    /// A member that was silent for so long is removed; zero: never.
     pub dead_after: Duration,
     /// A bug to bring back.
     #[cfg(feature = "planted-bugs")]
@@ -54,90 +60,143 @@ impl Rules {
     }
 }
 
-/// Looks after learners and after voters that are gone; to be called several
-/// times a second, on whoever leads.
-pub fn mind(driver: &mut Driver, now: Now, rules: Rules) {
-    if !driver.is_leader() {
-        return;
+/// Looks after the members of a cluster while this server leads it.
+#[derive(Debug)]
+pub struct Members {
+    rules: Rules,
+    /// Removed at an operator's wish, until when.
+    dismissed: Vec<(FolderId, Time)>,
+}
+
+impl Members {
+    /// By these rules.
+    pub fn new(rules: Rules) -> Self {
+        Members { rules, dismissed: Vec::new() }
     }
-    let status = driver.node().status();
-    // The core refuses a learner that is too far behind, and any change
-    // while another one is under way: asked again.
-    let learners = status.peers.iter().filter(|peer| {
-        let answers = peer.matched > 0 && is_heard(now, peer, HEARD_LATELY);
-        peer.suffrage == Suffrage::Learner && answers
-    });
-    for id in learners.map(|peer| peer.id) {
-        if driver.change(now, Change::Promote(id)).is_ok() {
+
+    /// Looks after learners and after members that are gone; to be called
+    /// several times a second.
+    pub fn mind(&mut self, driver: &mut Driver, now: Now) {
+        if !driver.is_leader() {
+            return;
+        }
+        self.dismissed.retain(|(_, until)| now.mono_us < *until);
+        let mut status = driver.node().status();
+        // Those that were removed are supplied for a while.
+        status.peers.retain(|peer| status.membership.members.contains_key(&peer.id));
+        // The core refuses a learner that is too far behind, and any change
+        // while another one is under way: asked again.
+        let learners = status.peers.iter().filter(|peer| {
+            let answers = peer.matched > 0 && is_heard(now, peer, HEARD_LATELY);
+            peer.suffrage == Suffrage::Learner && answers
+        });
+        for id in learners.map(|peer| peer.id) {
+            if driver.change(now, Change::Promote(id)).is_ok() {
+                let name = name_of(driver, id);
+                return tracing::info!(server = id.0, name, "has caught up and is to vote");
+            }
+        }
+        let voters = status.membership.voters().count();
+        if let Some(id) = gone(now, voters, &status.peers, self.rules)
+            && driver.change(now, Change::Remove(id)).is_ok()
+        {
             let name = name_of(driver, id);
-            return tracing::info!(server = id.0, name, "has caught up and is to vote");
+            tracing::warn!(server = id.0, name, "was silent for too long and is removed");
         }
     }
-    let voters = status.membership.voters().count();
-    if let Some(id) = gone(now, voters, &status.peers, rules)
-        && driver.change(now, Change::Remove(id)).is_ok()
-    {
-        let name = name_of(driver, id);
-        tracing::warn!(server = id.0, name, "was silent for too long and is removed");
+
+    /// Does what an operator asks a server for, or says why not.
+    pub fn operate(&mut self, driver: &mut Driver, now: Now, operation: &Operation) -> Outcome {
+        if !driver.is_leader() {
+            let name = driver.info().name.clone();
+            return Outcome::Pending(format!("{name} does not lead"));
+        }
+        match operation {
+            Operation::Remove { server, force } => self.remove(driver, now, server, *force),
+            Operation::Transfer { to } => hand_over(driver, now, to.as_deref()),
+        }
+    }
+
+    fn remove(&mut self, driver: &mut Driver, now: Now, server: &str, force: bool) -> Outcome {
+        let Some(record) = find(driver, server) else { return unknown(driver, server) };
+        let (id, name) = (NodeId(record.id.0), record.info.name);
+        if id == driver.node().id() {
+            return Outcome::Refused(format!(
+                "{name} leads: hand over first with `store transfer`, then remove it"
+            ));
+        }
+        let status = driver.node().status();
+        let forced = force || self.rules.has(PlantedBug::FewVoters);
+        if let Some(why) = few_voters(now, &status, id).filter(|_| !forced) {
+            return Outcome::Refused(format!(
+                "without {name} {why}; --force removes it all the same"
+            ));
+        }
+        match driver.change(now, Change::Remove(id)) {
+            Ok(()) => {
+                tracing::info!(server = id.0, name, force, "removed at an operator's request");
+                let until = now.mono_us.saturating_add(DISMISSED_FOR.as_micros() as Time);
+                self.dismissed.push((record.info.folder, until));
+                Outcome::Pending(format!("the removal of {name} is being committed"))
+            }
+            Err(error @ raft::ChangeError::LastVoter(_)) => Outcome::Refused(error.to_string()),
+            Err(error) => Outcome::Pending(error.to_string()),
+        }
+    }
+
+    /// Admits a fresh server, or one that was removed, as a learner; idempotent
+    /// by its folder.
+    ///
+    /// # Errors
+    /// Why it has no id yet.
+    pub fn admit(
+        &self,
+        driver: &mut Driver,
+        now: Now,
+        info: &MemberInfo,
+    ) -> Result<ServerId, String> {
+        let members = driver.committed_members();
+        if let Some(known) = members.iter().find(|member| member.info.folder == info.folder) {
+            return Ok(known.id);
+        }
+        let dismissed =
+            |(folder, until): &(FolderId, Time)| *folder == info.folder && now.mono_us < *until;
+        if self.dismissed.iter().any(dismissed) {
+            return Err("an operator has removed it a moment ago".to_owned());
+        }
+        // Its id is told once the change is committed: until then it may be
+        // lost with this leader, and the id be given to somebody else.
+        match driver.change(now, Change::AddLearner { info: info_bytes(info) }) {
+            Ok(()) => Err("its admission is being committed".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
     }
 }
 
 /// The voter that has been silent for the longest time, if that is so long
-/// that it is to be removed.
+/// that it is to be removed; else such a learner.
 ///
-/// Not while the others that would be left are no majority either: the change
-/// could not be committed without them, would be in force on this leader all the
-/// same, and those that it removed could not help it any more when they are
-/// back. A leader that has just been stopped for a while hears nobody at first.
+/// No voter goes while the others that would be left are no majority either: the
+/// change could not be committed without them, would be in force on this leader
+/// all the same, and those that it removed could not help it any more when they
+/// are back. A leader that has just stood still for a while hears nobody at
+/// first, and knows nothing about learners either.
 fn gone(now: Now, voters: usize, peers: &[PeerStatus], rules: Rules) -> Option<NodeId> {
-    let min_voters = if rules.has(PlantedBug::FewVoters) { 1 } else { MIN_VOTERS };
-    if rules.dead_after.is_zero() || voters <= min_voters {
+    if rules.dead_after.is_zero() {
         return None;
     }
-    let votes = |peer: &&PeerStatus| peer.suffrage == Suffrage::Voter;
-    let silent = |peer: &&PeerStatus| !is_heard(now, peer, rules.dead_after);
-    let gone = peers.iter().filter(votes).filter(silent).min_by_key(|peer| peer.last_contact)?;
+    let min_voters = if rules.has(PlantedBug::FewVoters) { 1 } else { MIN_VOTERS };
     let lately = HEARD_LATELY.min(rules.dead_after);
-    let there = |peer: &&PeerStatus| is_heard(now, peer, lately);
+    let votes = |peer: &&PeerStatus| peer.suffrage == Suffrage::Voter;
     // And the leader itself.
-    let there = peers.iter().filter(votes).filter(there).count() + 1;
-    (there > (voters - 1) / 2).then_some(gone.id)
-}
-
-/// Does what an operator asks a server for, or says why not.
-pub fn operate(driver: &mut Driver, now: Now, operation: &Operation, rules: Rules) -> Outcome {
-    if !driver.is_leader() {
-        let name = driver.info().name.clone();
-        return Outcome::Pending(format!("{name} does not lead"));
-    }
-    match operation {
-        Operation::Remove { server, force } => {
-            remove(driver, now, server, *force || rules.has(PlantedBug::FewVoters))
-        }
-        Operation::Transfer { to } => hand_over(driver, now, to.as_deref()),
-    }
-}
-
-fn remove(driver: &mut Driver, now: Now, server: &str, force: bool) -> Outcome {
-    let Some(record) = find(driver, server) else { return unknown(driver, server) };
-    let (id, name) = (NodeId(record.id.0), record.info.name);
-    if id == driver.node().id() {
-        return Outcome::Refused(format!(
-            "{name} leads: hand over first with `store transfer`, then remove it"
-        ));
-    }
-    let status = driver.node().status();
-    if let Some(why) = few_voters(now, &status, id).filter(|_| !force) {
-        return Outcome::Refused(format!("without {name} {why}; --force removes it all the same"));
-    }
-    match driver.change(now, Change::Remove(id)) {
-        Ok(()) => {
-            tracing::info!(server = id.0, name, force, "removed at an operator's request");
-            Outcome::Pending(format!("the removal of {name} is being committed"))
-        }
-        Err(error @ raft::ChangeError::LastVoter(_)) => Outcome::Refused(error.to_string()),
-        Err(error) => Outcome::Pending(error.to_string()),
-    }
+    let there = 1 + peers.iter().filter(votes).filter(|peer| is_heard(now, peer, lately)).count();
+    let longest = |voter: bool| {
+        let silent =
+            |peer: &&PeerStatus| votes(peer) == voter && !is_heard(now, peer, rules.dead_after);
+        peers.iter().filter(silent).min_by_key(|peer| peer.last_contact).map(|peer| peer.id)
+    };
+    let voter = longest(true).filter(|_| voters > min_voters && there > (voters - 1) / 2);
+    voter.or_else(|| longest(false).filter(|_| there > voters / 2))
 }
 
 fn hand_over(driver: &mut Driver, now: Now, to: Option<&str>) -> Outcome {
@@ -168,23 +227,6 @@ fn hand_over(driver: &mut Driver, now: Now, to: Option<&str>) -> Outcome {
         Ok(()) => Outcome::HandsOver(name),
         Err(error @ raft::TransferError::InProgress { .. }) => Outcome::Pending(error.to_string()),
         Err(error) => Outcome::Refused(error.to_string()),
-    }
-}
-
-/// Admits a fresh server as a learner; idempotent by its folder.
-///
-/// # Errors
-/// Why it has no id yet.
-pub fn admit(driver: &mut Driver, now: Now, info: &MemberInfo) -> Result<ServerId, String> {
-    let members = driver.committed_members();
-    if let Some(known) = members.iter().find(|member| member.info.folder == info.folder) {
-        return Ok(known.id);
-    }
-    // Its id is told once the change is committed: until then it may be
-    // lost with this leader, and the id be given to somebody else.
-    match driver.change(now, Change::AddLearner { info: info_bytes(info) }) {
-        Ok(()) => Err("its admission is being committed".to_owned()),
-        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -36,6 +36,25 @@ fn the_longest_silent_voter_is_removed_first() {
 }
 
 #[test]
+fn a_silent_learner_goes_unless_the_leader_hears_nobody() {
+    let with_learner = |silent_ms: &[u64], learner_ms: u64| {
+        let mut peers = peers(silent_ms);
+        let learner = PeerStatus {
+            id: NodeId(9),
+            suffrage: Suffrage::Learner,
+            last_contact: NOW.mono_us - learner_ms * 1000,
+            ..peers[0].clone()
+        };
+        peers.push(learner);
+        gone(NOW, silent_ms.len() + 1, &peers, Rules::new(DEAD_AFTER)).map(|id| id.0)
+    };
+    assert_eq!(with_learner(&[10], 4_000), None);
+    assert_eq!(with_learner(&[10], 6_000), Some(9), "though two vote");
+    assert_eq!(with_learner(&[6_000], 6_000), None);
+    assert_eq!(with_learner(&[10, 6_000], 9_000), Some(3), "the voter first");
+}
+
+#[test]
 fn two_voters_stay() {
     assert_eq!(gone_after(DEAD_AFTER, &[6_000]), None);
     assert_eq!(gone_after(DEAD_AFTER, &[]), None);

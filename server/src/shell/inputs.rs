@@ -11,7 +11,7 @@ use super::member::Member;
 use super::operator;
 use crate::config::Progress;
 use crate::driver::Now;
-use crate::membership::{self, Place};
+use crate::membership::Place;
 use crate::wire;
 
 impl Member {
@@ -102,13 +102,13 @@ impl Member {
                 self.take_place(now, lb, &Place { cluster, id, voters, campaign });
             }
             ToServer::Operate { number, wanted } => {
-                let outcome = self.operate(now, &wanted);
+                let outcome = self.members.operate(&mut self.driver, now, &wanted);
                 self.shell.tell_lb(lb, ToLb::Operated { number, outcome });
             }
             ToServer::Operated(_) => {}
             ToServer::Admit { info } => {
                 let folder = info.folder;
-                let result = membership::admit(&mut self.driver, now, &info);
+                let result = self.members.admit(&mut self.driver, now, &info);
                 self.shell.tell_lb(lb, ToLb::Admitted { folder, result });
             }
         }

@@ -21,6 +21,7 @@ use super::snapshots::Snapshots;
 use crate::config::Progress;
 use crate::driver::{Actions, Driver, Facts, Now};
 use crate::log_file::{LogError, LogReader};
+use crate::membership::{Members, Rules};
 use crate::transport::{Me, Transport};
 
 /// A stopping server waits for its successor and its last answers so long.
@@ -34,6 +35,7 @@ pub(super) struct Member {
     pub(super) cluster: ClusterId,
     pub(super) id: NodeId,
     pub(super) driver: Driver,
+    pub(super) members: Members,
     pub(super) transport: Transport,
     pub(super) lbs: LbLinks,
     pub(super) log: LogWriter,
@@ -97,6 +99,7 @@ impl Member {
             cluster,
             id,
             driver,
+            members: Members::new(Rules::new(shell.config.dead_after)),
             transport,
             lbs: LbLinks::default(),
             log,

@@ -114,12 +114,19 @@ impl World {
         self.out.watch.membership.1.members.contains_key(&id)
     }
 
-    /// A folder is lost for good. Somebody has to say so, if the servers do not
-    /// find out by themselves.
-    pub(crate) fn folder_lost(&mut self, id: NodeId) {
-        let by_itself = self.plan.dead_after > 0 && self.disk_rng.chance(500);
-        if self.is_member(id) && !by_itself {
-            self.wish(Wish::Forget(id), FOR_EVER);
+    /// Members whose folder is lost for good: somebody has to say so, if the
+    /// servers do not find out by themselves.
+    pub(crate) fn forget_lost(&mut self) {
+        if self.plan.dead_after > 0 && !self.healed {
+            return;
+        }
+        let members = self.out.watch.membership.1.members.iter();
+        let lost = members.filter(|(_, member)| self.hosts.iter().all(|h| h.info() != member.info));
+        let lost: Vec<NodeId> = lost.map(|(id, _)| *id).collect();
+        for id in lost {
+            if !self.operators.want_gone(id) {
+                self.wish(Wish::Forget(id), FOR_EVER);
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use common::control::{MemberInfo, ToLb, ToServer};
@@ -15,7 +16,7 @@ use raft::{Entry, Fetch, Index, NodeId, SnapshotMeta, SnapshotTask};
 use server::command::Payload;
 use server::driver::{Actions, Chunk, DigestReport, Driver, Facts, ForwardId, Forwarder, Now};
 use server::keystore::Keystore;
-use server::membership::{self, Rules};
+use server::membership::{self, Members, Rules};
 use server::wire;
 
 use crate::clock::Clock;
@@ -88,6 +89,7 @@ pub(crate) struct Process {
     pub(crate) side_file: Vec<u8>,
     pub(crate) snapshot_work: VecDeque<SnapshotTask>,
     answers: Arc<Mutex<Vec<(Origin, Finished)>>>,
+    pub(crate) members: Members,
     /// What it has for load balancers.
     pub(crate) to_lbs: Vec<(usize, ToLb)>,
     /// A load balancer has given it another id.
@@ -291,7 +293,7 @@ impl Host {
         if !inputs.is_empty() {
             out.watch.silence.begin(inputs.iter().map(Input::chain).max().unwrap_or(0));
             for input in inputs {
-                process.input(now, input, out.ways.rules);
+                process.input(now, input);
             }
             process.work(now, &mut self.disk, out);
         }
@@ -299,8 +301,8 @@ impl Host {
         if rings {
             out.watch.silence.begin(0);
             process.driver.tick(now);
-            if let Some(rules) = out.ways.rules {
-                membership::mind(&mut process.driver, now, rules);
+            if out.ways.rules.is_some() {
+                process.members.mind(&mut process.driver, now);
             }
             process.work(now, &mut self.disk, out);
         }
@@ -336,7 +338,8 @@ impl Host {
 }
 
 impl Process {
-    pub(crate) fn new(id: NodeId, driver: Driver, checkpointed: Index) -> Self {
+    pub(crate) fn new(id: NodeId, driver: Driver, checkpointed: Index, ways: Ways) -> Self {
+        let rules = ways.rules.unwrap_or_else(|| Rules::new(Duration::ZERO));
         Process {
             id,
             driver,
@@ -354,13 +357,14 @@ impl Process {
             side_file: Vec::new(),
             snapshot_work: VecDeque::new(),
             answers: Arc::default(),
+            members: Members::new(rules),
             to_lbs: Vec::new(),
             rejoins_as: None,
             refused: false,
         }
     }
 
-    fn input(&mut self, now: Now, input: Input, rules: Option<Rules>) {
+    fn input(&mut self, now: Now, input: Input) {
         match input {
             Input::Frame { from, lane: Lane::Request, frame, .. } => {
                 self.request_frame(now, from, &frame);
@@ -400,7 +404,7 @@ impl Process {
                 // Refused while another change is under way: asked again.
                 let _ = self.driver.change(now, change);
             }
-            Input::FromLb { lb, message } => self.hear_lb(now, lb, message, rules),
+            Input::FromLb { lb, message } => self.hear_lb(now, lb, message),
         }
     }
 

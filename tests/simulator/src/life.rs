@@ -41,7 +41,7 @@ impl World {
         let at = &mut self.hosts[host];
         at.life += 1;
         at.paused = false;
-        at.process = Some(Process::new(id, driver, checkpoint));
+        at.process = Some(Process::new(id, driver, checkpoint, self.out.ways));
         self.out.watch.trace.note(|| {
             let last = checkpoint + restored.entries.len() as u64;
             format!(
@@ -181,13 +181,10 @@ impl World {
 
     /// The folder is gone, and the process with it: a fresh host.
     pub(crate) fn wipe(&mut self, host: usize) {
-        let id = self.hosts[host].disk.id;
         self.crash(host, 1);
         self.out.watch.trace.note(|| format!("h{host} has lost its disk"));
         self.hosts[host].begin_anew(Disk::empty(self.bug == Some(Bug::VoteNotSynced)));
-        if let Some(id) = id {
-            self.folder_lost(id);
-        }
+        self.forget_lost();
     }
 
     pub(crate) fn pause(&mut self, host: usize, length: Micros) {

@@ -54,6 +54,12 @@ struct Operator {
 pub(crate) struct Operators(Vec<Operator>);
 
 impl Operators {
+    /// Whether somebody waits for this server to be forgotten.
+    pub(crate) fn want_gone(&self, id: NodeId) -> bool {
+        let wants = |operator: &Operator| matches!(operator.wish, Wish::Forget(own) if own == id);
+        self.0.iter().any(wants)
+    }
+
     /// Whether nobody waits for a server to leave.
     pub(crate) fn want_nobody_gone(&self) -> bool {
         self.0.iter().all(|operator| matches!(operator.wish, Wish::Transfer))
@@ -79,6 +85,7 @@ impl World {
     }
 
     pub(crate) fn mind_operators(&mut self) {
+        self.forget_lost();
         let mut at = 0;
         while let Some(operator) = self.operators.0.get_mut(at) {
             at += 1;

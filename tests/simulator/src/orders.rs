@@ -2,12 +2,12 @@
 
 use common::control::{ToLb, ToServer};
 use server::driver::Now;
-use server::membership::{self, Place, Placed, Rules};
+use server::membership::{self, Place, Placed};
 
 use crate::host::Process;
 
 impl Process {
-    pub(crate) fn hear_lb(&mut self, now: Now, lb: usize, message: ToServer, rules: Option<Rules>) {
+    pub(crate) fn hear_lb(&mut self, now: Now, lb: usize, message: ToServer) {
         match message {
             ToServer::Adopt { cluster, id, voters, campaign } => {
                 let place = Place { cluster, id, voters, campaign };
@@ -18,13 +18,12 @@ impl Process {
                 }
             }
             ToServer::Operate { number, wanted } => {
-                let Some(rules) = rules else { return };
-                let outcome = membership::operate(&mut self.driver, now, &wanted, rules);
+                let outcome = self.members.operate(&mut self.driver, now, &wanted);
                 self.to_lbs.push((lb, ToLb::Operated { number, outcome }));
             }
             ToServer::Admit { info } => {
                 let folder = info.folder;
-                let result = membership::admit(&mut self.driver, now, &info);
+                let result = self.members.admit(&mut self.driver, now, &info);
                 self.to_lbs.push((lb, ToLb::Admitted { folder, result }));
             }
             ToServer::Refused { .. } => self.refused = true,
