@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use common::control::{MemberInfo, MemberRecord, Operation, Outcome, ToServer, Waiting};
 use common::ids::{ClusterId, FolderId, ServerId};
-use raft::{Change, NodeId, PeerStatus, Status, Suffrage, Time};
+use raft::{Change, NodeId, PeerStatus, Suffrage, Time};
 
 use crate::driver::{Driver, Now};
 
@@ -127,10 +127,21 @@ impl Members {
         }
         let status = driver.node().status();
         let forced = force || self.rules.has(PlantedBug::FewVoters);
-        if let Some(why) = few_voters(now, &status, id).filter(|_| !forced) {
-            return Outcome::Refused(format!(
-                "without {name} {why}; --force removes it all the same"
-            ));
+        let voters = status.membership.voters().filter(|voter| *voter != id).count();
+        if status.membership.is_voter(id) && !forced {
+            match few_voters(now, id, voters, &status.peers) {
+                Some(FewVoters::For(why)) => {
+                    return Outcome::Refused(format!(
+                        "without {name} {why}; --force removes it all the same"
+                    ));
+                }
+                Some(FewVoters::Perhaps) => {
+                    let leader = &driver.info().name;
+                    let why = format!("{leader} leads only now, and has not heard a majority yet");
+                    return Outcome::Pending(why);
+                }
+                None => {}
+            }
         }
         match driver.change(now, Change::Remove(id)) {
             Ok(()) => {
@@ -189,7 +200,7 @@ fn gone(now: Now, voters: usize, peers: &[PeerStatus], rules: Rules) -> Option<N
     let lately = HEARD_LATELY.min(rules.dead_after);
     let votes = |peer: &&PeerStatus| peer.suffrage == Suffrage::Voter;
     // And the leader itself.
-    let there = 1 + peers.iter().filter(votes).filter(|peer| is_heard(now, peer, lately)).count();
+    let there = 1 + peers.iter().filter(votes).filter(|peer| is_there(now, peer, lately)).count();
     let longest = |voter: bool| {
         let silent =
             |peer: &&PeerStatus| votes(peer) == voter && !is_heard(now, peer, rules.dead_after);
@@ -344,22 +355,40 @@ fn is_heard(now: Now, peer: &PeerStatus, within: Duration) -> bool {
     now.mono_us.saturating_sub(peer.last_contact) <= within.as_micros() as Time
 }
 
-/// What speaks against going on without `leaving`.
-fn few_voters(now: Now, status: &Status, leaving: NodeId) -> Option<String> {
-    if !status.membership.is_voter(leaving) {
-        return None;
+/// A peer that was heard in this leadership, and not long ago. A new leader
+/// takes all of them for heard at its election.
+fn is_there(now: Now, peer: &PeerStatus, within: Duration) -> bool {
+    peer.matched > 0 && is_heard(now, peer, within)
+}
+
+/// What speaks against going on without `leaving`, which votes, when so many
+/// `voters` are left then. `peers` are those of the leader.
+fn few_voters(now: Now, leaving: NodeId, voters: usize, peers: &[PeerStatus]) -> Option<FewVoters> {
+    if voters < MIN_VOTERS {
+        let why = format!("only {voters} server would vote: the next one lost would be the end");
+        return Some(FewVoters::For(why));
     }
-    let left = status.membership.voters().filter(|id| *id != leaving).count();
-    if left < MIN_VOTERS {
-        return Some(format!("only {left} server would vote: the next one lost would be the end"));
-    }
-    let there = |peer: &&PeerStatus| {
-        let votes = peer.suffrage == Suffrage::Voter && peer.id != leaving;
-        votes && is_heard(now, peer, HEARD_LATELY)
-    };
+    let stays = |peer: &&PeerStatus| peer.suffrage == Suffrage::Voter && peer.id != leaving;
     // And the leader itself.
-    let there = status.peers.iter().filter(there).count() + 1;
-    (there <= left / 2).then(|| {
-        format!("{there} of the {left} remaining voters would be there, which is no majority")
-    })
+    let count = |is: fn(Now, &PeerStatus, Duration) -> bool| {
+        1 + peers.iter().filter(stays).filter(|peer| is(now, peer, HEARD_LATELY)).count()
+    };
+    let (there, perhaps) = (count(is_there), count(is_heard));
+    if there > voters / 2 {
+        None
+    } else if perhaps > voters / 2 {
+        Some(FewVoters::Perhaps)
+    } else {
+        Some(FewVoters::For(format!(
+            "{there} of the {voters} remaining voters would be there, which is no majority"
+        )))
+    }
+}
+
+/// Why a server is not to be removed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum FewVoters {
+    For(String),
+    /// The leader is so new that it has not heard the others yet.
+    Perhaps,
 }

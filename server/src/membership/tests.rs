@@ -74,6 +74,26 @@ fn nobody_is_removed_unless_those_who_stay_are_there() {
     assert_eq!(gone_after(short, &[900, 200]), Some(2));
 }
 
+/// At its election a leader takes all peers for heard, the dead ones, too.
+#[test]
+fn an_operator_removes_nobody_from_a_majority_that_is_not_there() {
+    let few = |leaving: u64, peers: &[PeerStatus]| {
+        let voters = peers.len();
+        few_voters(NOW, NodeId(leaving), voters, peers)
+    };
+    assert_eq!(few(2, &peers(&[10, 10])), None);
+    assert_eq!(few(3, &peers(&[10, 6_000])), None, "the dead one may go");
+    assert!(matches!(few(2, &peers(&[10, 6_000])), Some(FewVoters::For(_))));
+    assert!(matches!(few(2, &peers(&[10])), Some(FewVoters::For(_))));
+    let mut unheard = peers(&[10, 10]);
+    unheard[1].matched = 0;
+    assert_eq!(few(2, &unheard), Some(FewVoters::Perhaps));
+    assert_eq!(few(3, &unheard), None);
+    let rules = Rules::new(DEAD_AFTER);
+    unheard[0].last_contact = NOW.mono_us - 6_000_000;
+    assert_eq!(gone(NOW, 3, &unheard, rules), None);
+}
+
 #[test]
 fn a_fresh_server_takes_its_own_place_only() {
     let info = |number: u16| MemberInfo {

@@ -121,7 +121,11 @@ impl World {
             return;
         }
         let members = self.out.watch.membership.1.members.iter();
-        let lost = members.filter(|(_, member)| self.hosts.iter().all(|h| h.info() != member.info));
+        // One that reaches no load balancer will not hear of another id, either.
+        let lives = |id: NodeId, host: &Host| !host.unlisted || host.disk.id == Some(id);
+        let lost = members.filter(|(id, member)| {
+            !self.hosts.iter().any(|host| host.info() == member.info && lives(**id, host))
+        });
         let lost: Vec<NodeId> = lost.map(|(id, _)| *id).collect();
         for id in lost {
             if !self.operators.want_gone(id) {
