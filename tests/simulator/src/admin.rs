@@ -102,6 +102,7 @@ impl World {
     /// The host of a server that was removed starts over, unless it is back
     /// under another id by now.
     pub(crate) fn start_over(&mut self, id: NodeId) {
+        self.operators.starting_over -= 1;
         if let Some(&host) = self.homes.get(&id)
             && self.hosts[host].disk.id == Some(id)
             && !self.is_member(id)

@@ -51,18 +51,23 @@ struct Operator {
 
 /// All that is asked for.
 #[derive(Default)]
-pub(crate) struct Operators(Vec<Operator>);
+pub(crate) struct Operators {
+    at_work: Vec<Operator>,
+    /// Hosts that are going to start over.
+    pub(crate) starting_over: usize,
+}
 
 impl Operators {
     /// Whether somebody waits for this server to be forgotten.
     pub(crate) fn want_gone(&self, id: NodeId) -> bool {
         let wants = |operator: &Operator| matches!(operator.wish, Wish::Forget(own) if own == id);
-        self.0.iter().any(wants)
+        self.at_work.iter().any(wants)
     }
 
     /// Whether nobody waits for a server to leave.
     pub(crate) fn want_nobody_gone(&self) -> bool {
-        self.0.iter().all(|operator| matches!(operator.wish, Wish::Transfer))
+        let transfers = |operator: &Operator| matches!(operator.wish, Wish::Transfer);
+        self.starting_over == 0 && self.at_work.iter().all(transfers)
     }
 }
 
@@ -70,7 +75,7 @@ impl World {
     /// Somebody wants something done within `length`.
     pub(crate) fn wish(&mut self, wish: Wish, length: Micros) {
         self.out.watch.trace.note(|| format!("an operator wants: {wish:?}"));
-        self.operators.0.push(Operator {
+        self.operators.at_work.push(Operator {
             wish,
             until: self.now.saturating_add(length),
             hand_over: false,
@@ -81,13 +86,16 @@ impl World {
     }
 
     pub(crate) fn is_operator(&self, link: LinkId) -> bool {
-        self.operators.0.iter().any(|operator| operator.link.is_some_and(|(_, own)| own == link))
+        self.operators
+            .at_work
+            .iter()
+            .any(|operator| operator.link.is_some_and(|(_, own)| own == link))
     }
 
     pub(crate) fn mind_operators(&mut self) {
         self.forget_lost();
         let mut at = 0;
-        while let Some(operator) = self.operators.0.get_mut(at) {
+        while let Some(operator) = self.operators.at_work.get_mut(at) {
             at += 1;
             if self.now < operator.next_at {
                 continue;
@@ -101,12 +109,12 @@ impl World {
             self.ask(at - 1);
         }
         let now = self.now;
-        self.operators.0.retain(|operator| now < operator.until);
+        self.operators.at_work.retain(|operator| now < operator.until);
     }
 
     fn ask(&mut self, at: usize) {
         let count = self.lbs.len();
-        let Some(operator) = self.operators.0.get_mut(at) else { return };
+        let Some(operator) = self.operators.at_work.get_mut(at) else { return };
         let lb = operator.next_lb % count;
         operator.next_at = self.now + PATIENCE;
         if !self.lbs[lb].is_up() {
@@ -134,10 +142,10 @@ impl World {
     pub(crate) fn operator_hears(&mut self, link: LinkId, message: ToServer) {
         let ToServer::Operated(outcome) = message else { return };
         let own = |operator: &Operator| operator.link.is_some_and(|(_, own)| own == link);
-        let Some(at) = self.operators.0.iter().position(own) else { return };
+        let Some(at) = self.operators.at_work.iter().position(own) else { return };
         self.out.watch.trace.note(|| format!("an operator hears: {outcome:?}"));
         let leader = self.leader().and_then(|leader| self.hosts[leader].disk.id);
-        let operator = &mut self.operators.0[at];
+        let operator = &mut self.operators.at_work[at];
         let Some((lb, _)) = operator.link.take() else { return };
         operator.next_at = self.now + AGAIN;
         let mut done = false;
@@ -152,8 +160,9 @@ impl World {
             (_, Outcome::Pending(_) | Outcome::HandsOver(_)) => {}
         }
         if done {
-            let Operator { wish, .. } = self.operators.0.swap_remove(at);
+            let Operator { wish, .. } = self.operators.at_work.swap_remove(at);
             if let Wish::Leave(id, Afterwards::StartsOver(after)) = wish {
+                self.operators.starting_over += 1;
                 self.queue.push(self.now + after, Event::StartOver(id));
             }
         }
@@ -163,7 +172,7 @@ impl World {
 
     /// Their load balancer is gone.
     pub(crate) fn lose_operators_of(&mut self, lb: usize) {
-        for operator in &mut self.operators.0 {
+        for operator in &mut self.operators.at_work {
             if operator.link.is_some_and(|(at, _)| at == lb) {
                 operator.link = None;
                 operator.next_lb += 1;
