@@ -36,6 +36,10 @@ const HEARD_LATELY: Duration = Duration::from_millis(1000);
 /// after its end.
 const DISMISSED_FOR: Duration = Duration::from_secs(3);
 
+/// A learner that is not heard is not removed before this: one that was admitted
+/// only now has yet to be told.
+const LEARNER_GONE_AFTER: Duration = Duration::from_secs(5);
+
 /// Fewest voters that a leader leaves by itself, or without force.
 pub const MIN_VOTERS: usize = 2;
 

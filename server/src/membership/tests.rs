@@ -46,7 +46,13 @@ fn a_silent_learner_goes_unless_the_leader_hears_nobody() {
             ..peers[0].clone()
         };
         peers.push(learner);
-        gone(NOW, silent_ms.len() + 1, &peers, Rules::new(DEAD_AFTER)).map(|id| id.0)
+        let gone = |dead_after| gone(NOW, silent_ms.len() + 1, &peers, Rules::new(dead_after));
+        let [usual, short] = [DEAD_AFTER, Duration::from_millis(20)].map(gone);
+        assert!(
+            usual.is_some() || silent_ms != [10] || short.is_none(),
+            "it was admitted only now"
+        );
+        usual.map(|id| id.0)
     };
     assert_eq!(with_learner(&[10], 4_000), None);
     assert_eq!(with_learner(&[10], 6_000), Some(9), "though two vote");

@@ -82,6 +82,7 @@ mod silence;
 mod storage;
 mod trace;
 mod traffic;
+mod votes;
 mod watch;
 mod world;
 

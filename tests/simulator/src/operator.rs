@@ -94,6 +94,12 @@ impl World {
 
     pub(crate) fn mind_operators(&mut self) {
         self.forget_lost();
+        // Nobody could be admitted or removed, nor would an operator leave it so.
+        if let Some(leader) = self.leader().filter(|leader| self.hosts[*leader].unlisted)
+            && self.hosts[leader].disk.id.is_some_and(|id| self.is_member(id))
+        {
+            self.hosts[leader].unlisted = false;
+        }
         let mut at = 0;
         while let Some(operator) = self.operators.at_work.get_mut(at) {
             at += 1;

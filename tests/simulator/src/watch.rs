@@ -18,6 +18,7 @@ use crate::oracle::Violation;
 use crate::oracle::witness::Applied;
 use crate::silence::Silence;
 use crate::trace::{Trace, name};
+use crate::votes::Votes;
 
 /// See the module's page.
 pub(crate) struct Watch {
@@ -33,6 +34,7 @@ pub(crate) struct Watch {
     /// Whoever was removed, and the term of the entry that did it.
     removed: BTreeMap<NodeId, Term>,
     moment: Moment,
+    votes: Votes,
     pub(crate) silence: Silence,
     pub(crate) trace: Trace,
 }
@@ -47,6 +49,7 @@ impl Watch {
             removed: BTreeMap::new(),
             membership: (0, first),
             moment: 0,
+            votes: Votes::default(),
             silence: Silence::default(),
             trace,
         }
@@ -104,6 +107,9 @@ impl Watch {
             }
         }
         self.check_elected(node, output);
+        if let Err(violation) = self.votes.check(node, output) {
+            self.fail(violation);
+        }
         for entry in &output.committed {
             self.committed(node.id(), entry);
         }
