@@ -62,6 +62,10 @@ impl Rules {
             planted: None,
         }
     }
+
+    fn min_voters(&self) -> usize {
+        if self.has(PlantedBug::FewVoters) { 1 } else { MIN_VOTERS }
+    }
 }
 
 /// Looks after the members of a cluster while this server leads it.
@@ -130,10 +134,10 @@ impl Members {
             ));
         }
         let status = driver.node().status();
-        let forced = force || self.rules.has(PlantedBug::FewVoters);
+        let rules = self.rules;
         let voters = status.membership.voters().filter(|voter| *voter != id).count();
-        if status.membership.is_voter(id) && !forced {
-            match few_voters(now, id, voters, &status.peers) {
+        if status.membership.is_voter(id) && !force {
+            match few_voters(now, id, voters, &status.peers, rules) {
                 Some(FewVoters::For(why)) => {
                     return Outcome::Refused(format!(
                         "without {name} {why}; --force removes it all the same"
@@ -200,17 +204,19 @@ fn gone(now: Now, voters: usize, peers: &[PeerStatus], rules: Rules) -> Option<N
     if rules.dead_after.is_zero() {
         return None;
     }
-    let min_voters = if rules.has(PlantedBug::FewVoters) { 1 } else { MIN_VOTERS };
     let lately = HEARD_LATELY.min(rules.dead_after);
     let votes = |peer: &&PeerStatus| peer.suffrage == Suffrage::Voter;
     // And the leader itself.
     let there = 1 + peers.iter().filter(votes).filter(|peer| is_there(now, peer, lately)).count();
     let longest = |voter: bool| {
-        let silent =
-            |peer: &&PeerStatus| votes(peer) == voter && !is_heard(now, peer, rules.dead_after);
+        let within = match voter {
+            true => rules.dead_after,
+            false => rules.dead_after.max(LEARNER_GONE_AFTER),
+        };
+        let silent = |peer: &&PeerStatus| votes(peer) == voter && !is_heard(now, peer, within);
         peers.iter().filter(silent).min_by_key(|peer| peer.last_contact).map(|peer| peer.id)
     };
-    let voter = longest(true).filter(|_| voters > min_voters && there > (voters - 1) / 2);
+    let voter = longest(true).filter(|_| voters > rules.min_voters() && there > (voters - 1) / 2);
     voter.or_else(|| longest(false).filter(|_| there > voters / 2))
 }
 
@@ -367,8 +373,14 @@ fn is_there(now: Now, peer: &PeerStatus, within: Duration) -> bool {
 
 /// What speaks against going on without `leaving`, which votes, when so many
 /// `voters` are left then. `peers` are those of the leader.
-fn few_voters(now: Now, leaving: NodeId, voters: usize, peers: &[PeerStatus]) -> Option<FewVoters> {
-    if voters < MIN_VOTERS {
+fn few_voters(
+    now: Now,
+    leaving: NodeId,
+    voters: usize,
+    peers: &[PeerStatus],
+    rules: Rules,
+) -> Option<FewVoters> {
+    if voters < rules.min_voters() {
         let why = format!("only {voters} server would vote: the next one lost would be the end");
         return Some(FewVoters::For(why));
     }

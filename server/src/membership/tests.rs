@@ -85,7 +85,7 @@ fn nobody_is_removed_unless_those_who_stay_are_there() {
 fn an_operator_removes_nobody_from_a_majority_that_is_not_there() {
     let few = |leaving: u64, peers: &[PeerStatus]| {
         let voters = peers.len();
-        few_voters(NOW, NodeId(leaving), voters, peers)
+        few_voters(NOW, NodeId(leaving), voters, peers, Rules::new(DEAD_AFTER))
     };
     assert_eq!(few(2, &peers(&[10, 10])), None);
     assert_eq!(few(3, &peers(&[10, 6_000])), None, "the dead one may go");

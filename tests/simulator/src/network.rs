@@ -109,6 +109,12 @@ impl Network {
         }
     }
 
+    /// It behaves like this from now on.
+    pub(crate) fn change(&mut self, plan: NetworkPlan, faults: FaultSet) {
+        self.plan = plan;
+        self.faults = faults;
+    }
+
     /// Nothing is cut, lost, doubled or late any more.
     pub(crate) fn heal(&mut self) {
         self.cuts = [[0; MAX_NODES]; MAX_NODES];

@@ -14,6 +14,19 @@ pub(crate) const MAX_LBS: usize = 3;
 const MS: Micros = 1_000;
 const SECOND: Micros = 1_000_000;
 
+/// What never stops in a run of many rounds.
+const CHURN: [Fault; 9] = [
+    Fault::Crash,
+    Fault::CrashLeader,
+    Fault::Transfer,
+    Fault::Churn,
+    Fault::Wipe,
+    Fault::LbLoss,
+    Fault::LbCut,
+    Fault::DeadAfter,
+    Fault::Partition,
+];
+
 /// Everything that is drawn before a run begins.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -44,6 +57,8 @@ pub(crate) struct Plan {
     pub(crate) check_interval: Micros,
     /// Load balancers; none where nobody comes or goes.
     pub(crate) lbs: usize,
+    /// Faults begin anew after each recovery until then; 0: there is one round.
+    pub(crate) churn_until: Micros,
     /// A leader removes voters that were silent for so long; 0: never.
     pub(crate) dead_after: Micros,
 }
@@ -123,11 +138,41 @@ impl Plan {
                 true => *rng.pick(&[1, 1, 2, 3]),
                 false => 0,
             },
+            churn_until: 0,
             dead_after: match faults.has(Fault::DeadAfter) {
                 true => 2 * election_max + rng.below(3_000) * MS,
                 false => 0,
             },
         }
+    }
+
+    /// Servers come, go, die and come back for `length`, round after round.
+    pub(crate) fn churn_for(&mut self, length: Micros) {
+        let rng = &mut Rng::new(self.seed, 6);
+        self.churn_until = length;
+        self.servers = self.servers.clamp(3, 5);
+        self.hosts = self.servers + rng.between(2, 4) as usize;
+        self.lbs = *rng.pick(&[1, 2, 2, 3]);
+        self.checkpoint_every = *rng.pick(&[20, 100, 400]);
+        self.dead_after = 2 * self.election_max + rng.below(3_000) * MS;
+        self.work.think = rng.between(40, 120) * MS;
+        self.next_round(0);
+    }
+
+    /// What goes wrong in a round of a run that has many of them, and how long.
+    pub(crate) fn next_round(&mut self, round: u32) -> Micros {
+        let rng = &mut Rng::new(self.seed, 500 + u64::from(round));
+        let rots = [Fault::BitRot, Fault::RotAnywhere, Fault::MemoryRot];
+        let drawn = rots.into_iter().fold(draw_faults(rng), FaultSet::without);
+        self.faults = CHURN.into_iter().fold(drawn, FaultSet::with);
+        self.fault_gap = rng.between(100, 1_500) * MS;
+        self.fault_length = rng.between(100, 3_000) * MS;
+        self.network = draw_network(rng);
+        let length = rng.between(10, 40) * SECOND;
+        if round == 0 {
+            self.faults_end = length.min(self.churn_until);
+        }
+        length
     }
 
     /// Bytes of a snapshot that travel at a time.

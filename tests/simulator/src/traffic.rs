@@ -22,9 +22,7 @@ impl World {
         let leader = self.leader().filter(|_| !elsewhere);
         let host = leader.or_else(|| running.get(choice as usize % running.len().max(1)).copied());
         let Some(host) = host else {
-            let think = self.clients.think(client);
-            self.queue.push(self.now + think, Event::Client { client });
-            return;
+            return self.client_thinks(client);
         };
         let when = self.when();
         let (batch, requests) = self.clients.ask(client, when);
@@ -58,10 +56,7 @@ impl World {
         let Some(requests) = self.requests.remove(&batch) else { return };
         self.out.watch.trace.note(|| format!("batch {batch} came back: {answer:?}"));
         match self.clients.answered(batch, &requests, answer, when) {
-            Ok(client) if client < self.plan.work.clients => {
-                let think = self.clients.think(client);
-                self.queue.push(self.now + think, Event::Client { client });
-            }
+            Ok(client) if client < self.plan.work.clients => self.client_thinks(client),
             Ok(_) => {}
             Err(why) => self.fail("an answer that cannot be", why),
         }

@@ -86,8 +86,10 @@ pub(crate) enum Event {
     DiskFine {
         host: usize,
     },
+    /// The client's next batch; void in a later round.
     Client {
         client: usize,
+        round: u32,
     },
     Request {
         host: usize,
@@ -159,6 +161,10 @@ pub(crate) struct World {
     /// This host stops when it sends next, for so long.
     pub(crate) pause_on_send: Option<(usize, Micros)>,
     pub(crate) healed: bool,
+    /// Rounds of faults and recovery that are over.
+    pub(crate) round: u32,
+    /// Kinds of faults that the run may have in any round.
+    pub(crate) allowed_ever: FaultSet,
     /// Of everything that happened; two runs with the same value are the same.
     pub(crate) fingerprint: u64,
     pub(crate) events: u64,
@@ -171,6 +177,7 @@ impl World {
         let hosts: Vec<Host> =
             (0..plan.hosts).map(|host| Host::new(host, origins.below(1 << 40), disk())).collect();
         let ids = |host: usize| NodeId(host as u64 + 1);
+        let allowed_ever = allowed;
         let allowed = allowed.and(plan.faults);
         let first = match allowed.has(Fault::LbLoss) {
             // Nobody knows whom the load balancer will take.
@@ -218,6 +225,8 @@ impl World {
             fault_number: 0,
             pause_on_send: None,
             healed: false,
+            round: 0,
+            allowed_ever,
             fingerprint: 0xcbf2_9ce4_8422_2325,
             events: 0,
             plan,
@@ -250,15 +259,23 @@ impl World {
         for lb in 0..self.lbs.len() {
             self.start_lb(lb, 0);
         }
-        for client in 0..self.plan.work.clients {
-            let think = self.clients.think(client);
-            self.queue.push(think, Event::Client { client });
-        }
+        self.wake_clients();
         self.queue.push(self.plan.fault_gap, Event::Fault);
         self.queue.push(self.plan.faults_end, Event::Heal);
         if !self.lbs.is_empty() {
             self.queue.push(0, Event::Control);
         }
+    }
+
+    pub(crate) fn wake_clients(&mut self) {
+        for client in 0..self.plan.work.clients {
+            self.client_thinks(client);
+        }
+    }
+
+    pub(crate) fn client_thinks(&mut self, client: usize) {
+        let at = self.now + self.clients.think(client);
+        self.queue.push(at, Event::Client { client, round: self.round });
     }
 
     /// Plays until the end, or until a rule is broken.
@@ -319,7 +336,7 @@ impl World {
             Event::Cut(cut, length) if !self.healed => self.cut(cut, length),
             Event::Mend(cut) if !self.healed => self.mend(&cut),
             Event::DiskFine { host } => self.hosts[host].disk_mode = DiskMode::Fine,
-            Event::Client { client } => self.client(client),
+            Event::Client { client, round } if round == self.round => self.client(client),
             Event::Request { host, batch } => self.request(host, batch),
             Event::Answer { batch, answer } => self.answer(batch, &answer),
             Event::Fault => self.fault(),
