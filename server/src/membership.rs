@@ -184,7 +184,11 @@ impl Members {
             return Err("an operator has removed it a moment ago".to_owned());
         }
         // Its id is told once the change is committed: until then it may be
-        // lost with this leader, and the id be given to somebody else.
+        // lost with this leader, and the id be given to somebody else. The core
+        // may know that already, in this turn.
+        if driver.members().iter().any(|member| member.info.folder == info.folder) {
+            return Err("its admission is being committed".to_owned());
+        }
         match driver.change(now, Change::AddLearner { info: info_bytes(info) }) {
             Ok(()) => Err("its admission is being committed".to_owned()),
             Err(error) => Err(error.to_string()),

@@ -128,3 +128,85 @@ fn a_fresh_server_takes_its_own_place_only() {
     assert!(why.contains("nothing was changed"), "{why}");
     assert_eq!(heard(ToServer::Admit { info: info(3) }), Heard::Nothing);
 }
+
+/// The leader of a cluster of one, whose disk is done when a test says so.
+fn leader() -> (Driver, crate::driver::Actions) {
+    let info = MemberInfo {
+        folder: FolderId(1),
+        name: "srv-1".to_owned(),
+        peer: ([127, 0, 0, 1], 6001).into(),
+        client: ([127, 0, 0, 1], 7001).into(),
+    };
+    let membership = raft::Membership::of_voters([(NodeId(1), info_bytes(&info))]);
+    let restored = raft::Restored {
+        hard_state: raft::HardState::default(),
+        snapshot: raft::SnapshotMeta { membership, ..raft::SnapshotMeta::default() },
+        runs: Vec::new(),
+        memberships: Vec::new(),
+        entries: Vec::new(),
+        floor: None,
+        commit: 0,
+    };
+    let facts = crate::driver::Facts {
+        info,
+        cluster: ClusterId(1),
+        pid: 1,
+        counters: Arc::default(),
+        started_ms: 0,
+        session_seed: 1,
+    };
+    let node = crate::driver::Node::new(NOW.mono_us, raft::Config::new(NodeId(1), 1), restored);
+    let keystore = crate::keystore::Keystore::new(crate::keystore::KeystoreLimits::default());
+    let mut driver = Driver::new(node, keystore, facts);
+    let mut actions = crate::driver::Actions::default();
+    driver.campaign(NOW);
+    settle(&mut driver, &mut actions);
+    assert!(driver.is_leader());
+    (driver, actions)
+}
+
+fn settle(driver: &mut Driver, actions: &mut crate::driver::Actions) {
+    for _ in 0..10 {
+        driver.flush(NOW, actions);
+        if let Some(persist) = actions.persist.take() {
+            driver.synced(NOW, persist.mark);
+        }
+        driver.apply(NOW);
+    }
+}
+
+/// The core has committed the admission in this very turn, and has not handed
+/// it out yet, when the next load balancer asks.
+#[test]
+fn a_folder_is_admitted_once() {
+    let (mut driver, mut actions) = leader();
+    let members = Members::new(Rules::new(DEAD_AFTER));
+    let info = MemberInfo { folder: FolderId(2), ..driver.info().clone() };
+    assert!(members.admit(&mut driver, NOW, &info).is_err());
+    driver.flush(NOW, &mut actions);
+    let persist = actions.persist.take().expect("the admission goes to the disk");
+    driver.synced(NOW, persist.mark);
+    assert!(members.admit(&mut driver, NOW, &info).is_err());
+    settle(&mut driver, &mut actions);
+    assert_eq!(members.admit(&mut driver, NOW, &info), Ok(ServerId(2)));
+    assert_eq!(driver.members().len(), 2);
+}
+
+/// Another load balancer may take a server for live that was told to stop.
+#[test]
+fn whom_an_operator_removed_is_not_admitted_for_a_while() {
+    let (mut driver, mut actions) = leader();
+    let mut members = Members::new(Rules::new(DEAD_AFTER));
+    let info = MemberInfo { folder: FolderId(2), ..driver.info().clone() };
+    let _ = members.admit(&mut driver, NOW, &info);
+    settle(&mut driver, &mut actions);
+    let wanted = Operation::Remove { server: "2".to_owned(), force: false };
+    let outcome = members.operate(&mut driver, NOW, &wanted);
+    assert!(matches!(outcome, Outcome::Pending(_)), "{outcome:?}");
+    settle(&mut driver, &mut actions);
+    let why = members.admit(&mut driver, NOW, &info).unwrap_err();
+    assert!(why.contains("a moment ago"), "{why}");
+    let later = Now { mono_us: NOW.mono_us + DISMISSED_FOR.as_micros() as u64, ..NOW };
+    let why = members.admit(&mut driver, later, &info).unwrap_err();
+    assert!(why.contains("being committed"), "{why}");
+}
