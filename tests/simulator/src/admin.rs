@@ -7,10 +7,11 @@ use raft::{Membership, NodeId};
 use server::membership::{self, Heard, Place};
 
 use crate::faults::Fault;
-use crate::host::{Host, Input};
+use crate::host::Host;
 use crate::network::Cut;
 use crate::operator::{Afterwards, Wish};
 use crate::oracle::Violation;
+use crate::process::Input;
 use crate::queue::Micros;
 use crate::rng::Rng;
 use crate::world::{Event, World};

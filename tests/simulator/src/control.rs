@@ -12,9 +12,9 @@ use common::udp::SILENCE_LIMIT;
 use lb::balancer::Input;
 use lb::registry::LinkId;
 
-use crate::host;
 use crate::network::lb_node;
 use crate::plan::{MAX_HOSTS, MAX_LBS};
+use crate::process;
 use crate::queue::Micros;
 use crate::world::{Event, World};
 
@@ -345,7 +345,7 @@ impl World {
         let Some(message) = link.to_host.pop_front() else { return };
         self.fingerprint(9, host);
         if self.hosts[host].process.is_some() {
-            self.give(host, host::Input::FromLb { lb, message });
+            self.give(host, process::Input::FromLb { lb, message });
         } else if self.speaks(host) {
             self.fresh_hears(host, lb, message);
         }

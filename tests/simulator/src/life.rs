@@ -8,8 +8,9 @@ use server::recovery::{self, Decision};
 
 use crate::bugs::Bug;
 use crate::disk::Disk;
-use crate::host::{DiskMode, Process};
+use crate::host::DiskMode;
 use crate::network::Cut;
+use crate::process::Process;
 use crate::queue::Micros;
 use crate::world::{Event, World};
 

@@ -118,8 +118,9 @@ fn print_trace(options: Options) -> bool {
 
 fn print_run(report: &Report) {
     println!(
-        "{} servers, {} ms simulated, {} events, {} requests, {} entries committed; faults: {}",
+        "{} servers, {} rounds, {} ms simulated, {} events, {} requests, {} entries committed; faults: {}",
         report.servers,
+        report.rounds,
         report.simulated_us / 1_000,
         report.events,
         report.requests,

@@ -4,9 +4,10 @@ use raft::NodeId;
 
 use crate::faults::Fault;
 use crate::history::{Key, key_name};
-use crate::host::{DiskMode, Input};
+use crate::host::DiskMode;
 use crate::network::{Cut, lb_node};
 use crate::operator::Wish;
+use crate::process::Input;
 use crate::queue::Micros;
 use crate::rng::Rng;
 use crate::world::{Event, World};

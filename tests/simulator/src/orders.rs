@@ -4,7 +4,7 @@ use common::control::{ToLb, ToServer};
 use server::driver::Now;
 use server::membership::{self, Place, Placed};
 
-use crate::host::Process;
+use crate::process::Process;
 
 impl Process {
     pub(crate) fn hear_lb(&mut self, now: Now, lb: usize, message: ToServer) {

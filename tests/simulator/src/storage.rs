@@ -3,7 +3,8 @@
 use raft::{Fetch, SnapshotMeta, SnapshotTask};
 
 use crate::disk::{decode_keystore, encode_keystore};
-use crate::host::{DiskMode, Host, Input};
+use crate::host::{DiskMode, Host};
+use crate::process::Input;
 use crate::queue::Micros;
 use crate::world::{Event, World};
 

@@ -3,7 +3,7 @@
 use common::memcached::Request;
 
 use crate::clients::{Answer, When};
-use crate::host::Input;
+use crate::process::Input;
 use crate::world::{Event, World};
 
 impl World {

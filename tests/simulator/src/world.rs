@@ -18,11 +18,12 @@ use crate::control::Control;
 use crate::disk::Disk;
 use crate::ending::Ending;
 use crate::faults::{Fault, FaultSet};
-use crate::host::{DiskMode, Host, Input, Outgoing, Ways};
+use crate::host::{DiskMode, Host, Outgoing, Ways};
 use crate::network::{Cut, Lane, Network};
 use crate::operator::Operators;
 use crate::oracle::Violation;
 use crate::plan::Plan;
+use crate::process::{Input, Process};
 use crate::queue::{Micros, Queue};
 use crate::rng::Rng;
 use crate::trace::Trace;
@@ -309,7 +310,7 @@ impl World {
         match event {
             Event::Frame { from, to, lane, frame, chain } => {
                 self.fingerprint(1 + lane as u64, to.0);
-                let is_there = |p: &crate::host::Process| p.id == to.1;
+                let is_there = |p: &Process| p.id == to.1;
                 if self.hosts[to.0].process.as_ref().is_some_and(is_there) {
                     self.give(to.0, Input::Frame { from: from.1, lane, frame, chain });
                 }
