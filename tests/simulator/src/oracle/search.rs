@@ -60,7 +60,7 @@ pub(crate) fn check_rounds(history: &History, reads: &[OpId]) -> Result<Verdict,
         }
         if let Some(Op {
             action: Action::Get { keys, .. }, outcome: Outcome::Values(seen), ..
-        }) = history.ops.get(end - 1)
+        }) = end.checked_sub(1).and_then(|last| history.ops.get(last))
         {
             let held =
                 |(key, seen): (&Key, &Option<Seen>)| Some((*key, seen.as_ref()?.value.clone()));
