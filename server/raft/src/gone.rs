@@ -1,0 +1,92 @@
+//! A leader whose process has ended, as somebody outside has seen: see the
+//! crate's page, "Hints".
+//!
+//! Nothing here touches what safety rests on (terms, votes, logs): who
+//! believes a leader to be gone only stops waiting for it, and grants and asks
+//! for votes as it would have done a timeout later.
+
+use crate::node::{Node, Role};
+use crate::types::{NodeId, Payload, Term, Time};
+
+/// Voters campaign one after the other in the order of their ids, this part of
+/// a heartbeat apart: long enough for an election, so that hardly ever two
+/// divide the votes, and for nobody to wait long if the first ones are down, or
+/// behind, too.
+const TURNS_PER_HEARTBEAT: u64 = 4;
+
+/// Who has noticed asks those who have not yet again after this part of a
+/// heartbeat: they notice about now.
+const ASKS_PER_HEARTBEAT: u64 = 16;
+
+/// That the leader is gone, as long as no other one is known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gone {
+    leader: NodeId,
+    /// From then on elections take their usual time again: there is no
+    /// majority.
+    until: Time,
+}
+
+impl<P: Payload> Node<P> {
+    /// The process of `leader`, which leads in `term`, has ended. If this
+    /// replica follows it there, it does so no longer, and soon asks whether
+    /// it could be elected. Whether that is so.
+    ///
+    /// A false alarm is harmless unless a majority falls for it: the others
+    /// still refuse pre-votes, and the leader's next message ends the matter.
+    /// Then it costs an election. It is ignored with lease reads, since leases
+    /// count on those who hear a leader to stick to it.
+    pub fn leader_gone(&mut self, now: Time, leader: NodeId, term: Term) -> bool {
+        self.advance(now);
+        let follows = matches!(self.role, Role::Follower(_)) && self.leader == Some(leader);
+        if !follows || term != self.term() || self.config.lease_reads {
+            return false;
+        }
+        let until = self.now.saturating_add(self.config.election_timeout_max_us);
+        self.gone = Some(Gone { leader, until });
+        self.leader = None;
+        self.heard_at = None;
+        self.note_role();
+        if self.may_campaign() {
+            let voters = self.memberships.current().voters();
+            let before = voters.filter(|voter| *voter != leader && *voter < self.config.id);
+            let turn = self.config.heartbeat_us / TURNS_PER_HEARTBEAT;
+            let wait = turn.saturating_mul(before.count() as u64);
+            self.election_deadline = self.now.saturating_add(wait);
+            self.tick_follower();
+        }
+        true
+    }
+
+    /// The last leader, if its process is known to have ended lately and no
+    /// other leader is known yet.
+    pub fn gone_leader(&self) -> Option<NodeId> {
+        self.gone.filter(|gone| self.now < gone.until).map(|gone| gone.leader)
+    }
+
+    /// When a candidate asks again.
+    pub(crate) fn ask_again_at(&self, pre: bool) -> Time {
+        let heartbeat = self.config.heartbeat_us;
+        let soon = pre && self.gone_leader().is_some();
+        let wait = if soon { (heartbeat / ASKS_PER_HEARTBEAT).max(1) } else { heartbeat };
+        self.now.saturating_add(wait)
+    }
+
+    /// This replica helps another one: its own turn is over for now.
+    pub(crate) fn give_way(&mut self) {
+        if self.gone_leader().is_some() && matches!(self.role, Role::Follower(_)) {
+            let later = self.now.saturating_add(self.config.heartbeat_us);
+            self.election_deadline = self.election_deadline.max(later);
+        }
+    }
+
+    /// An election is lost: votes were divided, and nobody leads. The next one
+    /// begins soon, at different times, unless whoever has won is heard by then.
+    pub(crate) fn try_again_soon(&mut self) {
+        if self.gone_leader().is_some() {
+            let heartbeat = self.config.heartbeat_us;
+            let wait = self.rng.between(heartbeat / TURNS_PER_HEARTBEAT, heartbeat);
+            self.election_deadline = self.now.saturating_add(wait);
+        }
+    }
+}
