@@ -68,7 +68,10 @@ fn lb_message(
             }
             Ok(Some((cluster, id)))
         }
-        ToServer::Admit { .. } | ToServer::Operate { .. } | ToServer::Operated(_) => Ok(None),
+        ToServer::Admit { .. }
+        | ToServer::Campaign { .. }
+        | ToServer::Operate { .. }
+        | ToServer::Operated(_) => Ok(None),
     }
 }
 
