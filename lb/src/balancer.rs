@@ -38,7 +38,7 @@ mod returning;
 #[cfg(test)]
 mod tests;
 
-use hint::Hint;
+use hint::Hints;
 pub use io::{Input, Output, Settings};
 use links::{Link, Phase};
 use operator::Operators;
@@ -55,8 +55,7 @@ pub struct Balancer {
     links: BTreeMap<LinkId, Link>,
     operators: Operators,
     dismissed: Dismissed,
-    /// The last one that was given.
-    hint: Option<Hint>,
+    hints: Hints,
     memory: Memory,
     /// What is being written right now.
     saving: Option<Memory>,
@@ -81,7 +80,7 @@ impl Balancer {
             links: BTreeMap::new(),
             operators: Operators::default(),
             dismissed: Dismissed::default(),
-            hint: None,
+            hints: Hints::default(),
             memory,
             saving: None,
             save_at: None,
