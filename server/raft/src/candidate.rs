@@ -13,7 +13,7 @@ use crate::types::{NodeId, Payload, Term, Time};
 #[derive(Clone, Debug)]
 pub(crate) struct Candidate {
     /// Only asks whether it could win; its term is untouched.
-    pre: bool,
+    pub(crate) pre: bool,
     /// Votes that override leader stickiness.
     transfer: bool,
     granted: Vec<NodeId>,

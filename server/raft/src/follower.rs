@@ -251,7 +251,7 @@ impl<P: Payload> Node<P> {
     pub(crate) fn on_pre_vote(&mut self, from: NodeId, term: Term, last: Position) {
         let granted = term > self.term() && last.covers(self.vote_floor()) && !self.is_sticky();
         if granted {
-            self.give_way();
+            self.give_way(from, last);
         }
         let term = if granted { term } else { self.term() };
         self.out.say_freely(from, term, Message::PreVoteReply { granted });

@@ -6,7 +6,7 @@
 //! for votes as it would have done a timeout later.
 
 use crate::node::{Node, Role};
-use crate::types::{NodeId, Payload, Term, Time};
+use crate::types::{NodeId, Payload, Position, Term, Time};
 
 /// Voters campaign one after the other in the order of their ids, this part of
 /// a heartbeat apart: long enough for an election, so that hardly ever two
@@ -25,6 +25,11 @@ pub(crate) struct Gone {
     /// From then on elections take their usual time again: there is no
     /// majority.
     until: Time,
+    /// How long after the first in line this replica campaigns.
+    wait_us: u64,
+    /// Whose turn was taken for better than the own one: that is done once, in
+    /// case nothing comes of it.
+    gave_way_to: Option<NodeId>,
 }
 
 impl<P: Payload> Node<P> {
@@ -43,16 +48,16 @@ impl<P: Payload> Node<P> {
             return false;
         }
         let until = self.now.saturating_add(self.config.election_timeout_max_us);
-        self.gone = Some(Gone { leader, until });
+        let voters = self.memberships.current().voters();
+        let before = voters.filter(|voter| *voter != leader && *voter < self.config.id);
+        let turn = self.config.heartbeat_us / TURNS_PER_HEARTBEAT;
+        let wait_us = turn.saturating_mul(before.count() as u64);
+        self.gone = Some(Gone { leader, until, wait_us, gave_way_to: None });
         self.leader = None;
         self.heard_at = None;
         self.note_role();
         if self.may_campaign() {
-            let voters = self.memberships.current().voters();
-            let before = voters.filter(|voter| *voter != leader && *voter < self.config.id);
-            let turn = self.config.heartbeat_us / TURNS_PER_HEARTBEAT;
-            let wait = turn.saturating_mul(before.count() as u64);
-            self.election_deadline = self.now.saturating_add(wait);
+            self.election_deadline = self.now.saturating_add(wait_us);
             self.tick_follower();
         }
         true
@@ -72,11 +77,25 @@ impl<P: Payload> Node<P> {
         self.now.saturating_add(wait)
     }
 
-    /// This replica helps another one: its own turn is over for now.
-    pub(crate) fn give_way(&mut self) {
-        if self.gone_leader().is_some() && matches!(self.role, Role::Follower(_)) {
-            let later = self.now.saturating_add(self.config.heartbeat_us);
-            self.election_deadline = self.election_deadline.max(later);
+    /// This replica would vote for `to`, whose log ends at `last`: its own turn
+    /// is over for now. Of two that ask at the same time, as they do where
+    /// messages take long, the one with the longer log goes on, or that with
+    /// the smaller id.
+    pub(crate) fn give_way(&mut self, to: NodeId, last: Position) {
+        let Some(gone) = &mut self.gone else { return };
+        if self.now >= gone.until || gone.gave_way_to.replace(to) == Some(to) {
+            return;
+        }
+        let pause = self.config.heartbeat_us.saturating_add(gone.wait_us);
+        let later = self.now.saturating_add(pause);
+        let is_better = last != self.log.last() || to < self.config.id;
+        match &self.role {
+            Role::Follower(_) => self.election_deadline = self.election_deadline.max(later),
+            Role::Candidate(own) if own.pre && is_better => {
+                self.become_follower(self.term());
+                self.election_deadline = later;
+            }
+            Role::Candidate(_) | Role::Leader(_) => {}
         }
     }
 
