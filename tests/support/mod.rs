@@ -9,6 +9,7 @@ pub(crate) mod load;
 pub(crate) mod memcached;
 pub(crate) mod ports;
 pub(crate) mod process;
+pub(crate) mod pulse;
 pub(crate) mod small_disk;
 pub(crate) mod terms;
 pub(crate) mod trio;
