@@ -117,8 +117,8 @@ fn leader_of(trio: &Trio) -> usize {
 #[test]
 fn handed_over() {
     let mut cluster = TestCluster::start(3);
-    let [lb_client, lb_server] = [cluster.lb_client(), cluster.lb_server()];
-    let transfer = format!("transfer --lbip {} --lbport {}", lb_server.ip(), lb_server.port());
+    let lb_client = cluster.lb_client();
+    let transfer = format!("transfer --dir {}", cluster.home().display());
     for (what, through_lb) in
         [("transfer, clients at the leader", false), ("transfer, through the load balancer", true)]
     {

@@ -225,11 +225,11 @@ pub struct Report {
     /// What is wrong with it, if anything is.
     #[serde(default)]
     pub trouble: Option<Trouble>,
-    /// The last leader, if this server has seen the leader's process end and
-    /// knows no other leader yet. Without it, one that knows no leader may only
-    /// have lost sight of it.
+    /// The last leader and its term, if this server has seen that process end
+    /// and knows no other leader yet. Without it, one that knows no leader may
+    /// only have lost sight of it.
     #[serde(default)]
-    pub gone_leader: Option<ServerId>,
+    pub gone_leader: Option<(ServerId, u64)>,
 }
 
 impl Report {

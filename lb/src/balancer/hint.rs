@@ -41,7 +41,7 @@ impl Balancer {
         let said: Vec<Hint> = self
             .voters(cluster)
             .filter_map(|(_, report, _)| {
-                let (leader, term) = (report.gone_leader?, report.term);
+                let (leader, term) = report.gone_leader?;
                 Some(Hint { cluster, leader, term })
             })
             .collect();
@@ -85,7 +85,8 @@ impl Balancer {
         }
     }
 
-    /// Whose log is longest, if a majority has no leader in that term.
+    /// Whose log is longest, if a majority has no leader in that term, nor has
+    /// gone on to an election.
     fn successor(&self, hint: Hint) -> Option<(LinkId, String)> {
         let Hint { cluster, leader, term } = hint;
         let is_without = |report: &Report| report.leader.is_none() && report.term == term;

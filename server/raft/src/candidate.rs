@@ -159,7 +159,8 @@ impl<P: Payload> Node<P> {
             return;
         }
         let voters = self.memberships.current().voter_count();
-        let gone = self.gone_leader().filter(|gone| self.memberships.current().is_voter(*gone));
+        let gone = self.gone_leader().map(|(leader, _)| leader);
+        let gone = gone.filter(|leader| self.memberships.current().is_voter(*leader));
         let Role::Candidate(candidate) = &mut self.role else { return };
         let answers = if granted { &mut candidate.granted } else { &mut candidate.refused };
         if !answers.contains(&from) {

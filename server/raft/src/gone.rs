@@ -22,6 +22,8 @@ const ASKS_PER_HEARTBEAT: u64 = 16;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gone {
     leader: NodeId,
+    /// In which it led.
+    term: Term,
     /// From then on elections take their usual time again: there is no
     /// majority.
     until: Time,
@@ -52,7 +54,7 @@ impl<P: Payload> Node<P> {
         let before = voters.filter(|voter| *voter != leader && *voter < self.config.id);
         let turn = self.config.heartbeat_us / TURNS_PER_HEARTBEAT;
         let wait_us = turn.saturating_mul(before.count() as u64);
-        self.gone = Some(Gone { leader, until, wait_us, gave_way_to: None });
+        self.gone = Some(Gone { leader, term, until, wait_us, gave_way_to: None });
         self.leader = None;
         self.heard_at = None;
         self.note_role();
@@ -63,10 +65,10 @@ impl<P: Payload> Node<P> {
         true
     }
 
-    /// The last leader, if its process is known to have ended lately and no
-    /// other leader is known yet.
-    pub fn gone_leader(&self) -> Option<NodeId> {
-        self.gone.filter(|gone| self.now < gone.until).map(|gone| gone.leader)
+    /// The last leader and its term, if its process is known to have ended
+    /// lately and no other leader is known yet.
+    pub fn gone_leader(&self) -> Option<(NodeId, Term)> {
+        self.gone.filter(|gone| self.now < gone.until).map(|gone| (gone.leader, gone.term))
     }
 
     /// When a candidate asks again.

@@ -17,7 +17,7 @@ fn led(world: &mut World, count: u16) -> Vec<Server> {
 
 fn loses_its_leader(world: &mut World, server: &mut Server) {
     server.report.leader = None;
-    server.report.gone_leader = Some(ServerId(1));
+    server.report.gone_leader = Some((ServerId(1), 3));
     world.report(server);
 }
 
@@ -119,6 +119,12 @@ fn those_who_campaign_already_need_no_hint_but_the_dead_one_is_out() {
     loses_its_leader(&mut world, &mut servers[2]);
     assert_eq!(hints(&mut world, &servers), []);
     assert!(world.rotation().is_empty());
+    // The election goes on among them.
+    for server in &mut servers[1..] {
+        server.report.term = 5;
+        loses_its_leader(&mut world, server);
+    }
+    assert_eq!(hints(&mut world, &servers), []);
     servers[1].report = Report {
         role: Role::Leader,
         leader: Some(ServerId(2)),
@@ -147,7 +153,9 @@ fn the_next_leader_that_goes_is_another_case_and_who_comes_back_is_back() {
     assert_eq!(world.rotation(), [1, 2, 3]);
     for server in &mut servers[1..] {
         server.report.term = 5;
-        loses_its_leader(&mut world, server);
+        server.report.leader = None;
+        server.report.gone_leader = Some((ServerId(1), 5));
+        world.report(server);
     }
     assert_eq!(hints(&mut world, &servers), [(2, 5)]);
 }
