@@ -106,13 +106,17 @@ impl Transport {
                 *peer = Peer::default();
             }
         }
-        for (id, (address, folder)) in known {
+        for (&id, &(address, folder)) in &known {
+            // Who lost its disk is back at its address as another member, with
+            // a higher id: its old self will answer nobody any more.
+            let is_gone = known.iter().any(|(other, (at, _))| *other > id && *at == address);
+            let dials = self.me.id < id && !is_gone;
             let peer = self.peers.entry(id).or_default();
-            if peer.known == Some((address, folder)) {
+            let before = peer.known.replace((address, folder));
+            if before == peer.known && peer.dialler.is_some() == dials {
                 continue;
             }
-            peer.known = Some((address, folder));
-            peer.dialler = (self.me.id < id).then(|| {
+            peer.dialler = dials.then(|| {
                 let dialling = dial(self.endpoint.clone(), Arc::clone(&self.inbox), id, address);
                 tokio_util::task::AbortOnDropHandle::new(tokio::spawn(dialling))
             });

@@ -26,24 +26,14 @@ fn record(id: u64, peer: SocketAddr) -> MemberRecord {
     MemberRecord { id: ServerId(id), voter: true, info }
 }
 
-/// A server that lost its disk comes back at its address as another member,
-/// while the old one still is a member, too.
-#[tokio::test]
-async fn a_peer_that_became_another_member_keeps_its_link() {
-    let (own, peer) = (endpoint(1), endpoint(4));
-    let address = peer.local_addr().unwrap();
-    let inbox = Arc::new(Inbox::default());
-    let me = Me { cluster: CLUSTER, id: NodeId(1) };
-    let mut transport = Transport::new(me, own, Arc::clone(&inbox));
-    transport.set_members(&[record(2, address), record(4, address)]);
-
-    // Member 4 is dialled once, and 2 again and again.
-    let mut kept = Vec::new();
+/// Links that came up, until `count` have reached the other end.
+async fn links(peer: &Endpoint, inbox: &Inbox, count: usize) -> Vec<Hello> {
+    let mut accepted = Vec::new();
     let mut inputs = Vec::new();
     let mut found = Vec::new();
-    while kept.len() < 4 && found.len() < 2 {
+    while accepted.len() < count || found.is_empty() {
         tokio::select! {
-            link = peer.accept() => kept.extend(link),
+            link = peer.accept() => accepted.extend(link),
             () = inbox.wait() => {}
         }
         inbox.take(&mut inputs);
@@ -52,5 +42,35 @@ async fn a_peer_that_became_another_member_keeps_its_link() {
             _ => None,
         }));
     }
-    assert_eq!(found, [party(4, address)]);
+    found
+}
+
+fn transport(inbox: &Arc<Inbox>) -> Transport {
+    let me = Me { cluster: CLUSTER, id: NodeId(1) };
+    Transport::new(me, endpoint(1), Arc::clone(inbox))
+}
+
+/// A server that lost its disk comes back at its address as another member,
+/// while the old one still is a member, too.
+#[tokio::test]
+async fn a_peer_that_became_another_member_keeps_its_link() {
+    let peer = endpoint(4);
+    let address = peer.local_addr().unwrap();
+    let inbox = Arc::new(Inbox::default());
+    let mut transport = transport(&inbox);
+    transport.set_members(&[record(2, address), record(4, address)]);
+    assert_eq!(links(&peer, &inbox, 1).await, [party(4, address)]);
+    assert!(transport.peers[&NodeId(2)].dialler.is_none(), "its link would replace that one");
+}
+
+/// The membership here is older than the change.
+#[tokio::test]
+async fn only_the_member_that_was_dialled_gets_a_link() {
+    let (peer, known) = (endpoint(4), endpoint(3));
+    let address = peer.local_addr().unwrap();
+    let inbox = Arc::new(Inbox::default());
+    let mut transport = transport(&inbox);
+    transport.set_members(&[record(2, address), record(3, known.local_addr().unwrap())]);
+    let found = links(&peer, &inbox, 3).await;
+    assert_eq!(found, [party(3, known.local_addr().unwrap())]);
 }
