@@ -126,6 +126,14 @@ async fn until_refused(address: SocketAddr) {
                 }
             }
             Ok(Err(error)) if watched && error.kind() == ErrorKind::ConnectionRefused => return,
+            // Taken by the listener, and ended with it.
+            Ok(Err(error))
+                if error.kind() == ErrorKind::ConnectionReset && short_ones < QUICK_DIALS =>
+            {
+                sleep(Duration::from_millis(1 << short_ones)).await;
+                short_ones += 1;
+                continue;
+            }
             Ok(Err(error)) => {
                 tracing::debug!(%address, %error, "the leader cannot be watched");
                 watched = false;
