@@ -72,6 +72,7 @@ impl Member {
         let refused = match lane {
             Lane::Urgent | Lane::Bulk | Lane::Snapshot => match wire::decode(frame) {
                 Ok(envelope) if envelope.from == from && envelope.to == self.id => {
+                    self.joining.hear(&envelope.message);
                     return self.driver.message(now, envelope);
                 }
                 Ok(envelope) => format!("a message from {} to {}", envelope.from, envelope.to),
@@ -115,23 +116,23 @@ impl Member {
             ToServer::Operated(_) => {}
             ToServer::Admit { info } => {
                 let folder = info.folder;
-                let result = self.admit(now, &info);
-                self.shell.tell_lb(lb, ToLb::Admitted { folder, result });
+                if let Some(result) = self.admit(now, &info) {
+                    self.shell.tell_lb(lb, ToLb::Admitted { folder, result });
+                }
             }
         }
     }
 
-    /// Admits a fresh server as a learner; idempotent by its folder.
-    fn admit(&mut self, now: Now, info: &MemberInfo) -> Result<ServerId, String> {
+    /// Admits a fresh server as a learner; idempotent by its folder. `None`: it
+    /// is on the way, and the membership will show it.
+    fn admit(&mut self, now: Now, info: &MemberInfo) -> Option<Result<ServerId, String>> {
         let members = self.driver.committed_members();
         if let Some(known) = members.iter().find(|member| member.info.folder == info.folder) {
-            return Ok(known.id);
+            return Some(Ok(known.id));
         }
         // Its id is told once the change is committed: until then it may be
         // lost with this leader, and the id be given to somebody else.
-        match self.driver.change(now, raft::Change::AddLearner { info: info_bytes(info) }) {
-            Ok(()) => Err("its admission is being committed".to_owned()),
-            Err(error) => Err(error.to_string()),
-        }
+        let change = raft::Change::AddLearner { info: info_bytes(info) };
+        self.driver.change(now, change).err().map(|error| Err(error.to_string()))
     }
 }

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use common::control::Role;
 use common::forward;
 use common::ids::{ClusterId, ServerId};
 use common::limits::REPORT_INTERVAL;
@@ -14,6 +13,7 @@ use super::checkpoint::Checkpoints;
 use super::disk_trouble::{BeginAgain, DiskTrouble};
 use super::inbox::Input;
 use super::install::Install;
+use super::joining::Joining;
 use super::log_writer::LogWriter;
 use super::restore::Disk;
 use super::routed::LbLinks;
@@ -44,7 +44,7 @@ pub(super) struct Member {
     reader: LogReader,
     pub(super) actions: Actions,
     reported: Instant,
-    told_member: bool,
+    pub(super) joining: Joining,
     pub(super) stop_by: Option<Instant>,
     pub(super) failed: Option<anyhow::Error>,
     /// The cluster has removed this server and admitted it under a new id.
@@ -84,6 +84,7 @@ impl Member {
             LogWriter::start(disk.log, disk.replayed_bytes, std::sync::Arc::clone(&shell.inbox))?;
         let path = shell.config.keystore_file.clone();
         let snapshots = Snapshots::new(path.clone(), std::sync::Arc::clone(&shell.inbox));
+        let joining = Joining::new(snapshots.arrival());
         let mut checkpoints = Checkpoints::new(
             path,
             disk.checkpoint,
@@ -107,7 +108,7 @@ impl Member {
             reader,
             actions: Actions::default(),
             reported: shell.started,
-            told_member: false,
+            joining,
             stop_by: None,
             failed: None,
             rejoins_as: None,
@@ -122,7 +123,7 @@ impl Member {
         let mut inputs = Vec::new();
         let sleep = tokio::time::sleep_until(self.wake_at());
         tokio::pin!(sleep);
-        self.report(true);
+        self.report();
         loop {
             let timer = tokio::select! {
                 biased;
@@ -161,8 +162,9 @@ impl Member {
         self.note_commit()?;
         self.hand_over_if_full(now);
         self.end_if_data_differ();
+        self.tell_joining();
         if self.reported.elapsed() >= REPORT_INTERVAL - Duration::from_millis(25) {
-            self.report(false);
+            self.report();
         }
         self.consider_checkpoint();
         Ok(())
@@ -204,7 +206,7 @@ impl Member {
         self.consider_install();
         if std::mem::take(&mut self.actions.changed) {
             self.transport.set_members(&self.driver.members());
-            self.report(true);
+            self.report();
         }
         Ok(synced_inline)
     }
@@ -256,18 +258,9 @@ impl Member {
     }
 
     /// Publishes what the load balancers are to know.
-    pub(super) fn report(&mut self, changed: bool) {
+    pub(super) fn report(&mut self) {
         self.reported = Instant::now();
         let report = self.driver.report(self.shell.uptime_secs());
-        let role_is_known = report.leader.is_some() && report.role != Role::Candidate;
-        if changed && role_is_known && !self.told_member {
-            self.told_member = true;
-            (self.shell.progress)(Progress::Member {
-                cluster: self.cluster,
-                id: ServerId(self.id.0),
-                role: report.role,
-            });
-        }
         self.shell.reports.send_replace(report);
     }
 

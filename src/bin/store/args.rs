@@ -214,6 +214,12 @@ pub(crate) struct AddSrvArgs {
     /// Largest value, e.g. 512k or 2m [default: 1m]
     #[arg(short = 'I', long, value_parser = values::item_size)]
     pub(crate) max_item_size: Option<usize>,
+    /// How long to wait for its vote while it syncs; it goes on in the background. 0: not at all
+    #[arg(long, default_value = "60s", value_parser = values::duration)]
+    pub(crate) wait: Duration,
+    /// Tell each step as one JSON object per line
+    #[arg(long, conflicts_with = "foreground")]
+    pub(crate) json: bool,
     /// What becomes of its data.
     #[command(flatten)]
     pub(crate) data: DataArgs,
