@@ -15,9 +15,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use common::control::{Report, Role, ToLb, ToServer};
+use common::discovery::write_get_servers;
 use common::ids::{ClusterId, FolderId, ServerId};
 
+use crate::config::Policy;
 use crate::discovery::{self, View};
 use crate::events::{Events, Severity};
 use crate::health::Health;
@@ -60,6 +63,8 @@ pub struct Balancer {
     health: Health,
     events: Events,
     view: View,
+    /// Answers to `get-servers` that were made by a policy.
+    turn: usize,
     leader: Option<(ServerId, u64)>,
     now: Duration,
     outputs: Vec<Output>,
@@ -81,6 +86,7 @@ impl Balancer {
             health: Health::default(),
             events: Events::default(),
             view,
+            turn: 0,
             leader: None,
             now: Duration::ZERO,
             outputs: Vec::new(),
@@ -105,6 +111,25 @@ impl Balancer {
     /// The rotation.
     pub fn view(&self) -> &View {
         &self.view
+    }
+
+    /// Appends the answer to `get-servers` for one client.
+    pub fn get_servers(&mut self, policy: Policy, out: &mut BytesMut) {
+        let cluster = match (policy, self.memory.cluster) {
+            (Policy::RoundRobin | Policy::LeastLoaded, Some(cluster)) => cluster,
+            _ => return out.extend_from_slice(&self.view.get_servers),
+        };
+        let servers = discovery::by_policy(&self.registry, cluster, policy, self.turn);
+        self.turn = self.turn.wrapping_add(1);
+        if let Some(&first) = servers.first() {
+            let is_first = |entry: &&mut Entry| entry.report.info.client == first;
+            if let Some(entry) = self.registry.iter_mut().find(is_first) {
+                entry.sent_there += 1;
+            }
+        }
+        let mut text = Vec::new();
+        write_get_servers(&servers, &mut text);
+        out.extend_from_slice(&text);
     }
 
     /// Where requests of clients may go: the servers that follow the leader
