@@ -121,14 +121,19 @@ fn servers_that_join_at_once_all_join() {
         }
     });
     let lb = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-    let stats = Connection::open(lb).unwrap().stats().unwrap();
-    let field = |name: usize, field: &str| stats[&format!("server.srv-{name}.{field}")].clone();
-    let mut ids: Vec<_> = (1..=5).map(|number| field(number, "id")).collect();
-    ids.sort_unstable();
-    assert_eq!(ids, ["1", "2", "3", "4", "5"]);
-    assert!((1..=5).all(|number| field(number, "voter") == "1"), "{stats:?}");
-    let members = stats.keys().filter(|key| key.ends_with(".voter")).count();
-    assert_eq!(members, 5, "{stats:?}");
+    // The load balancer hears of the last vote a moment later.
+    eventually("five voters, each once", PATIENCE, || {
+        let stats = Connection::open(lb).unwrap().stats().unwrap();
+        let field = |number: usize, field: &str| {
+            stats.get(&format!("server.srv-{number}.{field}")).map_or("", String::as_str)
+        };
+        let mut ids: Vec<_> = (1..=5).map(|number| field(number, "id")).collect();
+        ids.sort_unstable();
+        let members = stats.keys().filter(|key| key.ends_with(".voter")).count();
+        let all_vote = (1..=5).all(|number| field(number, "voter") == "1");
+        let right = ids == ["1", "2", "3", "4", "5"] && members == 5 && all_vote;
+        right.then_some(()).ok_or_else(|| format!("{stats:?}"))
+    });
     home.store("down").expect(0);
 }
 

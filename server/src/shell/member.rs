@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use common::forward;
 use common::ids::{ClusterId, ServerId};
 use common::limits::REPORT_INTERVAL;
-use raft::{Fetch, NodeId};
+use raft::{Fetch, Index, NodeId};
 use tokio::time::Instant as TokioInstant;
 
 use super::Shell;
@@ -44,6 +44,8 @@ pub(super) struct Member {
     reader: LogReader,
     pub(super) actions: Actions,
     reported: Instant,
+    /// The entry of the membership in force, as long as it is not committed.
+    open_membership: Option<Index>,
     pub(super) joining: Joining,
     pub(super) stop_by: Option<Instant>,
     pub(super) failed: Option<anyhow::Error>,
@@ -108,6 +110,7 @@ impl Member {
             reader,
             actions: Actions::default(),
             reported: shell.started,
+            open_membership: None,
             joining,
             stop_by: None,
             failed: None,
@@ -206,6 +209,13 @@ impl Member {
         self.consider_install();
         if std::mem::take(&mut self.actions.changed) {
             self.transport.set_members(&self.driver.members());
+            let status = self.driver.node().status();
+            let is_open = status.membership_index > status.commit;
+            self.open_membership = is_open.then_some(status.membership_index);
+            self.report();
+        } else if self.open_membership.is_some_and(|at| at <= self.driver.node().commit()) {
+            // Load balancers act on what is committed: whoever joins waits for it.
+            self.open_membership = None;
             self.report();
         }
         Ok(synced_inline)
