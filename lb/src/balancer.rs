@@ -274,10 +274,14 @@ impl Balancer {
         let members: Vec<FolderId> = self.memory.cluster.map_or(Vec::new(), |cluster| {
             self.registry.membership(cluster).iter().map(|member| member.info.folder).collect()
         });
+        // Another server has the address of one that is gone: it is not coming back.
+        let live = self.registry.iter().filter(|entry| entry.is_live());
+        let taken: Vec<_> = live.map(|entry| entry.report.info.peer).collect();
         self.registry.retain(|entry| {
+            let is_recent = now.saturating_sub(entry.last_heard) < FORGET_AFTER;
             entry.is_live()
                 || members.contains(&entry.report.info.folder)
-                || now.saturating_sub(entry.last_heard) < FORGET_AFTER
+                || (is_recent && !taken.contains(&entry.report.info.peer))
         });
     }
 

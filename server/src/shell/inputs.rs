@@ -1,8 +1,7 @@
 //! What the member does with each thing that arrives.
 
 use bytes::Bytes;
-use common::control::{MemberInfo, Party, ToLb, ToServer};
-use common::ids::ServerId;
+use common::control::{Party, ToLb, ToServer};
 use common::udp::Lane;
 use raft::NodeId;
 
@@ -10,9 +9,9 @@ use super::disk_trouble::BeginAgain;
 use super::inbox::Input;
 use super::member::Member;
 use super::operator;
-use super::restore::info_bytes;
 use crate::config::Progress;
 use crate::driver::Now;
+use crate::membership::{self, Place};
 use crate::wire;
 
 impl Member {
@@ -101,38 +100,19 @@ impl Member {
                     Some(anyhow::anyhow!("load balancer {lb} refused this server: {why}"));
             }
             ToServer::Adopt { cluster, id, voters, campaign } => {
-                if cluster == self.cluster && voters.is_empty() && self.is_outside_as(id) {
-                    self.rejoins_as = Some(id);
-                } else if (cluster, NodeId(id.0)) != (self.cluster, self.id) {
-                    tracing::warn!(%lb, %cluster, %id, "adoption refused: this server has a cluster");
-                } else if campaign && self.driver.node().term() == 0 {
-                    self.driver.campaign(now);
-                }
+                self.take_place(now, lb, &Place { cluster, id, voters, campaign });
             }
             ToServer::Operate { number, wanted } => {
-                let outcome = self.operate(now, &wanted);
+                let outcome = membership::operate(&mut self.driver, now, &wanted);
                 self.shell.tell_lb(lb, ToLb::Operated { number, outcome });
             }
             ToServer::Operated(_) => {}
             ToServer::Admit { info } => {
                 let folder = info.folder;
-                if let Some(result) = self.admit(now, &info) {
+                if let Some(result) = membership::admit(&mut self.driver, now, &info) {
                     self.shell.tell_lb(lb, ToLb::Admitted { folder, result });
                 }
             }
         }
-    }
-
-    /// Admits a fresh server as a learner; idempotent by its folder. `None`: it
-    /// is on the way, and the membership will show it.
-    fn admit(&mut self, now: Now, info: &MemberInfo) -> Option<Result<ServerId, String>> {
-        let members = self.driver.committed_members();
-        if let Some(known) = members.iter().find(|member| member.info.folder == info.folder) {
-            return Some(Ok(known.id));
-        }
-        // Its id is told once the change is committed: until then it may be
-        // lost with this leader, and the id be given to somebody else.
-        let change = raft::Change::AddLearner { info: info_bytes(info) };
-        self.driver.change(now, change).err().map(|error| Err(error.to_string()))
     }
 }
