@@ -34,6 +34,7 @@ mod fresh;
 mod io;
 mod links;
 mod operator;
+mod planted;
 mod returning;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,10 @@ mod tests;
 pub use io::{Input, Output, Settings};
 use links::{Link, Phase};
 use operator::Operators;
+#[cfg(feature = "planted-bugs")]
+pub use planted::PlantedBug;
+#[cfg(not(feature = "planted-bugs"))]
+use planted::PlantedBug;
 use returning::Dismissed;
 
 /// A server that is gone and in no membership is forgotten after this.
@@ -68,6 +73,8 @@ pub struct Balancer {
     leader: Option<(ServerId, u64)>,
     now: Duration,
     outputs: Vec<Output>,
+    #[cfg(feature = "planted-bugs")]
+    planted: Option<PlantedBug>,
 }
 
 impl Balancer {
@@ -90,6 +97,8 @@ impl Balancer {
             leader: None,
             now: Duration::ZERO,
             outputs: Vec::new(),
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
         }
     }
 

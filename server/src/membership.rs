@@ -91,9 +91,8 @@ pub fn mind(driver: &mut Driver, now: Now, rules: Rules) {
 /// or they would not have left it to somebody else. Should one of them come
 /// back elsewhere after all, with its data, it is admitted again like any other.
 fn replaced(driver: &Driver, now: Now, peers: &[PeerStatus]) -> Vec<NodeId> {
-    let is_there = |id: NodeId| {
-        peers.iter().any(|peer| peer.id == id && is_heard(now, peer, HEARD_LATELY))
-    };
+    let is_there =
+        |id: NodeId| peers.iter().any(|peer| peer.id == id && is_heard(now, peer, HEARD_LATELY));
     if peers.iter().all(|peer| is_there(peer.id)) {
         return Vec::new();
     }
@@ -139,13 +138,15 @@ fn gone(
 }
 
 /// Does what an operator asks a server for, or says why not.
-pub fn operate(driver: &mut Driver, now: Now, operation: &Operation) -> Outcome {
+pub fn operate(driver: &mut Driver, now: Now, operation: &Operation, rules: Rules) -> Outcome {
     if !driver.is_leader() {
         let name = driver.info().name.clone();
         return Outcome::Pending(format!("{name} does not lead"));
     }
     match operation {
-        Operation::Remove { server, force } => remove(driver, now, server, *force),
+        Operation::Remove { server, force } => {
+            remove(driver, now, server, *force || rules.has(PlantedBug::FewVoters))
+        }
         Operation::Transfer { to } => hand_over(driver, now, to.as_deref()),
     }
 }
@@ -205,11 +206,7 @@ fn hand_over(driver: &mut Driver, now: Now, to: Option<&str>) -> Outcome {
 
 /// Admits a fresh server as a learner; idempotent by its folder. Its id, or why
 /// it has none yet; `None`: it is on the way, and the membership will show it.
-pub fn admit(
-    driver: &mut Driver,
-    now: Now,
-    info: &MemberInfo,
-) -> Option<Result<ServerId, String>> {
+pub fn admit(driver: &mut Driver, now: Now, info: &MemberInfo) -> Option<Result<ServerId, String>> {
     let members = driver.committed_members();
     if let Some(known) = members.iter().find(|member| member.info.folder == info.folder) {
         return Some(Ok(known.id));

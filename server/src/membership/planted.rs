@@ -8,8 +8,9 @@ use super::Rules;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(not(feature = "planted-bugs"), allow(unreachable_pub, dead_code))]
 pub enum PlantedBug {
-    /// A silent voter is removed though only one is left then.
-    LastVoterRemoved,
+    /// A voter is removed though only one is left then, by the leader itself or
+    /// at the wish of an operator who does not force it.
+    FewVoters,
 }
 
 impl Rules {

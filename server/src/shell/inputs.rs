@@ -103,7 +103,7 @@ impl Member {
                 self.take_place(now, lb, &Place { cluster, id, voters, campaign });
             }
             ToServer::Operate { number, wanted } => {
-                let outcome = membership::operate(&mut self.driver, now, &wanted);
+                let outcome = self.operate(now, &wanted);
                 self.shell.tell_lb(lb, ToLb::Operated { number, outcome });
             }
             ToServer::Operated(_) => {}

@@ -1,6 +1,6 @@
 //! Carries out what [`membership`] decides.
 
-use common::control::ToServer;
+use common::control::{Operation, Outcome, ToServer};
 use common::ids::ServerId;
 
 use super::member::Member;
@@ -14,8 +14,19 @@ impl Member {
     /// times a second.
     pub(super) fn mind_membership(&mut self, now: Now) {
         if self.stop_by.is_none() {
-            membership::mind(&mut self.driver, now, Rules::new(self.shell.config.dead_after));
+            let rules = self.rules();
+            membership::mind(&mut self.driver, now, rules);
         }
+    }
+
+    /// Does what an operator asks for, or says why not.
+    pub(super) fn operate(&mut self, now: Now, wanted: &Operation) -> Outcome {
+        let rules = self.rules();
+        membership::operate(&mut self.driver, now, wanted, rules)
+    }
+
+    fn rules(&self) -> Rules {
+        Rules::new(self.shell.config.dead_after)
     }
 
     /// A load balancer says where this server belongs.
