@@ -168,3 +168,34 @@ fn two_load_balancers_register_a_server_once() {
     ids.sort_unstable();
     assert_eq!(ids, ["4", "5"]);
 }
+
+#[test]
+fn a_server_that_lost_its_disk_takes_the_place_of_its_former_self() {
+    let (mut cluster, leader, [lost, other]) = three();
+    let address = cluster.client_address(&lost);
+    let ports = {
+        let peer = cluster.stat(&format!("server.{lost}.peer"));
+        let (_, peer) = peer.rsplit_once(':').unwrap();
+        format!("--cport {} --sport {peer}", address.port())
+    };
+    let before = cluster.stat(&format!("server.{lost}.id"));
+    assert_eq!(cluster.connect(&leader).set("k", "v").unwrap(), "STORED");
+    cluster.kill9(&lost);
+    std::fs::remove_dir_all(cluster.home().join(&lost)).unwrap();
+    // The default of --dead-after is 30 s: nobody waits for that.
+    cluster.start_server_with(&lost, &ports);
+    let replaced = cluster.server(&lost).wait_for("its vote", |line| {
+        progress(line, "voter").then(|| line["progress"]["replaces"].clone())
+    });
+    cluster.wait_for_members(&["srv-1", "srv-2", "srv-3"]);
+    assert_eq!(replaced, serde_json::json!([before.parse::<u64>().unwrap()]));
+    assert_eq!(cluster.stat(&format!("server.{lost}.id")), "4");
+    assert_eq!(cluster.connect(&lost).get("k").unwrap().as_deref(), Some("v"));
+    eventually("nobody speaks of its former self", PATIENCE, || {
+        let found = cluster.voters();
+        (found.len() == 3).then_some(()).ok_or_else(|| format!("{found:?}"))
+    });
+    // It counts: any of the others may go now.
+    cluster.kill9(&other);
+    cluster.wait_for_leader(PATIENCE);
+}

@@ -129,8 +129,8 @@ impl Balancer {
             _ => return out.extend_from_slice(&self.view.get_servers),
         };
         let servers = discovery::by_policy(&self.registry, cluster, policy, self.turn);
-        self.turn = self.turn.wrapping_add(1);
         if let Some(&first) = servers.first() {
+            self.turn = self.turn.wrapping_add(1);
             let is_first = |entry: &&mut Entry| entry.report.info.client == first;
             if let Some(entry) = self.registry.iter_mut().find(is_first) {
                 entry.sent_there += 1;

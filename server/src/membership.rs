@@ -66,10 +66,11 @@ pub fn mind(driver: &mut Driver, now: Now, rules: Rules) {
     // for what comes then. The core refuses any change while another one is
     // under way, and a learner that is too far behind: asked again.
     let replaced = replaced(driver, now, &status.peers);
-    if let Some(id) = gone(now, voters, &status.peers, &replaced, rules)
+    let gone = gone(now, voters, &status.peers, &replaced, rules);
+    if let Some((id, name)) = gone.map(|id| (id, name_of(driver, id)))
         && driver.change(now, Change::Remove(id)).is_ok()
     {
-        let (server, name) = (id.0, name_of(driver, id));
+        let server = id.0;
         return match replaced.contains(&id) {
             true => tracing::warn!(server, name, "another server has its address: it is removed"),
             false => tracing::warn!(server, name, "was silent for too long and is removed"),
