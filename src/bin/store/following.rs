@@ -176,6 +176,8 @@ impl<'a> Following<'a> {
     pub(crate) fn to_the_end(mut self) -> Outcome {
         loop {
             match self.process.next(self.until) {
+                // Said again once a cluster has taken it in.
+                Ok(Some(Announcement::Server { progress: Progress::Serving { .. } })) => {}
                 Ok(Some(Announcement::Server { progress })) => {
                     self.voice.step(&self.name, &progress);
                     if self.step(progress) {
@@ -351,8 +353,8 @@ impl Bar {
             None => (applied * 1000 / commit.max(1), format!("entry {applied} of {commit}")),
         };
         if let Some(bar) = &self.bar {
-            bar.set_message(format!("{name} syncs: {what}"));
-            return bar.set_position(permille);
+            bar.update(|state| state.set_pos(permille));
+            return bar.set_message(format!("{name} syncs: {what}"));
         }
         if self.said.is_none_or(|said| said.elapsed() >= LINES) {
             self.said = Some(Instant::now());
