@@ -173,7 +173,7 @@ impl<'a> Following<'a> {
     ///
     /// # Errors
     /// It ends, or is not registered.
-    pub(crate) fn to_the_end(mut self) -> Outcome {
+    pub(crate) fn follow(mut self) -> Outcome {
         loop {
             match self.process.next(self.until) {
                 // Said again once a cluster has taken it in.
