@@ -138,6 +138,35 @@ fn servers_that_join_at_once_all_join() {
 }
 
 #[test]
+fn a_join_that_takes_long_goes_on_without_its_command() {
+    let home = Background::new();
+    home.up(2);
+    let status = home.store("status --json").expect(0).out;
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let pid = |name: &str| status["servers"][name]["pid"].as_u64().unwrap() as u32;
+    let follower = if status["lb"]["leader"] == "srv-1" { "srv-2" } else { "srv-1" };
+    // Nothing can be committed, and so nobody can join.
+    signal(pid(follower), Signal::SIGSTOP);
+    let ports = format!("--cport {} --sport {}", free_port(), free_port());
+    let finished = home.store(&format!("addsrv {ports}"));
+    signal(pid(follower), Signal::SIGCONT);
+    finished
+        .expect(0)
+        .says("srv-3 goes on in the background (pid ")
+        .says("it waits for")
+        .says("`store status` shows how far");
+    eventually("it votes all the same", PATIENCE, || {
+        let status = home.store("status --json").expect(0).out;
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        match &status["servers"]["srv-3"]["voter"] {
+            votes if *votes == 1 => Ok(()),
+            other => Err(other.to_string()),
+        }
+    });
+    home.store("down").expect(0);
+}
+
+#[test]
 fn two_load_balancers_register_a_server_once() {
     let mut cluster = TestCluster::empty(3);
     cluster.start_lb();
