@@ -94,7 +94,7 @@ pub(crate) fn envelopes() -> Vec<Vec<u8>> {
 
 /// What clients send.
 pub(crate) fn streams() -> Vec<Vec<u8>> {
-    let texts: [&[u8]; 12] = [
+    let texts: [&[u8]; 13] = [
         b"get key\r\n",
         b"gets a b c d\r\n",
         b"set key 3 60 5\r\nhello\r\nget key\r\n",
@@ -106,6 +106,7 @@ pub(crate) fn streams() -> Vec<Vec<u8>> {
         b"get-servers\r\nconfig get cluster\r\n",
         b"get-servers",
         b"set key 0 0 99999999999\r\nwhatever\r\n",
+        b"session 1f\r\nset k 0 0 1 @1f.1.1\r\nx\r\nincr n 1 @1f.2.1!\r\ndelete k @1f.3.2\r\n",
         b"mg key v\r\nms key 2\r\nhi\r\nbogus\r\n",
     ];
     let mut streams: Vec<_> = texts.iter().map(|text| text.to_vec()).collect();
