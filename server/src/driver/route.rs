@@ -69,7 +69,7 @@ impl Driver {
             return self.put_off(now, job);
         }
         self.refuse_without_room(&mut job);
-        self.refuse_sessions(&mut job);
+        self.refuse_sessions(now, &mut job);
         let mut growth = 0;
         // What may have been executed before can hardly be refused now.
         if self.keystore.limits().memory_bytes.is_some() && !job.exposed {
