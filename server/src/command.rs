@@ -124,6 +124,9 @@ pub enum CommandError {
     /// Session 0 is no session.
     #[error("a session with the id 0")]
     NoSession,
+    /// There is no number so far behind that of the write.
+    #[error("the write {0} of a session says that it is {1} behind")]
+    Behind(u64, u64),
     /// Bytes follow a command that has no value.
     #[error("{0} bytes follow the command: written by a newer version?")]
     Long(usize),
@@ -291,7 +294,8 @@ fn take_id(bytes: &mut &[u8]) -> Result<RequestId, CommandError> {
     if session == 0 {
         return Err(CommandError::NoSession);
     }
-    Ok(RequestId { session, sequence, done_below: sequence.saturating_sub(behind) })
+    let done_below = sequence.checked_sub(behind).ok_or(CommandError::Behind(sequence, behind))?;
+    Ok(RequestId { session, sequence, done_below })
 }
 
 fn take_key<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], CommandError> {
