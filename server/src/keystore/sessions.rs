@@ -192,7 +192,7 @@ impl Sessions {
 
     fn touch(&mut self, session: u64, clock_ms: u64) {
         if let Some(session) = self.table.get_mut(&session)
-            && clock_ms >= session.used_ms + USE_STEP_MS
+            && clock_ms >= session.used_ms.saturating_add(USE_STEP_MS)
         {
             Arc::make_mut(session).used_ms = clock_ms;
         }

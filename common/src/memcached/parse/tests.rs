@@ -124,6 +124,31 @@ fn lines_and_their_requests() {
         ("incr n 18446744073709551616", &["! CLIENT_ERROR invalid numeric delta argument"]),
         ("decr n x noreply", &["! CLIENT_ERROR invalid numeric delta argument noreply"]),
         ("incr n noreply", &["! CLIENT_ERROR invalid numeric delta argument noreply"]),
+        ("version", &["version"]),
+        ("version x", &["version"]),
+        ("versionx", &["! ERROR"]),
+        ("verbosity 1", &["verbosity"]),
+        ("verbosity 1 2 noreply", &["verbosity noreply"]),
+        ("verbosity", &["! ERROR"]),
+        ("verbosity 0 1 2 3", &["! ERROR"]),
+        ("verbosity x", &["! CLIENT_ERROR bad command line format"]),
+        ("verbosity noreply", &["! CLIENT_ERROR bad command line format noreply"]),
+        ("stats", &["stats []"]),
+        ("stats  raft x  ", &["stats [raft x]"]),
+        ("get-servers", &["discover false"]),
+        ("get-servers x", &["! ERROR"]),
+        ("config get cluster", &["discover true"]),
+        ("config get", &["! ERROR"]),
+        ("config get cluster x", &["! ERROR"]),
+        ("config set cluster", &["! ERROR"]),
+    ];
+    check(table);
+}
+
+/// The same, for the words by which clients name their writes.
+#[test]
+fn sessions_and_write_ids() {
+    check(&[
         // Write ids are words that memcached ignores, but for a delete's.
         ("incr n 1 @5.2.1", &["Incr n 1"]),
         ("decr n 1 @5.2.1!", &["Decr n 1"]),
@@ -145,24 +170,10 @@ fn lines_and_their_requests() {
         ("session 1 noreply", &["! ERROR"]),
         ("session 0", &["! CLIENT_ERROR bad command line format"]),
         ("session 1g", &["! CLIENT_ERROR bad command line format"]),
-        ("version", &["version"]),
-        ("version x", &["version"]),
-        ("versionx", &["! ERROR"]),
-        ("verbosity 1", &["verbosity"]),
-        ("verbosity 1 2 noreply", &["verbosity noreply"]),
-        ("verbosity", &["! ERROR"]),
-        ("verbosity 0 1 2 3", &["! ERROR"]),
-        ("verbosity x", &["! CLIENT_ERROR bad command line format"]),
-        ("verbosity noreply", &["! CLIENT_ERROR bad command line format noreply"]),
-        ("stats", &["stats []"]),
-        ("stats  raft x  ", &["stats [raft x]"]),
-        ("get-servers", &["discover false"]),
-        ("get-servers x", &["! ERROR"]),
-        ("config get cluster", &["discover true"]),
-        ("config get", &["! ERROR"]),
-        ("config get cluster x", &["! ERROR"]),
-        ("config set cluster", &["! ERROR"]),
-    ];
+    ]);
+}
+
+fn check(table: &[(&str, &[&str])]) {
     for (line, expected) in table {
         for end in ["\n", "\r\n"] {
             let input = format!("{line}{end}version{end}");
@@ -403,6 +414,7 @@ fn requests_are_slices_of_the_input() {
 fn command() -> impl Strategy<Value = Vec<u8>> {
     let word = prop_oneof![
         Just("noreply".to_owned()),
+        Just("@5.2.1".to_owned()),
         Just("0".to_owned()),
         "[a-z]{1,6}",
         "-?[0-9]{1,11}",
@@ -416,7 +428,7 @@ fn command() -> impl Strategy<Value = Vec<u8>> {
         Just("append"),
         Just("delete"),
         Just("incr"),
-        Just("version"),
+        Just("session"),
         Just("stats"),
         Just("verbosity"),
         Just("config"),
