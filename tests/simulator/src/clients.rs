@@ -100,12 +100,14 @@ impl Clients {
         self.names.hangs_up(client, batch)
     }
 
-    /// The next sending of a batch whose outcome this answer leaves open: whose
-    /// it is, and its number.
-    pub(crate) fn again(&mut self, batch: u64, answer: &Answer) -> Option<(usize, u64)> {
-        if !self.names.wants_again(batch, answer) {
-            return None;
-        }
+    /// Whether this answer leaves open what became of a batch that can be sent
+    /// again.
+    pub(crate) fn wants_again(&self, batch: u64, answer: &Answer) -> bool {
+        self.names.wants_again(batch, answer)
+    }
+
+    /// The next sending of a batch: whose it is, and its number.
+    pub(crate) fn again(&mut self, batch: u64) -> Option<(usize, u64)> {
         let entry = self.out.remove(&batch)?;
         let next = self.next_batch;
         self.next_batch += 1;

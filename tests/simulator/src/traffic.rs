@@ -50,12 +50,15 @@ impl World {
 
     /// Sends a batch again if its answer leaves open what became of it.
     fn send_again(&mut self, batch: u64, answer: &Answer) -> bool {
+        if !self.clients.wants_again(batch, answer) {
+            return false;
+        }
         let running = self.running();
         let Some(requests) = self.requests.get(&batch).filter(|_| !running.is_empty()).cloned()
         else {
             return false;
         };
-        let Some((client, next)) = self.clients.again(batch, answer) else { return false };
+        let Some((client, next)) = self.clients.again(batch) else { return false };
         // Not always the leader; and the sending before it may yet arrive.
         let host = self.host_for(client, &running);
         self.send_batch(host, next, requests);
