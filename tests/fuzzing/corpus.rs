@@ -183,7 +183,7 @@ pub(crate) fn controls() -> Vec<Vec<u8>> {
         may_found: true,
         heard_of: Some(ClusterId(9)),
         trouble: Some(common::control::Trouble::DiskFull),
-        gone_leader: Some(ServerId(2)),
+        gone_leader: Some((ServerId(2), 2)),
     };
     let parties = [
         Party::LoadBalancer { name: "lb-1".to_owned() },
