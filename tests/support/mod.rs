@@ -6,6 +6,7 @@
 pub(crate) mod background;
 pub(crate) mod cluster;
 pub(crate) mod load;
+pub(crate) mod members;
 pub(crate) mod memcached;
 pub(crate) mod ports;
 pub(crate) mod process;

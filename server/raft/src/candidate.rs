@@ -43,10 +43,17 @@ impl<P: Payload> Node<P> {
     /// that lacks what they have acknowledged: their own vote would be one for
     /// a log below their floor.
     pub(crate) fn may_campaign(&self) -> bool {
-        self.memberships.may_need(self.config.id, self.commit)
+        (self.memberships.may_need(self.config.id, self.commit)
+            || self.learner_votes(self.config.id))
             && (self.floor.is_none() || self.config.has(PlantedBug::CampaignBelowFloor))
             && !self.is_installing()
             && self.term() < MAX_TERM
+    }
+
+    /// Planted: whether `id` votes though it is a learner.
+    fn learner_votes(&self, id: NodeId) -> bool {
+        self.config.has(PlantedBug::LearnerVotes)
+            && self.memberships.current().members.contains_key(&id)
     }
 
     pub(crate) fn start_pre_vote(&mut self) {
@@ -112,7 +119,12 @@ impl<P: Payload> Node<P> {
         let ask_again_at = self.ask_again_at(candidate.pre);
         let Role::Candidate(candidate) = &mut self.role else { return };
         candidate.ask_again_at = ask_again_at;
-        for voter in self.memberships.current().voters() {
+        let membership = self.memberships.current();
+        let all = self.config.has(PlantedBug::LearnerVotes);
+        for &voter in membership.members.keys() {
+            if !membership.is_voter(voter) && !all {
+                continue;
+            }
             let answered = candidate.granted.contains(&voter)
                 || (!candidate.pre && candidate.refused.contains(&voter));
             if voter == self.config.id || answered {
@@ -155,7 +167,7 @@ impl<P: Payload> Node<P> {
     /// Counts an answer, if it comes from a voter of this replica's own
     /// membership: a learner's vote counts for nothing.
     fn count_vote(&mut self, from: NodeId, granted: bool) {
-        if !self.memberships.current().is_voter(from) {
+        if !self.memberships.current().is_voter(from) && !self.learner_votes(from) {
             return;
         }
         let voters = self.memberships.current().voter_count();

@@ -71,6 +71,11 @@ impl Driver {
         }
     }
 
+    /// How this server is found.
+    pub fn info(&self) -> &MemberInfo {
+        &self.facts.info
+    }
+
     /// The membership in force, committed or not, with the addresses that can
     /// be read: whom to talk to.
     pub fn members(&self) -> Vec<MemberRecord> {

@@ -2,11 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use common::control::Role;
 use common::forward;
 use common::ids::{ClusterId, ServerId};
 use common::limits::REPORT_INTERVAL;
-use raft::{Fetch, NodeId};
+use raft::{Fetch, Index, NodeId};
 use tokio::time::Instant as TokioInstant;
 
 use super::Shell;
@@ -14,6 +13,7 @@ use super::checkpoint::Checkpoints;
 use super::disk_trouble::{BeginAgain, DiskTrouble};
 use super::inbox::Input;
 use super::install::Install;
+use super::joining::Joining;
 use super::log_writer::LogWriter;
 use super::restore::Disk;
 use super::routed::LbLinks;
@@ -50,7 +50,9 @@ pub(super) struct Member {
     reader: LogReader,
     pub(super) actions: Actions,
     reported: Instant,
-    told_member: bool,
+    /// The entry of the membership in force, as long as it is not committed.
+    open_membership: Option<Index>,
+    pub(super) joining: Joining,
     /// It is to stop once another server leads, and at this time at the latest.
     hand_over_by: Option<Instant>,
     pub(super) stop_by: Option<Instant>,
@@ -92,6 +94,7 @@ impl Member {
             LogWriter::start(disk.log, disk.replayed_bytes, std::sync::Arc::clone(&shell.inbox))?;
         let path = shell.config.keystore_file.clone();
         let snapshots = Snapshots::new(path.clone(), std::sync::Arc::clone(&shell.inbox));
+        let joining = Joining::new(snapshots.arrival());
         let mut checkpoints = Checkpoints::new(
             path,
             disk.checkpoint,
@@ -116,7 +119,8 @@ impl Member {
             reader,
             actions: Actions::default(),
             reported: shell.started,
-            told_member: false,
+            open_membership: None,
+            joining,
             hand_over_by: None,
             stop_by: None,
             failed: None,
@@ -132,7 +136,7 @@ impl Member {
         let mut inputs = Vec::new();
         let sleep = tokio::time::sleep_until(self.wake_at());
         tokio::pin!(sleep);
-        self.report(true);
+        self.report();
         loop {
             let timer = tokio::select! {
                 biased;
@@ -172,8 +176,9 @@ impl Member {
         self.note_commit()?;
         self.hand_over_if_full(now);
         self.end_if_data_differ();
+        self.tell_joining();
         if self.reported.elapsed() >= REPORT_INTERVAL - Duration::from_millis(25) {
-            self.report(false);
+            self.report();
         }
         self.consider_checkpoint();
         Ok(())
@@ -216,7 +221,14 @@ impl Member {
         if std::mem::take(&mut self.actions.changed) {
             self.transport.set_members(&self.driver.members());
             self.watch_leader();
-            self.report(true);
+            let status = self.driver.node().status();
+            let is_open = status.membership_index > status.commit;
+            self.open_membership = is_open.then_some(status.membership_index);
+            self.report();
+        } else if self.open_membership.is_some_and(|at| at <= self.driver.node().commit()) {
+            // Load balancers act on what is committed: whoever joins waits for it.
+            self.open_membership = None;
+            self.report();
         }
         Ok(synced_inline)
     }
@@ -268,18 +280,9 @@ impl Member {
     }
 
     /// Publishes what the load balancers are to know.
-    pub(super) fn report(&mut self, changed: bool) {
+    pub(super) fn report(&mut self) {
         self.reported = Instant::now();
         let report = self.driver.report(self.shell.uptime_secs());
-        let role_is_known = report.leader.is_some() && report.role != Role::Candidate;
-        if changed && role_is_known && !self.told_member {
-            self.told_member = true;
-            (self.shell.progress)(Progress::Member {
-                cluster: self.cluster,
-                id: ServerId(self.id.0),
-                role: report.role,
-            });
-        }
         self.shell.reports.send_replace(report);
     }
 

@@ -13,6 +13,7 @@ mod fresh;
 pub(crate) mod inbox;
 mod inputs;
 mod install;
+mod joining;
 mod log_writer;
 mod member;
 mod membership;
