@@ -51,8 +51,8 @@ impl Cluster {
         self.router.connected_to()
     }
 
-    /// Waits until there is a server to send to and gives all that are known,
-    /// the leader first.
+    /// Waits until there is a server to send to and gives all that are known, in
+    /// the load balancer's order: the leader first, unless its policy is another.
     pub async fn discover(&mut self) -> Result<Vec<SocketAddr>, Error> {
         self.router.discover().await
     }

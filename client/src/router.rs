@@ -1,5 +1,6 @@
-//! Finds the leader, stays with it, finds the next one, and repeats a request
-//! exactly when that is safe.
+//! Finds the server that a load balancer names first (the leader, unless its
+//! policy is another; every server takes every command), stays with it, finds
+//! the next one, and repeats a request exactly when that is safe.
 //!
 //! | what happened | a read | a write with a name | a write without |
 //! | --- | --- | --- | --- |

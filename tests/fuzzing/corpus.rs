@@ -183,6 +183,7 @@ pub(crate) fn controls() -> Vec<Vec<u8>> {
         may_found: true,
         heard_of: Some(ClusterId(9)),
         trouble: Some(common::control::Trouble::DiskFull),
+        gone_leader: Some((ServerId(2), 2)),
     };
     let parties = [
         Party::LoadBalancer { name: "lb-1".to_owned() },
@@ -202,6 +203,7 @@ pub(crate) fn controls() -> Vec<Vec<u8>> {
     ];
     all.extend(to_lb.iter().map(|message| serde_json::to_vec(message).expect("is JSON")));
     let to_server = [
+        ToServer::Campaign { term: 3 },
         ToServer::Registered { lb: "lb-1".to_owned(), cluster: None, waiting_for: None },
         ToServer::Refused { why: "no".to_owned() },
         ToServer::Adopt { cluster, id, voters: vec![record], campaign: true },
