@@ -10,7 +10,9 @@
 //!    leader, or only to wait? Requests are repeated until the server's own
 //!    report shows their effect, so each of them may get lost, and a load
 //!    balancer that starts anew goes on where the last one was.
-//! 3. Whom do clients go to ([`discovery`])?
+//! 3. Is the leader gone, by the word of a majority? Then nothing goes to it
+//!    any more, and the best of the others is told to campaign.
+//! 4. Whom do clients go to ([`discovery`])?
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,6 +33,7 @@ use crate::routing::Routes;
 
 mod formation;
 mod fresh;
+mod hint;
 mod io;
 mod links;
 mod operator;
@@ -39,6 +42,7 @@ mod returning;
 #[cfg(test)]
 mod tests;
 
+use hint::Hints;
 pub use io::{Input, Output, Settings};
 use links::{Link, Phase};
 use operator::Operators;
@@ -59,6 +63,7 @@ pub struct Balancer {
     links: BTreeMap<LinkId, Link>,
     operators: Operators,
     dismissed: Dismissed,
+    hints: Hints,
     memory: Memory,
     /// What is being written right now.
     saving: Option<Memory>,
@@ -87,6 +92,7 @@ impl Balancer {
             links: BTreeMap::new(),
             operators: Operators::default(),
             dismissed: Dismissed::default(),
+            hints: Hints::default(),
             memory,
             saving: None,
             save_at: None,
@@ -187,6 +193,7 @@ impl Balancer {
         self.save();
         self.care_for_fresh();
         self.care_for_returning();
+        self.replace_gone_leader();
         self.publish();
         std::mem::take(&mut self.outputs)
     }

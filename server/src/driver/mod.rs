@@ -42,6 +42,7 @@
 mod apply;
 mod integrity;
 mod job;
+mod leadership;
 mod memory;
 mod route;
 mod sending;
@@ -326,7 +327,7 @@ impl Driver {
         self.node.transfer(now.mono_us, to)
     }
 
-    /// Stops taking requests; a leader hands over first.
+    /// Stops taking requests; a leader that could not do so before hands over.
     pub fn begin_stop(&mut self, now: Now) {
         self.stopping = true;
         if self.node.is_leader() {

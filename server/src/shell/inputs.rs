@@ -50,6 +50,7 @@ impl Member {
                     self.driver.link_lost(now, from);
                 }
             }
+            Input::LeaderGone { leader, term } => self.leader_gone(now, leader, term),
             Input::LogDamaged => self.checkpoints.replace_log(),
             Input::Fetched { peer, entries } => self.driver.fetched(now, peer, entries),
             Input::Routed { link, frame } => self.routed(now, link, &frame),
@@ -107,6 +108,7 @@ impl Member {
                 self.shell.tell_lb(lb, ToLb::Operated { number, outcome });
             }
             ToServer::Operated(_) => {}
+            ToServer::Campaign { term } => self.driver.campaign_in(now, term),
             ToServer::Admit { info } => {
                 let folder = info.folder;
                 if let Some(result) = membership::admit(&mut self.driver, now, &info) {

@@ -18,6 +18,7 @@ use super::log_writer::LogWriter;
 use super::restore::Disk;
 use super::routed::LbLinks;
 use super::snapshots::Snapshots;
+use super::watch::LeaderWatch;
 use crate::config::Progress;
 use crate::driver::{Actions, Driver, Facts, Now};
 use crate::log_file::{LogError, LogReader};
@@ -25,6 +26,10 @@ use crate::transport::{Me, Transport};
 
 /// A stopping server waits for its successor and its last answers so long.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
+
+/// A leader that is to stop hands over first, and goes on serving until its
+/// successor does, or for so long.
+const HAND_OVER_WITHIN: Duration = Duration::from_millis(500);
 
 /// How often the driver looks at deadlines of requests while any wait.
 const LONGEST_SLEEP: Duration = Duration::from_millis(50);
@@ -35,6 +40,7 @@ pub(super) struct Member {
     pub(super) id: NodeId,
     pub(super) driver: Driver,
     pub(super) transport: Transport,
+    pub(super) watch: LeaderWatch,
     pub(super) lbs: LbLinks,
     pub(super) log: LogWriter,
     pub(super) checkpoints: Checkpoints,
@@ -47,6 +53,8 @@ pub(super) struct Member {
     /// The entry of the membership in force, as long as it is not committed.
     open_membership: Option<Index>,
     pub(super) joining: Joining,
+    /// It is to stop once another server leads, and at this time at the latest.
+    hand_over_by: Option<Instant>,
     pub(super) stop_by: Option<Instant>,
     pub(super) failed: Option<anyhow::Error>,
     /// The cluster has removed this server and admitted it under a new id.
@@ -101,6 +109,7 @@ impl Member {
             id,
             driver,
             transport,
+            watch: LeaderWatch::default(),
             lbs: LbLinks::default(),
             log,
             checkpoints,
@@ -112,6 +121,7 @@ impl Member {
             reported: shell.started,
             open_membership: None,
             joining,
+            hand_over_by: None,
             stop_by: None,
             failed: None,
             rejoins_as: None,
@@ -142,6 +152,7 @@ impl Member {
                 self.timer(now)?;
             }
             let synced_inline = self.turn(now)?;
+            self.stop_if_handed_over(now);
             if let Some(error) = self.failed.take() {
                 return Err(error);
             }
@@ -212,6 +223,7 @@ impl Member {
             let status = self.driver.node().status();
             let is_open = status.membership_index > status.commit;
             self.open_membership = is_open.then_some(status.membership_index);
+            self.watch_leader();
             self.report();
         } else if self.open_membership.is_some_and(|at| at <= self.driver.node().commit()) {
             // Load balancers act on what is committed: whoever joins waits for it.
@@ -274,8 +286,31 @@ impl Member {
         self.shell.reports.send_replace(report);
     }
 
-    /// Begins to stop: no new requests, leadership handed over.
+    /// Begins to stop. A leader hands over first: what it is asked meanwhile
+    /// waits for its successor and goes there, and nobody is to believe that
+    /// its process is gone while it still leads.
     pub(super) fn begin_stop(&mut self, now: Now) {
+        if self.hand_over_by.is_some() {
+            return;
+        }
+        if self.driver.begin_hand_over(now) {
+            tracing::info!("is to stop, hands over first");
+            self.hand_over_by = Some(Instant::now() + HAND_OVER_WITHIN);
+        } else {
+            self.stop(now);
+        }
+    }
+
+    fn stop_if_handed_over(&mut self, now: Now) {
+        if let Some(by) = self.hand_over_by
+            && (self.driver.has_handed_over() || Instant::now() >= by)
+        {
+            self.stop(now);
+        }
+    }
+
+    /// From now on nothing new is taken.
+    fn stop(&mut self, now: Now) {
         if self.stop_by.is_none() {
             tracing::info!("stopping");
             self.stop_by = Some(Instant::now() + STOP_WITHIN);

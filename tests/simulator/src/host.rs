@@ -321,7 +321,14 @@ impl Process {
                 self.differs = false;
                 drop(self.driver.installed(now, next_offset, meta, *state));
             }
-            Input::LinkLost(peer) => self.driver.link_lost(now, peer),
+            Input::LinkLost(peer) => {
+                // Often taken for the end of the process, rightly or wrongly.
+                if now.mono_us.is_multiple_of(2) {
+                    let term = self.driver.node().term();
+                    self.driver.leader_gone(now, peer, term);
+                }
+                self.driver.link_lost(now, peer);
+            }
             Input::Campaign => self.driver.campaign(now),
             Input::Transfer => {
                 // Refused by whoever does not lead any more.
