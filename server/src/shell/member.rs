@@ -220,10 +220,10 @@ impl Member {
         self.consider_install();
         if std::mem::take(&mut self.actions.changed) {
             self.transport.set_members(&self.driver.members());
+            self.watch_leader();
             let status = self.driver.node().status();
             let is_open = status.membership_index > status.commit;
             self.open_membership = is_open.then_some(status.membership_index);
-            self.watch_leader();
             self.report();
         } else if self.open_membership.is_some_and(|at| at <= self.driver.node().commit()) {
             // Load balancers act on what is committed: whoever joins waits for it.
