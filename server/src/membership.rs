@@ -23,6 +23,8 @@ mod replaced;
 #[cfg(test)]
 mod tests;
 
+use replaced::replaced;
+
 #[cfg(feature = "planted-bugs")]
 pub use planted::PlantedBug;
 #[cfg(not(feature = "planted-bugs"))]
@@ -66,7 +68,7 @@ pub fn mind(driver: &mut Driver, now: Now, rules: Rules) {
     // Whoever is gone leaves before somebody new votes: fewer voters are needed
     // for what comes then. The core refuses any change while another one is
     // under way, and a learner that is too far behind: asked again.
-    let replaced = replaced::members(driver, now, &status.peers);
+    let replaced = replaced(driver.node().id(), now, &status.peers, || driver.members());
     let gone = gone(now, voters, &status.peers, &replaced, rules);
     if let Some((id, name)) = gone.map(|id| (id, name_of(driver, id)))
         && driver.change(now, Change::Remove(id)).is_ok()
