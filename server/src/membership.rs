@@ -19,8 +19,11 @@ use raft::{Change, NodeId, PeerStatus, Suffrage, Time};
 use crate::driver::{Driver, Now};
 
 mod planted;
+mod replaced;
 #[cfg(test)]
 mod tests;
+
+use replaced::replaced;
 
 #[cfg(feature = "planted-bugs")]
 pub use planted::PlantedBug;
@@ -92,24 +95,32 @@ impl Members {
         let mut status = driver.node().status();
         // Those that were removed are supplied for a while.
         status.peers.retain(|peer| status.membership.members.contains_key(&peer.id));
-        // The core refuses a learner that is too far behind, and any change
-        // while another one is under way: asked again.
-        let learners = status.peers.iter().filter(|peer| {
-            let answers = peer.matched > 0 && is_heard(now, peer, HEARD_LATELY);
-            peer.suffrage == Suffrage::Learner && answers
-        });
+        let voters = status.membership.voters().count();
+        // Whoever is gone leaves before somebody new votes: fewer voters are needed
+        // for what comes then. The core refuses any change while another one is
+        // under way, and a learner that is too far behind: asked again.
+        let replaced = replaced(driver.node().id(), now, &status.peers, || driver.members());
+        let gone = gone(now, voters, &status.peers, &replaced, self.rules);
+        if let Some((id, name)) = gone.map(|id| (id, name_of(driver, id)))
+            && driver.change(now, Change::Remove(id)).is_ok()
+        {
+            let server = id.0;
+            return match replaced.contains(&id) {
+                true => {
+                    tracing::warn!(server, name, "another server has its address: it is removed");
+                }
+                false => tracing::warn!(server, name, "was silent for too long and is removed"),
+            };
+        }
+        let learners = status
+            .peers
+            .iter()
+            .filter(|peer| peer.suffrage == Suffrage::Learner && is_there(now, peer, HEARD_LATELY));
         for id in learners.map(|peer| peer.id) {
             if driver.change(now, Change::Promote(id)).is_ok() {
                 let name = name_of(driver, id);
                 return tracing::info!(server = id.0, name, "has caught up and is to vote");
             }
-        }
-        let voters = status.membership.voters().count();
-        if let Some(id) = gone(now, voters, &status.peers, self.rules)
-            && driver.change(now, Change::Remove(id)).is_ok()
-        {
-            let name = name_of(driver, id);
-            tracing::warn!(server = id.0, name, "was silent for too long and is removed");
         }
     }
 
@@ -164,47 +175,50 @@ impl Members {
     }
 
     /// Admits a fresh server, or one that was removed, as a learner; idempotent
-    /// by its folder.
-    ///
-    /// # Errors
-    /// Why it has no id yet.
+    /// by its folder. Its id, or why it has none yet; `None`: it is on the way,
+    /// and the membership will show it.
     pub fn admit(
         &self,
         driver: &mut Driver,
         now: Now,
         info: &MemberInfo,
-    ) -> Result<ServerId, String> {
+    ) -> Option<Result<ServerId, String>> {
         let members = driver.committed_members();
         if let Some(known) = members.iter().find(|member| member.info.folder == info.folder) {
-            return Ok(known.id);
+            return Some(Ok(known.id));
         }
         let dismissed =
             |(folder, until): &(FolderId, Time)| *folder == info.folder && now.mono_us < *until;
         if self.dismissed.iter().any(dismissed) {
-            return Err("an operator has removed it a moment ago".to_owned());
+            return Some(Err("an operator has removed it a moment ago".to_owned()));
         }
         // Its id is told once the change is committed: until then it may be
         // lost with this leader, and the id be given to somebody else. The core
         // may know that already, in this turn.
         if driver.members().iter().any(|member| member.info.folder == info.folder) {
-            return Err("its admission is being committed".to_owned());
+            return None;
         }
-        match driver.change(now, Change::AddLearner { info: info_bytes(info) }) {
-            Ok(()) => Err("its admission is being committed".to_owned()),
-            Err(error) => Err(error.to_string()),
-        }
+        let change = Change::AddLearner { info: info_bytes(info) };
+        driver.change(now, change).err().map(|error| Err(error.to_string()))
     }
 }
 
 /// The voter that has been silent for the longest time, if that is so long
-/// that it is to be removed; else such a learner.
+/// that it is to be removed, which is at once if it is among `replaced`; else such
+/// a learner.
 ///
 /// No voter goes while the others that would be left are no majority either: the
 /// change could not be committed without them, would be in force on this leader
 /// all the same, and those that it removed could not help it any more when they
 /// are back. A leader that has just stood still for a while hears nobody at
 /// first, and knows nothing about learners either.
-fn gone(now: Now, voters: usize, peers: &[PeerStatus], rules: Rules) -> Option<NodeId> {
+fn gone(
+    now: Now,
+    voters: usize,
+    peers: &[PeerStatus],
+    replaced: &[NodeId],
+    rules: Rules,
+) -> Option<NodeId> {
     if rules.dead_after.is_zero() {
         return None;
     }
@@ -213,11 +227,13 @@ fn gone(now: Now, voters: usize, peers: &[PeerStatus], rules: Rules) -> Option<N
     // And the leader itself.
     let there = 1 + peers.iter().filter(votes).filter(|peer| is_there(now, peer, lately)).count();
     let longest = |voter: bool| {
-        let within = match voter {
+        let within = |peer: &PeerStatus| match voter {
+            true if replaced.contains(&peer.id) => lately,
             true => rules.dead_after,
             false => rules.dead_after.max(LEARNER_GONE_AFTER),
         };
-        let silent = |peer: &&PeerStatus| votes(peer) == voter && !is_heard(now, peer, within);
+        let silent =
+            |peer: &&PeerStatus| votes(peer) == voter && !is_heard(now, peer, within(peer));
         peers.iter().filter(silent).min_by_key(|peer| peer.last_contact).map(|peer| peer.id)
     };
     let voter = longest(true).filter(|_| voters > rules.min_voters() && there > (voters - 1) / 2);

@@ -13,7 +13,7 @@ use crate::types::{NodeId, Payload, Term, Time};
 #[derive(Clone, Debug)]
 pub(crate) struct Candidate {
     /// Only asks whether it could win; its term is untouched.
-    pre: bool,
+    pub(crate) pre: bool,
     /// Votes that override leader stickiness.
     transfer: bool,
     granted: Vec<NodeId>,
@@ -115,8 +115,10 @@ impl<P: Payload> Node<P> {
     /// who refused, since they may only have heard the leader a moment later.
     fn ask_for_votes(&mut self) {
         let last = self.log.last();
+        let Role::Candidate(candidate) = &self.role else { return };
+        let ask_again_at = self.ask_again_at(candidate.pre);
         let Role::Candidate(candidate) = &mut self.role else { return };
-        candidate.ask_again_at = self.now.saturating_add(self.config.heartbeat_us);
+        candidate.ask_again_at = ask_again_at;
         let membership = self.memberships.current();
         let all = self.config.has(PlantedBug::LearnerVotes);
         for &voter in membership.members.keys() {
@@ -169,17 +171,29 @@ impl<P: Payload> Node<P> {
             return;
         }
         let voters = self.memberships.current().voter_count();
+        let gone = self.gone_leader().map(|(leader, _)| leader);
+        let gone = gone.filter(|leader| self.memberships.current().is_voter(*leader));
         let Role::Candidate(candidate) = &mut self.role else { return };
         let answers = if granted { &mut candidate.granted } else { &mut candidate.refused };
         if !answers.contains(&from) {
             answers.push(from);
         }
         let won = is_majority(candidate.granted.len(), voters);
-        let lost = !is_majority(voters.saturating_sub(candidate.refused.len()), voters);
+        // Who is gone will not answer, unless it has come back already.
+        let silent = gone.is_some_and(|gone| {
+            !candidate.pre
+                && !candidate.granted.contains(&gone)
+                && !candidate.refused.contains(&gone)
+        });
+        let against = candidate.refused.len() + usize::from(silent);
+        let lost = !is_majority(voters.saturating_sub(against), voters);
         match (won, candidate.pre) {
             (true, true) => self.start_election(false),
             (true, false) => self.become_leader(),
-            (false, _) if lost => self.become_follower(self.term()),
+            (false, _) if lost => {
+                self.become_follower(self.term());
+                self.try_again_soon();
+            }
             (false, _) => {}
         }
     }

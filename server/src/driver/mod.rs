@@ -21,7 +21,8 @@
 //!   arrived proves leadership as well as a read round would.
 //! - It contains a write, and another server leads: the rest of the batch is
 //!   forwarded there as a whole, and the leader's bytes come back. It has ids
-//!   that let it be sent to the next leader, too, and take effect once.
+//!   that let it be sent to the next leader, too, and take effect once: the
+//!   client's own if it has named its writes, else those of this server.
 //! - It only reads: it joins the group of this turn, which asks the core for
 //!   one read index, on the leader as on followers.
 //! - Nobody leads: it is parked until somebody does, or its deadline passes.
@@ -42,6 +43,7 @@
 mod apply;
 mod integrity;
 mod job;
+mod leadership;
 mod memory;
 mod route;
 mod sending;
@@ -61,8 +63,8 @@ use common::front_end::Batch;
 use common::limits;
 use raft::{Envelope, Fetch, NodeId, Output, Persist, RoleKind, SnapshotTask, Time};
 
-use crate::command::Payload;
-use crate::keystore::Keystore;
+use crate::command::{Command, Payload};
+use crate::keystore::{Keystore, PlantedBug};
 use integrity::Integrity;
 pub use integrity::{DigestReport, IntegrityFailure, IntegrityOptions};
 use job::Job;
@@ -263,10 +265,11 @@ impl Driver {
         }
     }
 
-    /// Requests of a client of this server.
+    /// Requests of a client of this server, which may have named them.
     pub fn client(&mut self, now: Now, batch: Batch) {
         let deadline = now.mono_us + limits::REQUEST_DEADLINE.as_micros() as Time;
-        self.route(now, Job::new(batch, deadline, None));
+        let ids = batch.ids;
+        self.route(now, Job::new(batch, deadline, None).named(ids));
     }
 
     /// Requests that a peer forwards, because it takes this server for the
@@ -326,7 +329,7 @@ impl Driver {
         self.node.transfer(now.mono_us, to)
     }
 
-    /// Stops taking requests; a leader hands over first.
+    /// Stops taking requests; a leader that could not do so before hands over.
     pub fn begin_stop(&mut self, now: Now) {
         self.stopping = true;
         if self.node.is_leader() {
@@ -346,6 +349,19 @@ impl Driver {
             && self.proposed.iter().all(|proposed| proposed.job.is_none())
             && self.read_groups.is_empty()
             && self.forwards.is_empty()
+    }
+
+    /// The clock for entries that are proposed now. It never goes back along the
+    /// log: not behind what was applied, nor behind what this server's log
+    /// holds of an earlier leader and is not applied yet.
+    fn advance_clock(&mut self, now: Now) {
+        self.clock_ms = self.clock_ms.max(now.wall_ms);
+        if let Some(newest) = self.node.newest_command()
+            && let Ok(clock_ms) = Command::clock_of(&newest.0)
+            && !self.keystore.has(PlantedBug::StampGoesBack)
+        {
+            self.clock_ms = self.clock_ms.max(clock_ms);
+        }
     }
 
     /// When [`Driver::tick`] wants to be called.

@@ -9,6 +9,7 @@ use super::job::{Job, Need, need};
 use super::waiting::{Proposed, ReadGroup};
 use super::{Driver, ForwardId, Now, Refusal, Refused};
 use crate::command::{Command, Operation, Payload, REQUEST_ID_BYTES, RequestId};
+use crate::keystore::PlantedBug;
 
 /// Entries are encoded into chunks of this size, which their payloads share.
 const ENCODE_CHUNK_BYTES: usize = 64 * 1024;
@@ -29,6 +30,7 @@ fn operation(request: &Request) -> Option<Operation<'_>> {
         Request::Arithmetic { operation, key, delta, .. } => {
             Some(Operation::Arithmetic { operation: *operation, key, delta: *delta })
         }
+        Request::OpenSession { session } => Some(Operation::OpenSession { session: *session }),
         other => unreachable!("{other:?} needs no entry"),
     }
 }
@@ -68,6 +70,7 @@ impl Driver {
             return self.put_off(now, job);
         }
         self.refuse_without_room(&mut job);
+        self.refuse_sessions(now, &mut job);
         let mut growth = 0;
         // What may have been executed before can hardly be refused now.
         if self.keystore.limits().memory_bytes.is_some() && !job.exposed {
@@ -76,8 +79,9 @@ impl Driver {
         if job.need() != Need::Log {
             return self.route(now, job);
         }
-        self.clock_ms = self.clock_ms.max(now.wall_ms);
-        if job.forwarded.is_none() && !job.exposed {
+        self.advance_clock(now);
+        let drops = job.is_named_by_client() && self.keystore.has(PlantedBug::NamesDropped);
+        if (job.has_own_names() || drops) && !job.exposed {
             // This server was to forward it and leads now: nobody else can
             // have executed it, and it waits for its own entries.
             job.names = None;

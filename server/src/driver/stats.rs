@@ -67,6 +67,7 @@ impl Driver {
             may_found: false,
             heard_of: None,
             trouble: self.trouble(),
+            gone_leader: self.node.gone_leader().map(|(id, term)| (ServerId(id.0), term)),
         }
     }
 

@@ -1,7 +1,9 @@
-//! Exactly-once: which forwarded writes were applied, and with what reply.
+//! Exactly-once: which writes were applied that may be sent again, and with
+//! what reply.
 //!
-//! A server that forwards writes, and a load balancer, opens one *session* and
-//! numbers its writes. The table is part of the replicated state: it is
+//! A server that forwards writes, a load balancer, and a client that names its
+//! own ([`common::memcached::write_token`]), opens one *session* and numbers
+//! its writes. The table is part of the replicated state: it is
 //! changed by entries of the log alone, expires by the clock that they carry,
 //! and travels in checkpoints and snapshots, so that every replica decides
 //! alike whether a write is a repetition (dissertation, section 6.3).
@@ -24,6 +26,7 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut};
 use common::memcached::{NON_NUMERIC, Reply, TOO_LARGE};
 
+use super::hash;
 use crate::command::RequestId;
 
 /// A session that was not used for so long has expired, in milliseconds of
@@ -42,6 +45,10 @@ pub const MAX_ALL_REPLIES: usize = 1 << 20;
 /// The time of last use moves in steps of this, in milliseconds, so that a
 /// busy session does not change it with every write.
 const USE_STEP_MS: u64 = 1000;
+
+/// Clients push out no session that was used within so many milliseconds: that
+/// is longer than anybody asks for the outcome of a write.
+pub const SPARED_MS: u64 = 10_000;
 
 /// What is known of a write before it is applied.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -116,6 +123,13 @@ impl Sessions {
         true
     }
 
+    /// Whether another one can be opened without an end to one that was used
+    /// within [`SPARED_MS`].
+    pub fn has_room(&self, clock_ms: u64) -> bool {
+        let is_spared = |session: &Session| session.used_ms.saturating_add(SPARED_MS) >= clock_ms;
+        self.table.len() < MAX_SESSIONS || !self.table.values().all(|session| is_spared(session))
+    }
+
     /// What is to become of the write `id`.
     pub fn look(&self, id: RequestId, stamp_ms: u64, clock_ms: u64) -> Known {
         if is_stale(stamp_ms, clock_ms) {
@@ -178,7 +192,7 @@ impl Sessions {
 
     fn touch(&mut self, session: u64, clock_ms: u64) {
         if let Some(session) = self.table.get_mut(&session)
-            && clock_ms >= session.used_ms + USE_STEP_MS
+            && clock_ms >= session.used_ms.saturating_add(USE_STEP_MS)
         {
             Arc::make_mut(session).used_ms = clock_ms;
         }
@@ -195,21 +209,20 @@ impl Sessions {
     pub fn encode(&self, out: &mut impl BufMut) {
         out.put_u32_le(self.table.len() as u32);
         for (id, session) in &self.table {
-            out.put_u64_le(*id);
-            out.put_u64_le(session.used_ms);
-            out.put_u64_le(session.done_below);
-            out.put_u32_le(session.replies.len() as u32);
-            for (sequence, reply) in &session.replies {
-                out.put_u64_le(*sequence);
-                match reply {
-                    Stored::Text(code) => out.put_u8(*code),
-                    Stored::Number(number) => {
-                        out.put_u8(NUMBER);
-                        out.put_u64_le(*number);
-                    }
-                }
-            }
+            session.encode(*id, out);
         }
+    }
+
+    /// One number for the whole table: from 0 on, for each session, XXH3-64 of
+    /// its bytes as [`Sessions::encode`] has them, with the number so far as
+    /// seed. Takes time in proportion to the replies that are kept.
+    pub(super) fn digest(&self) -> u64 {
+        let mut bytes = Vec::new();
+        self.table.iter().fold(0, |before, (id, session)| {
+            bytes.clear();
+            session.encode(*id, &mut bytes);
+            hash::chained(&bytes, before)
+        })
     }
 
     /// Reads back what [`Sessions::encode`] wrote; `None`: it is something
@@ -231,6 +244,23 @@ impl Sessions {
 }
 
 impl Session {
+    fn encode(&self, id: u64, out: &mut impl BufMut) {
+        out.put_u64_le(id);
+        out.put_u64_le(self.used_ms);
+        out.put_u64_le(self.done_below);
+        out.put_u32_le(self.replies.len() as u32);
+        for (sequence, reply) in &self.replies {
+            out.put_u64_le(*sequence);
+            match reply {
+                Stored::Text(code) => out.put_u8(*code),
+                Stored::Number(number) => {
+                    out.put_u8(NUMBER);
+                    out.put_u64_le(*number);
+                }
+            }
+        }
+    }
+
     fn insert(&mut self, sequence: u64, reply: Stored) {
         // Nearly always the highest so far.
         let at = self.replies.partition_point(|(before, _)| *before < sequence);

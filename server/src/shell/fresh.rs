@@ -73,12 +73,14 @@ fn lb_message(
     }
 }
 
-/// Without a cluster nothing can be read or written.
+/// Without a cluster nothing can be read or written. What a member may have
+/// executed before is not said to be not executed.
 fn refuse(mut batch: common::front_end::Batch) {
+    let why = if batch.ids.again { memcached::UNKNOWN } else { memcached::NO_LEADER };
     for request in std::mem::take(&mut batch.requests) {
         let keyed = request.is_read() || request.is_write();
         if keyed && !request.noreply() {
-            Reply::Error(memcached::NO_LEADER).write(&mut batch.out);
+            Reply::Error(why).write(&mut batch.out);
         } else if let memcached::Request::Discover { elasticache } = request {
             if elasticache {
                 common::discovery::write_config_cluster(0, &[], &mut batch.out);

@@ -50,6 +50,7 @@ impl Member {
                     self.driver.link_lost(now, from);
                 }
             }
+            Input::LeaderGone { leader, term } => self.leader_gone(now, leader, term),
             Input::LogDamaged => self.checkpoints.replace_log(),
             Input::Fetched { peer, entries } => self.driver.fetched(now, peer, entries),
             Input::Routed { link, frame } => self.routed(now, link, &frame),
@@ -71,6 +72,7 @@ impl Member {
         let refused = match lane {
             Lane::Urgent | Lane::Bulk | Lane::Snapshot => match wire::decode(frame) {
                 Ok(envelope) if envelope.from == from && envelope.to == self.id => {
+                    self.joining.hear(&envelope.message);
                     return self.driver.message(now, envelope);
                 }
                 Ok(envelope) => format!("a message from {} to {}", envelope.from, envelope.to),
@@ -106,10 +108,12 @@ impl Member {
                 self.shell.tell_lb(lb, ToLb::Operated { number, outcome });
             }
             ToServer::Operated(_) => {}
+            ToServer::Campaign { term } => self.driver.campaign_in(now, term),
             ToServer::Admit { info } => {
                 let folder = info.folder;
-                let result = self.members.admit(&mut self.driver, now, &info);
-                self.shell.tell_lb(lb, ToLb::Admitted { folder, result });
+                if let Some(result) = self.members.admit(&mut self.driver, now, &info) {
+                    self.shell.tell_lb(lb, ToLb::Admitted { folder, result });
+                }
             }
         }
     }

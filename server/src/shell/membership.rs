@@ -5,6 +5,7 @@ use common::ids::ServerId;
 
 use super::member::Member;
 use super::{Shell, hello_of};
+use crate::config::Progress;
 use crate::driver::Now;
 use crate::membership::{self, Place, Placed};
 
@@ -41,6 +42,7 @@ impl Member {
         self.transport.close();
         let mut shell = self.close();
         tracing::info!(before = before.0, %id, "was removed, and comes back as a learner");
+        (shell.progress)(Progress::Rejoins { before: ServerId(before.0), id });
         shell.folder.adopt(cluster, id)?;
         shell.endpoint.set_hello(hello_of(&shell.folder, &shell.info));
         shell.inbox.keep_for_another_member();

@@ -25,7 +25,7 @@ pub enum Bug {
 }
 
 /// Every bug, with the name that it has on the command line.
-pub const BUGS: [(&str, Bug, &str); 23] = [
+pub const BUGS: [(&str, Bug, &str); 25] = [
     (
         "commit-earlier-term",
         Bug::Core(PlantedBug::CommitEarlierTerm),
@@ -112,6 +112,16 @@ pub const BUGS: [(&str, Bug, &str); 23] = [
         "no-session-needed",
         Bug::Keystore(Sessions::NoSessionNeeded),
         "a forwarded write whose session has expired is applied",
+    ),
+    (
+        "names-dropped",
+        Bug::Keystore(Sessions::NamesDropped),
+        "a leader proposes a write that its client has named without the name",
+    ),
+    (
+        "stamp-goes-back",
+        Bug::Keystore(Sessions::StampGoesBack),
+        "a new leader's clock begins behind entries in its log that it has not applied",
     ),
     (
         "few-voters",

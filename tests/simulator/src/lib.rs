@@ -71,6 +71,7 @@ mod history;
 mod host;
 mod hunt;
 mod life;
+mod names;
 mod nemesis;
 mod network;
 mod operator;

@@ -23,9 +23,11 @@ impl Process {
             }
             ToServer::Admit { info } => {
                 let folder = info.folder;
-                let result = self.members.admit(&mut self.driver, now, &info);
-                self.to_lbs.push((lb, ToLb::Admitted { folder, result }));
+                if let Some(result) = self.members.admit(&mut self.driver, now, &info) {
+                    self.to_lbs.push((lb, ToLb::Admitted { folder, result }));
+                }
             }
+            ToServer::Campaign { term } => self.driver.campaign_in(now, term),
             ToServer::Refused { .. } => self.refused = true,
             ToServer::Registered { .. } | ToServer::Operated(_) => {}
         }

@@ -67,7 +67,7 @@ pub(crate) enum Event {
     SnapshotPlaced {
         host: usize,
         life: u32,
-        placed: Box<(SnapshotMeta, u64)>,
+        placed: Box<(SnapshotMeta, u64, Option<server::keystore::Keystore>)>,
     },
     LinkLost {
         host: usize,
