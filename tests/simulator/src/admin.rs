@@ -209,8 +209,10 @@ impl World {
         let (stray, starts_over, direct) = (rng.chance(500), rng.chance(500), rng.chance(300));
         let way = rng.below(4);
         if !self.can_spare(host) {
-            // Of two voters, for example: that has to be refused.
-            if self.impaired() == 0 {
+            // Of two voters, for example: that has to be refused. Not while a disk
+            // is lost: for a second its server counts as there.
+            let members = &self.out.watch.membership.1.members;
+            if self.impaired() == 0 && members.keys().all(|id| self.home_of(*id).is_some()) {
                 self.wish(Wish::Leave(id, Afterwards::Stays), length.min(LEAVES_WITHIN));
             }
             return;

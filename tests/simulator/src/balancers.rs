@@ -65,6 +65,13 @@ impl World {
             let again = Event::LbStart { lb, life };
             return self.queue.push(self.now + RETRY, again);
         }
+        if forgot && self.now > 0 && witness.is_none() {
+            // Fresh servers may have heard of a cluster that nobody knows any
+            // more, and would wait for it: they are started anew.
+            for host in 0..self.hosts.len() {
+                self.crash(host, 1);
+            }
+        }
         let at = &mut self.lbs[lb];
         let mut balancer = Balancer::new(settings(&self.plan, lb, life), at.disk.clone());
         if let Some(Bug::Balancer(bug)) = self.bug {
