@@ -67,7 +67,7 @@ fn a_silent_learner_goes_unless_the_leader_hears_nobody() {
             id: NodeId(9),
             suffrage: Suffrage::Learner,
             last_contact: NOW.mono_us - learner_ms * 1000,
-            ..peers[0].clone()
+            ..peers[0]
         };
         peers.push(learner);
         let gone = |dead_after| gone(NOW, silent_ms.len() + 1, &peers, &[], Rules::new(dead_after));

@@ -317,7 +317,7 @@ impl World {
     }
 
     /// The oldest message on its way to a load balancer is due.
-    pub(crate) fn to_lb(&mut self, number: LinkId) {
+    pub(crate) fn reaches_lb(&mut self, number: LinkId) {
         let Some(link) = self.control.links.get_mut(&number) else { return };
         let lb = link.lb;
         if !link.lb_end {
@@ -333,7 +333,7 @@ impl World {
     }
 
     /// The oldest message on its way to a host is due.
-    pub(crate) fn to_host(&mut self, number: LinkId) {
+    pub(crate) fn reaches_host(&mut self, number: LinkId) {
         let Some(link) = self.control.links.get_mut(&number) else { return };
         let (host, lb) = (link.host, link.lb);
         if !link.host_end {
