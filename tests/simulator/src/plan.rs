@@ -14,6 +14,10 @@ pub(crate) const MAX_LBS: usize = 3;
 const MS: Micros = 1_000;
 const SECOND: Micros = 1_000_000;
 
+/// What happens to leaders.
+const LEADER_ONLY: [Fault; 4] =
+    [Fault::PauseLeader, Fault::IsolateLeader, Fault::CrashLeader, Fault::SlowSync];
+
 /// What never stops in a run of many rounds.
 const CHURN: [Fault; 9] = [
     Fault::Crash,
@@ -105,7 +109,14 @@ impl Plan {
         // trouble need the fewest events.
         let drawn = *rng.pick(&[1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5, 5, 6, 7]);
         let servers = servers.unwrap_or(drawn);
-        let faults = draw_faults(rng);
+        // Some runs go after the leader alone, and after what it knows of its
+        // own leadership: the rarest of all mistakes.
+        let leader_only = Rng::new(seed, 7).chance(40);
+        let drawn = draw_faults(rng);
+        let faults = match leader_only {
+            true => LEADER_ONLY.into_iter().fold(FaultSet::NONE, FaultSet::with),
+            false => drawn,
+        };
         let spares = if faults.iter().any(Fault::changes_members) {
             rng.below((MAX_HOSTS - servers).min(2) as u64 + 1) as usize
         } else {
@@ -114,7 +125,7 @@ impl Plan {
         let heartbeat = rng.between(15, 60) * MS;
         let election_min = heartbeat * rng.between(3, 6);
         let election_max = election_min + heartbeat * rng.between(2, 6);
-        let hectic = rng.chance(400);
+        let hectic = rng.chance(400) || leader_only;
         Plan {
             seed,
             servers,
@@ -126,13 +137,23 @@ impl Plan {
             heartbeat,
             election_min,
             election_max,
-            lease_reads: rng.chance(350),
+            lease_reads: rng.chance(350) || leader_only,
             tight: rng.chance(400),
             promote_lag: *rng.pick(&[0, 5, 50]),
             checkpoint_every: *rng.pick(&[0, 20, 20, 100, 400]),
             network: draw_network(rng),
             disk: DiskPlan { sync: rng.between(50, 4000), inline: rng.chance(600) },
-            work: draw_work(rng),
+            work: match (draw_work(rng), leader_only) {
+                (drawn, false) => drawn,
+                // Many reads, also from whoever led before.
+                (drawn, true) => WorkPlan {
+                    clients: drawn.clients.max(4),
+                    think: drawn.think.min(30 * MS),
+                    read_permille: 800,
+                    elsewhere_permille: 600,
+                    ..drawn
+                },
+            },
             check_interval: rng.between(300, 3_000) * MS,
             lbs: match spares > 0 || faults.iter().any(Fault::needs_lb) {
                 true => *rng.pick(&[1, 1, 2, 3]),
