@@ -40,6 +40,11 @@ const BANNED: &[Ban] = &[
         why: "the driver stays free of IO, so that every layout of threads remains possible",
     },
     Ban {
+        room: "server/src/membership",
+        calls: &["SystemTime", "Instant::now", "std::fs", "std::net", "tokio::", "rand::"],
+        why: "what is decided about members is pure: the simulator runs it, too",
+    },
+    Ban {
         room: "common/src/memcached/",
         calls: &["std::fs", "std::net", "tokio::", "Instant::now", "SystemTime"],
         why: "the codec is pure: bytes in, requests out",

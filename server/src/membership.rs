@@ -6,15 +6,15 @@
 //! A leader promotes learners that have caught up, removes voters that are
 //! gone, and does what operators ask for if that is safe. Each change is an
 //! entry like any other, one at a time; the core refuses what would overlap.
-//! Nothing here is remembered: whatever did not come about is found again at
+//! Next to nothing is remembered: whatever did not come about is found again at
 //! the next look, by this leader or by the next.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::control::{MemberInfo, MemberRecord, Operation, Outcome, ToServer, Waiting};
-use common::ids::{ClusterId, ServerId};
-use raft::{Change, NodeId, PeerStatus, Status, Suffrage, Time};
+use common::ids::{ClusterId, FolderId, ServerId};
+use raft::{Change, NodeId, PeerStatus, Suffrage, Time};
 
 use crate::driver::{Driver, Now};
 
@@ -33,13 +33,23 @@ use planted::PlantedBug;
 /// A server that was heard within this time is there.
 const HEARD_LATELY: Duration = Duration::from_millis(1000);
 
+/// A server that an operator has removed is not admitted again for so long: of
+/// several load balancers one tells it to stop, and the others must not bring it
+/// back before they see that it has. They take it for live for up to a second
+/// after its end.
+const DISMISSED_FOR: Duration = Duration::from_secs(3);
+
+/// A learner that is not heard is not removed before this: one that was admitted
+/// only now has yet to be told.
+const LEARNER_GONE_AFTER: Duration = Duration::from_secs(5);
+
 /// Fewest voters that a leader leaves by itself, or without force.
 pub const MIN_VOTERS: usize = 2;
 
 /// By which rules a leader looks after the membership.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// A voter that was silent for so long is removed; zero: never.
+    /// A member that was silent for so long is removed; zero: never.
     pub dead_after: Duration,
     /// A bug to bring back.
     #[cfg(feature = "planted-bugs")]
@@ -55,49 +65,153 @@ impl Rules {
             planted: None,
         }
     }
+
+    fn min_voters(&self) -> usize {
+        if self.has(PlantedBug::FewVoters) { 1 } else { MIN_VOTERS }
+    }
 }
 
-/// Looks after learners and after voters that are gone; to be called several
-/// times a second, on whoever leads.
-pub fn mind(driver: &mut Driver, now: Now, rules: Rules) {
-    if !driver.is_leader() {
-        return;
+/// Looks after the members of a cluster while this server leads it.
+#[derive(Debug)]
+pub struct Members {
+    rules: Rules,
+    /// Removed at an operator's wish, until when.
+    dismissed: Vec<(FolderId, Time)>,
+}
+
+impl Members {
+    /// By these rules.
+    pub fn new(rules: Rules) -> Self {
+        Members { rules, dismissed: Vec::new() }
     }
-    let status = driver.node().status();
-    let voters = status.membership.voters().count();
-    // Whoever is gone leaves before somebody new votes: fewer voters are needed
-    // for what comes then. The core refuses any change while another one is
-    // under way, and a learner that is too far behind: asked again.
-    let replaced = replaced(driver.node().id(), now, &status.peers, || driver.members());
-    let gone = gone(now, voters, &status.peers, &replaced, rules);
-    if let Some((id, name)) = gone.map(|id| (id, name_of(driver, id)))
-        && driver.change(now, Change::Remove(id)).is_ok()
-    {
-        let server = id.0;
-        return match replaced.contains(&id) {
-            true => tracing::warn!(server, name, "another server has its address: it is removed"),
-            false => tracing::warn!(server, name, "was silent for too long and is removed"),
-        };
-    }
-    let learners = status.peers.iter().filter(|peer| {
-        let answers = peer.matched > 0 && is_heard(now, peer, HEARD_LATELY);
-        peer.suffrage == Suffrage::Learner && answers
-    });
-    for id in learners.map(|peer| peer.id) {
-        if driver.change(now, Change::Promote(id)).is_ok() {
-            let name = name_of(driver, id);
-            return tracing::info!(server = id.0, name, "has caught up and is to vote");
+
+    /// Looks after learners and after members that are gone; to be called
+    /// several times a second.
+    pub fn mind(&mut self, driver: &mut Driver, now: Now) {
+        if !driver.is_leader() {
+            return;
         }
+        self.dismissed.retain(|(_, until)| now.mono_us < *until);
+        let mut status = driver.node().status();
+        // Those that were removed are supplied for a while.
+        status.peers.retain(|peer| status.membership.members.contains_key(&peer.id));
+        let voters = status.membership.voters().count();
+        // Whoever is gone leaves before somebody new votes: fewer voters are needed
+        // for what comes then. The core refuses any change while another one is
+        // under way, and a learner that is too far behind: asked again.
+        let replaced = replaced(driver.node().id(), now, &status.peers, || driver.members());
+        let gone = gone(now, voters, &status.peers, &replaced, self.rules);
+        if let Some((id, name)) = gone.map(|id| (id, name_of(driver, id)))
+            && driver.change(now, Change::Remove(id)).is_ok()
+        {
+            let server = id.0;
+            return match replaced.contains(&id) {
+                true => {
+                    tracing::warn!(server, name, "another server has its address: it is removed");
+                }
+                false => tracing::warn!(server, name, "was silent for too long and is removed"),
+            };
+        }
+        let learners = status
+            .peers
+            .iter()
+            .filter(|peer| peer.suffrage == Suffrage::Learner && is_there(now, peer, HEARD_LATELY));
+        for id in learners.map(|peer| peer.id) {
+            if driver.change(now, Change::Promote(id)).is_ok() {
+                let name = name_of(driver, id);
+                return tracing::info!(server = id.0, name, "has caught up and is to vote");
+            }
+        }
+    }
+
+    /// Does what an operator asks a server for, or says why not.
+    pub fn operate(&mut self, driver: &mut Driver, now: Now, operation: &Operation) -> Outcome {
+        if !driver.is_leader() {
+            let name = driver.info().name.clone();
+            return Outcome::Pending(format!("{name} does not lead"));
+        }
+        match operation {
+            Operation::Remove { server, force } => self.remove(driver, now, server, *force),
+            Operation::Transfer { to } => hand_over(driver, now, to.as_deref()),
+        }
+    }
+
+    fn remove(&mut self, driver: &mut Driver, now: Now, server: &str, force: bool) -> Outcome {
+        let Some(record) = find(driver, server) else { return unknown(driver, server) };
+        let (id, name) = (NodeId(record.id.0), record.info.name);
+        if id == driver.node().id() {
+            return Outcome::Refused(format!(
+                "{name} leads: hand over first with `store transfer`, then remove it"
+            ));
+        }
+        let status = driver.node().status();
+        let rules = self.rules;
+        let voters = status.membership.voters().filter(|voter| *voter != id).count();
+        if status.membership.is_voter(id) && !force {
+            match few_voters(now, id, voters, &status.peers, rules) {
+                Some(FewVoters::For(why)) => {
+                    return Outcome::Refused(format!(
+                        "without {name} {why}; --force removes it all the same"
+                    ));
+                }
+                Some(FewVoters::Perhaps) => {
+                    let leader = &driver.info().name;
+                    let why = format!("{leader} leads only now, and has not heard a majority yet");
+                    return Outcome::Pending(why);
+                }
+                None => {}
+            }
+        }
+        match driver.change(now, Change::Remove(id)) {
+            Ok(()) => {
+                tracing::info!(server = id.0, name, force, "removed at an operator's request");
+                let until = now.mono_us.saturating_add(DISMISSED_FOR.as_micros() as Time);
+                self.dismissed.push((record.info.folder, until));
+                Outcome::Pending(format!("the removal of {name} is being committed"))
+            }
+            Err(error @ raft::ChangeError::LastVoter(_)) => Outcome::Refused(error.to_string()),
+            Err(error) => Outcome::Pending(error.to_string()),
+        }
+    }
+
+    /// Admits a fresh server, or one that was removed, as a learner; idempotent
+    /// by its folder. Its id, or why it has none yet; `None`: it is on the way,
+    /// and the membership will show it.
+    pub fn admit(
+        &self,
+        driver: &mut Driver,
+        now: Now,
+        info: &MemberInfo,
+    ) -> Option<Result<ServerId, String>> {
+        let members = driver.committed_members();
+        if let Some(known) = members.iter().find(|member| member.info.folder == info.folder) {
+            return Some(Ok(known.id));
+        }
+        let dismissed =
+            |(folder, until): &(FolderId, Time)| *folder == info.folder && now.mono_us < *until;
+        if self.dismissed.iter().any(dismissed) {
+            return Some(Err("an operator has removed it a moment ago".to_owned()));
+        }
+        // Its id is told once the change is committed: until then it may be
+        // lost with this leader, and the id be given to somebody else. The core
+        // may know that already, in this turn.
+        if driver.members().iter().any(|member| member.info.folder == info.folder) {
+            return None;
+        }
+        let change = Change::AddLearner { info: info_bytes(info) };
+        driver.change(now, change).err().map(|error| Err(error.to_string()))
     }
 }
 
 /// The voter that has been silent for the longest time, if that is so long
-/// that it is to be removed: at once if it is among `replaced`.
+/// that it is to be removed, which is at once if it is among `replaced`; else such
+/// a learner.
 ///
-/// Not while the others that would be left are no majority either: the change
-/// could not be committed without them, would be in force on this leader all the
-/// same, and those that it removed could not help it any more when they are
-/// back. A leader that has just been stopped for a while hears nobody at first.
+/// No voter goes while the others that would be left are no majority either: the
+/// change could not be committed without them, would be in force on this leader
+/// all the same, and those that it removed could not help it any more when they
+/// are back. A leader that has just stood still for a while hears nobody at
+/// first, and knows nothing about learners either.
 fn gone(
     now: Now,
     voters: usize,
@@ -105,57 +219,25 @@ fn gone(
     replaced: &[NodeId],
     rules: Rules,
 ) -> Option<NodeId> {
-    let min_voters = if rules.has(PlantedBug::FewVoters) { 1 } else { MIN_VOTERS };
-    if rules.dead_after.is_zero() || voters <= min_voters {
+    if rules.dead_after.is_zero() {
         return None;
     }
     let lately = HEARD_LATELY.min(rules.dead_after);
     let votes = |peer: &&PeerStatus| peer.suffrage == Suffrage::Voter;
-    let silent = |peer: &&PeerStatus| {
-        let within = if replaced.contains(&peer.id) { lately } else { rules.dead_after };
-        !is_heard(now, peer, within)
-    };
-    let gone = peers.iter().filter(votes).filter(silent).min_by_key(|peer| peer.last_contact)?;
-    let there = |peer: &&PeerStatus| is_heard(now, peer, lately);
     // And the leader itself.
-    let there = peers.iter().filter(votes).filter(there).count() + 1;
-    (there > (voters - 1) / 2).then_some(gone.id)
-}
-
-/// Does what an operator asks a server for, or says why not.
-pub fn operate(driver: &mut Driver, now: Now, operation: &Operation, rules: Rules) -> Outcome {
-    if !driver.is_leader() {
-        let name = driver.info().name.clone();
-        return Outcome::Pending(format!("{name} does not lead"));
-    }
-    match operation {
-        Operation::Remove { server, force } => {
-            remove(driver, now, server, *force || rules.has(PlantedBug::FewVoters))
-        }
-        Operation::Transfer { to } => hand_over(driver, now, to.as_deref()),
-    }
-}
-
-fn remove(driver: &mut Driver, now: Now, server: &str, force: bool) -> Outcome {
-    let Some(record) = find(driver, server) else { return unknown(driver, server) };
-    let (id, name) = (NodeId(record.id.0), record.info.name);
-    if id == driver.node().id() {
-        return Outcome::Refused(format!(
-            "{name} leads: hand over first with `store transfer`, then remove it"
-        ));
-    }
-    let status = driver.node().status();
-    if let Some(why) = few_voters(now, &status, id).filter(|_| !force) {
-        return Outcome::Refused(format!("without {name} {why}; --force removes it all the same"));
-    }
-    match driver.change(now, Change::Remove(id)) {
-        Ok(()) => {
-            tracing::info!(server = id.0, name, force, "removed at an operator's request");
-            Outcome::Pending(format!("the removal of {name} is being committed"))
-        }
-        Err(error @ raft::ChangeError::LastVoter(_)) => Outcome::Refused(error.to_string()),
-        Err(error) => Outcome::Pending(error.to_string()),
-    }
+    let there = 1 + peers.iter().filter(votes).filter(|peer| is_there(now, peer, lately)).count();
+    let longest = |voter: bool| {
+        let within = |peer: &PeerStatus| match voter {
+            true if replaced.contains(&peer.id) => lately,
+            true => rules.dead_after,
+            false => rules.dead_after.max(LEARNER_GONE_AFTER),
+        };
+        let silent =
+            |peer: &&PeerStatus| votes(peer) == voter && !is_heard(now, peer, within(peer));
+        peers.iter().filter(silent).min_by_key(|peer| peer.last_contact).map(|peer| peer.id)
+    };
+    let voter = longest(true).filter(|_| voters > rules.min_voters() && there > (voters - 1) / 2);
+    voter.or_else(|| longest(false).filter(|_| there > voters / 2))
 }
 
 fn hand_over(driver: &mut Driver, now: Now, to: Option<&str>) -> Outcome {
@@ -187,19 +269,6 @@ fn hand_over(driver: &mut Driver, now: Now, to: Option<&str>) -> Outcome {
         Err(error @ raft::TransferError::InProgress { .. }) => Outcome::Pending(error.to_string()),
         Err(error) => Outcome::Refused(error.to_string()),
     }
-}
-
-/// Admits a fresh server as a learner; idempotent by its folder. Its id, or why
-/// it has none yet; `None`: it is on the way, and the membership will show it.
-pub fn admit(driver: &mut Driver, now: Now, info: &MemberInfo) -> Option<Result<ServerId, String>> {
-    let members = driver.committed_members();
-    if let Some(known) = members.iter().find(|member| member.info.folder == info.folder) {
-        return Some(Ok(known.id));
-    }
-    // Its id is told once the change is committed: until then it may be
-    // lost with this leader, and the id be given to somebody else.
-    let change = Change::AddLearner { info: info_bytes(info) };
-    driver.change(now, change).err().map(|error| Err(error.to_string()))
 }
 
 /// The `info` of a Raft member.
@@ -316,22 +385,46 @@ fn is_heard(now: Now, peer: &PeerStatus, within: Duration) -> bool {
     now.mono_us.saturating_sub(peer.last_contact) <= within.as_micros() as Time
 }
 
-/// What speaks against going on without `leaving`.
-fn few_voters(now: Now, status: &Status, leaving: NodeId) -> Option<String> {
-    if !status.membership.is_voter(leaving) {
-        return None;
+/// A peer that was heard in this leadership, and not long ago. A new leader
+/// takes all of them for heard at its election.
+fn is_there(now: Now, peer: &PeerStatus, within: Duration) -> bool {
+    peer.matched > 0 && is_heard(now, peer, within)
+}
+
+/// What speaks against going on without `leaving`, which votes, when so many
+/// `voters` are left then. `peers` are those of the leader.
+fn few_voters(
+    now: Now,
+    leaving: NodeId,
+    voters: usize,
+    peers: &[PeerStatus],
+    rules: Rules,
+) -> Option<FewVoters> {
+    if voters < rules.min_voters() {
+        let why = format!("only {voters} server would vote: the next one lost would be the end");
+        return Some(FewVoters::For(why));
     }
-    let left = status.membership.voters().filter(|id| *id != leaving).count();
-    if left < MIN_VOTERS {
-        return Some(format!("only {left} server would vote: the next one lost would be the end"));
-    }
-    let there = |peer: &&PeerStatus| {
-        let votes = peer.suffrage == Suffrage::Voter && peer.id != leaving;
-        votes && is_heard(now, peer, HEARD_LATELY)
-    };
+    let stays = |peer: &&PeerStatus| peer.suffrage == Suffrage::Voter && peer.id != leaving;
     // And the leader itself.
-    let there = status.peers.iter().filter(there).count() + 1;
-    (there <= left / 2).then(|| {
-        format!("{there} of the {left} remaining voters would be there, which is no majority")
-    })
+    let count = |is: fn(Now, &PeerStatus, Duration) -> bool| {
+        1 + peers.iter().filter(stays).filter(|peer| is(now, peer, HEARD_LATELY)).count()
+    };
+    let (there, perhaps) = (count(is_there), count(is_heard));
+    if there > voters / 2 {
+        None
+    } else if perhaps > voters / 2 {
+        Some(FewVoters::Perhaps)
+    } else {
+        Some(FewVoters::For(format!(
+            "{there} of the {voters} remaining voters would be there, which is no majority"
+        )))
+    }
+}
+
+/// Why a server is not to be removed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum FewVoters {
+    For(String),
+    /// The leader is so new that it has not heard the others yet.
+    Perhaps,
 }

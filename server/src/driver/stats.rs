@@ -76,6 +76,11 @@ impl Driver {
         &self.facts.info
     }
 
+    /// Its cluster.
+    pub fn cluster(&self) -> ClusterId {
+        self.facts.cluster
+    }
+
     /// The membership in force, committed or not, with the addresses that can
     /// be read: whom to talk to.
     pub fn members(&self) -> Vec<MemberRecord> {
@@ -85,9 +90,11 @@ impl Driver {
     /// The committed membership: what load balancers may act on. A change
     /// that is not committed yet can be lost with its leader.
     pub fn committed_members(&self) -> Vec<MemberRecord> {
-        self.node
-            .snapshot_meta(self.node.commit())
-            .map_or_else(Vec::new, |meta| records(&meta.membership))
+        // Between the step that commits and the flush that hands entries out it
+        // is the membership of what was handed out.
+        let meta = self.node.snapshot_meta(self.node.commit());
+        let meta = meta.or_else(|| self.node.snapshot_meta(self.node.status().applied));
+        meta.map_or_else(Vec::new, |meta| records(&meta.membership))
     }
 
     /// `get-servers`: the leader, then the others; nobody without a leader.

@@ -60,6 +60,31 @@ fn the_longest_silent_voter_is_removed_first() {
 }
 
 #[test]
+fn a_silent_learner_goes_unless_the_leader_hears_nobody() {
+    let with_learner = |silent_ms: &[u64], learner_ms: u64| {
+        let mut peers = peers(silent_ms);
+        let learner = PeerStatus {
+            id: NodeId(9),
+            suffrage: Suffrage::Learner,
+            last_contact: NOW.mono_us - learner_ms * 1000,
+            ..peers[0].clone()
+        };
+        peers.push(learner);
+        let gone = |dead_after| gone(NOW, silent_ms.len() + 1, &peers, &[], Rules::new(dead_after));
+        let [usual, short] = [DEAD_AFTER, Duration::from_millis(20)].map(gone);
+        assert!(
+            usual.is_some() || silent_ms != [10] || short.is_none(),
+            "it was admitted only now"
+        );
+        usual.map(|id| id.0)
+    };
+    assert_eq!(with_learner(&[10], 4_000), None);
+    assert_eq!(with_learner(&[10], 6_000), Some(9), "though two vote");
+    assert_eq!(with_learner(&[6_000], 6_000), None);
+    assert_eq!(with_learner(&[10, 6_000], 9_000), Some(3), "the voter first");
+}
+
+#[test]
 fn a_later_server_at_the_address_of_a_silent_one_replaces_it() {
     const NOBODY: [u64; 0] = [];
     // Members by the number of the address that they give.
@@ -102,6 +127,26 @@ fn nobody_is_removed_unless_those_who_stay_are_there() {
     assert_eq!(gone_after(short, &[900, 200]), Some(2));
 }
 
+/// At its election a leader takes all peers for heard, the dead ones, too.
+#[test]
+fn an_operator_removes_nobody_from_a_majority_that_is_not_there() {
+    let few = |leaving: u64, peers: &[PeerStatus]| {
+        let voters = peers.len();
+        few_voters(NOW, NodeId(leaving), voters, peers, Rules::new(DEAD_AFTER))
+    };
+    assert_eq!(few(2, &peers(&[10, 10])), None);
+    assert_eq!(few(3, &peers(&[10, 6_000])), None, "the dead one may go");
+    assert!(matches!(few(2, &peers(&[10, 6_000])), Some(FewVoters::For(_))));
+    assert!(matches!(few(2, &peers(&[10])), Some(FewVoters::For(_))));
+    let mut unheard = peers(&[10, 10]);
+    unheard[1].matched = 0;
+    assert_eq!(few(2, &unheard), Some(FewVoters::Perhaps));
+    assert_eq!(few(3, &unheard), None);
+    let rules = Rules::new(DEAD_AFTER);
+    unheard[0].last_contact = NOW.mono_us - 6_000_000;
+    assert_eq!(gone(NOW, 3, &unheard, &[], rules), None);
+}
+
 #[test]
 fn a_fresh_server_takes_its_own_place_only() {
     let voter = |number: u16| MemberRecord {
@@ -123,4 +168,86 @@ fn a_fresh_server_takes_its_own_place_only() {
     };
     assert!(why.contains("nothing was changed"), "{why}");
     assert_eq!(heard(ToServer::Admit { info: info(3) }), Heard::Nothing);
+}
+
+/// The leader of a cluster of one, whose disk is done when a test says so.
+fn leader() -> (Driver, crate::driver::Actions) {
+    let info = MemberInfo {
+        folder: FolderId(1),
+        name: "srv-1".to_owned(),
+        peer: ([127, 0, 0, 1], 6001).into(),
+        client: ([127, 0, 0, 1], 7001).into(),
+    };
+    let membership = raft::Membership::of_voters([(NodeId(1), info_bytes(&info))]);
+    let restored = raft::Restored {
+        hard_state: raft::HardState::default(),
+        snapshot: raft::SnapshotMeta { membership, ..raft::SnapshotMeta::default() },
+        runs: Vec::new(),
+        memberships: Vec::new(),
+        entries: Vec::new(),
+        floor: None,
+        commit: 0,
+    };
+    let facts = crate::driver::Facts {
+        info,
+        cluster: ClusterId(1),
+        pid: 1,
+        counters: Arc::default(),
+        started_ms: 0,
+        session_seed: 1,
+    };
+    let node = crate::driver::Node::new(NOW.mono_us, raft::Config::new(NodeId(1), 1), restored);
+    let keystore = crate::keystore::Keystore::new(crate::keystore::KeystoreLimits::default());
+    let mut driver = Driver::new(node, keystore, facts);
+    let mut actions = crate::driver::Actions::default();
+    driver.campaign(NOW);
+    settle(&mut driver, &mut actions);
+    assert!(driver.is_leader());
+    (driver, actions)
+}
+
+fn settle(driver: &mut Driver, actions: &mut crate::driver::Actions) {
+    for _ in 0..10 {
+        driver.flush(NOW, actions);
+        if let Some(persist) = actions.persist.take() {
+            driver.synced(NOW, persist.mark);
+        }
+        driver.apply(NOW);
+    }
+}
+
+/// The core has committed the admission in this very turn, and has not handed
+/// it out yet, when the next load balancer asks.
+#[test]
+fn a_folder_is_admitted_once() {
+    let (mut driver, mut actions) = leader();
+    let members = Members::new(Rules::new(DEAD_AFTER));
+    let info = MemberInfo { folder: FolderId(2), ..driver.info().clone() };
+    assert_eq!(members.admit(&mut driver, NOW, &info), None);
+    driver.flush(NOW, &mut actions);
+    let persist = actions.persist.take().expect("the admission goes to the disk");
+    driver.synced(NOW, persist.mark);
+    assert_eq!(members.admit(&mut driver, NOW, &info), None);
+    settle(&mut driver, &mut actions);
+    assert_eq!(members.admit(&mut driver, NOW, &info), Some(Ok(ServerId(2))));
+    assert_eq!(driver.members().len(), 2);
+}
+
+/// Another load balancer may take a server for live that was told to stop.
+#[test]
+fn whom_an_operator_removed_is_not_admitted_for_a_while() {
+    let (mut driver, mut actions) = leader();
+    let mut members = Members::new(Rules::new(DEAD_AFTER));
+    let info = MemberInfo { folder: FolderId(2), ..driver.info().clone() };
+    let _ = members.admit(&mut driver, NOW, &info);
+    settle(&mut driver, &mut actions);
+    let wanted = Operation::Remove { server: "2".to_owned(), force: false };
+    let outcome = members.operate(&mut driver, NOW, &wanted);
+    assert!(matches!(outcome, Outcome::Pending(_)), "{outcome:?}");
+    settle(&mut driver, &mut actions);
+    let Some(Err(why)) = members.admit(&mut driver, NOW, &info) else { panic!("admitted") };
+    assert!(why.contains("a moment ago"), "{why}");
+    let later = Now { mono_us: NOW.mono_us + DISMISSED_FOR.as_micros() as u64, ..NOW };
+    assert_eq!(members.admit(&mut driver, later, &info), None);
+    assert_eq!(driver.members().len(), 2);
 }

@@ -11,7 +11,7 @@ use super::member::Member;
 use super::operator;
 use crate::config::Progress;
 use crate::driver::Now;
-use crate::membership::{self, Place};
+use crate::membership::Place;
 use crate::wire;
 
 impl Member {
@@ -104,14 +104,14 @@ impl Member {
                 self.take_place(now, lb, &Place { cluster, id, voters, campaign });
             }
             ToServer::Operate { number, wanted } => {
-                let outcome = self.operate(now, &wanted);
+                let outcome = self.members.operate(&mut self.driver, now, &wanted);
                 self.shell.tell_lb(lb, ToLb::Operated { number, outcome });
             }
             ToServer::Operated(_) => {}
             ToServer::Campaign { term } => self.driver.campaign_in(now, term),
             ToServer::Admit { info } => {
                 let folder = info.folder;
-                if let Some(result) = membership::admit(&mut self.driver, now, &info) {
+                if let Some(result) = self.members.admit(&mut self.driver, now, &info) {
                     self.shell.tell_lb(lb, ToLb::Admitted { folder, result });
                 }
             }

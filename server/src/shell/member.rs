@@ -22,6 +22,7 @@ use super::watch::LeaderWatch;
 use crate::config::Progress;
 use crate::driver::{Actions, Driver, Facts, Now};
 use crate::log_file::{LogError, LogReader};
+use crate::membership::{Members, Rules};
 use crate::transport::{Me, Transport};
 
 /// A stopping server waits for its successor and its last answers so long.
@@ -39,6 +40,7 @@ pub(super) struct Member {
     pub(super) cluster: ClusterId,
     pub(super) id: NodeId,
     pub(super) driver: Driver,
+    pub(super) members: Members,
     pub(super) transport: Transport,
     pub(super) watch: LeaderWatch,
     pub(super) lbs: LbLinks,
@@ -108,6 +110,7 @@ impl Member {
             cluster,
             id,
             driver,
+            members: Members::new(Rules::new(shell.config.dead_after)),
             transport,
             watch: LeaderWatch::default(),
             lbs: LbLinks::default(),

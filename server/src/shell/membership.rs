@@ -1,32 +1,21 @@
 //! Carries out what [`membership`] decides.
 
-use common::control::{Operation, Outcome, ToServer};
+use common::control::ToServer;
 use common::ids::ServerId;
 
 use super::member::Member;
 use super::{Shell, hello_of};
 use crate::config::Progress;
 use crate::driver::Now;
-use crate::membership::{self, Place, Placed, Rules};
+use crate::membership::{self, Place, Placed};
 
 impl Member {
     /// Looks after learners and after voters that are gone; called several
     /// times a second.
     pub(super) fn mind_membership(&mut self, now: Now) {
         if self.stop_by.is_none() {
-            let rules = self.rules();
-            membership::mind(&mut self.driver, now, rules);
+            self.members.mind(&mut self.driver, now);
         }
-    }
-
-    /// Does what an operator asks for, or says why not.
-    pub(super) fn operate(&mut self, now: Now, wanted: &Operation) -> Outcome {
-        let rules = self.rules();
-        membership::operate(&mut self.driver, now, wanted, rules)
-    }
-
-    fn rules(&self) -> Rules {
-        Rules::new(self.shell.config.dead_after)
     }
 
     /// A load balancer says where this server belongs.

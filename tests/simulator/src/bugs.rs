@@ -1,7 +1,9 @@
 //! Famous bugs, planted one at a time, to show that the simulator finds them.
 
+use lb::balancer::PlantedBug as Founding;
 use raft::{Config, PlantedBug};
 use server::keystore::{Keystore, PlantedBug as Sessions};
+use server::membership::PlantedBug as Members;
 
 /// A bug that can be planted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,10 +18,14 @@ pub enum Bug {
     Core(PlantedBug),
     /// One in the keystore.
     Keystore(Sessions),
+    /// One in what a leader does about the membership.
+    Membership(Members),
+    /// One in the load balancer.
+    Balancer(Founding),
 }
 
 /// Every bug, with the name that it has on the command line.
-pub const BUGS: [(&str, Bug, &str); 21] = [
+pub const BUGS: [(&str, Bug, &str); 25] = [
     (
         "commit-earlier-term",
         Bug::Core(PlantedBug::CommitEarlierTerm),
@@ -116,6 +122,26 @@ pub const BUGS: [(&str, Bug, &str); 21] = [
         "stamp-goes-back",
         Bug::Keystore(Sessions::StampGoesBack),
         "a new leader's clock begins behind entries in its log that it has not applied",
+    ),
+    (
+        "few-voters",
+        Bug::Membership(Members::FewVoters),
+        "a voter is removed though only one is left then",
+    ),
+    (
+        "learner-votes",
+        Bug::Core(PlantedBug::LearnerVotes),
+        "learners campaign, are asked for their votes, and those count",
+    ),
+    (
+        "founds-unasked",
+        Bug::Balancer(Founding::FoundsUnasked),
+        "a load balancer founds a cluster though it is not the first of the servers' lists, or they know one",
+    ),
+    (
+        "cluster-unseen",
+        Bug::Balancer(Founding::ClusterUnseen),
+        "a load balancer that has lost its memory takes no notice of the members that report",
     ),
 ];
 

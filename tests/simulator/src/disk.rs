@@ -20,6 +20,7 @@
 use std::collections::VecDeque;
 use std::path::Path;
 
+use common::ids::ClusterId;
 use raft::{Body, Entry, HardState, Index, Membership, NodeId, Persist, Position, SnapshotMeta};
 use server::command::Payload;
 use server::driver::Chunk;
@@ -38,7 +39,7 @@ pub(crate) struct Disk {
     /// Who the folder belongs to; `None` on a fresh host.
     pub(crate) id: Option<NodeId>,
     /// Which cluster that is.
-    pub(crate) cluster: Option<u32>,
+    pub(crate) cluster: Option<ClusterId>,
     pub(crate) hard_state: HardState,
     /// Entries that are durable; the first has index `base + 1`.
     pub(crate) base: Index,
@@ -78,7 +79,7 @@ impl Disk {
     }
 
     /// The folder is now that of a member.
-    pub(crate) fn adopt(&mut self, cluster: u32, id: NodeId, membership: Membership) {
+    pub(crate) fn adopt(&mut self, cluster: ClusterId, id: NodeId, membership: Membership) {
         self.cluster = Some(cluster);
         self.id = Some(id);
         self.meta.membership = membership;

@@ -2,7 +2,7 @@
 
 use common::memcached::{Reply, StoreVerb};
 
-use crate::history::{Action, Key, Outcome, Write};
+use crate::history::{Action, Key, OpId, Outcome, Write};
 use crate::oracle::{Model, Violation, search, witness};
 use crate::queue::Micros;
 use crate::world::{Event, World};
@@ -26,6 +26,8 @@ const LOOK_EVERY: Micros = 20_000;
 pub(crate) struct Ending {
     healed_at: Micros,
     stage: Stage,
+    /// The reads between the rounds.
+    census: Vec<OpId>,
 }
 
 #[derive(Default)]
@@ -40,6 +42,8 @@ enum Stage {
         since: Micros,
         term: raft::Term,
     },
+    /// One read of everything, of what the next round begins with.
+    Census(u64),
     Over,
 }
 
@@ -71,7 +75,11 @@ impl World {
             self.hosts[host].disk_mode = crate::host::DiskMode::Fine;
             self.hosts[host].clock.set_rate(self.now, 1_000_000);
             self.resume(host);
+            self.hosts[host].fresh_from = 0;
             self.start(host);
+        }
+        for lb in 0..self.lbs.len() {
+            self.start_lb_now(lb);
         }
         self.ending.healed_at = self.now;
         self.queue.push(self.now + MORE_WORK, Event::Ending);
@@ -79,6 +87,9 @@ impl World {
 
     /// Whether the cluster is well by now.
     pub(crate) fn look_at_the_end(&mut self) {
+        if !self.healed {
+            return;
+        }
         self.queue.push(self.now + LOOK_EVERY, Event::Ending);
         if self.rots_anywhere() && self.now > self.ending.healed_at + PATIENCE {
             // What is lost for good may hold everything up. What was served
@@ -117,12 +128,54 @@ impl World {
                     return self.fail("leadership is steady", what);
                 }
                 if self.now >= since + STEADY {
-                    self.ending.stage = Stage::Over;
-                    self.judge();
+                    self.end_round();
                 }
             }
-            Stage::Settling | Stage::Probing(_) | Stage::Over => {}
+            Stage::Census(batch) if !self.clients.is_out(*batch) => {
+                let batch = *batch;
+                match self.is_served(batch) {
+                    true => self.next_round(),
+                    false => self.ending.stage = Stage::Settling,
+                }
+            }
+            Stage::Settling | Stage::Probing(_) | Stage::Census(_) | Stage::Over => {}
         }
+    }
+
+    /// The cluster has recovered: that was all, or faults begin anew.
+    fn end_round(&mut self) {
+        let Some(leader) = self.leader().filter(|_| self.now < self.plan.churn_until) else {
+            self.ending.stage = Stage::Over;
+            return self.judge();
+        };
+        let when = self.when();
+        let actions = vec![(Action::Get { keys: self.keys(), with_cas: false }, false)];
+        let client = self.plan.work.clients + leader;
+        self.ending.census.push(self.clients.history.ops.len() as OpId);
+        let (batch, requests) = self.clients.send(client, when, actions);
+        self.send_batch(leader, batch, requests);
+        self.ending.stage = Stage::Census(batch);
+    }
+
+    fn next_round(&mut self) {
+        self.round += 1;
+        self.out.watch.trace.note(|| format!("round {} begins", self.round));
+        self.healed = false;
+        self.ending.stage = Stage::Settling;
+        let length = self.plan.next_round(self.round);
+        self.allowed = self.allowed_ever.and(self.plan.faults);
+        self.network.change(self.plan.network.clone(), self.allowed);
+        for host in &mut self.hosts {
+            // Whoever was removed may come back now.
+            host.unlisted = false;
+        }
+        self.wake_clients();
+        self.queue.push(self.now + self.plan.fault_gap, Event::Fault);
+        self.queue.push(self.now + length, Event::Heal);
+    }
+
+    fn keys(&self) -> Vec<Key> {
+        (0..(self.plan.work.registers + self.plan.work.counters) as Key).collect()
     }
 
     fn leads(&self, host: usize) -> bool {
@@ -173,7 +226,6 @@ impl World {
     /// were removed, whose clients must not wait for ever.
     fn probe(&mut self) -> Vec<u64> {
         let hosts: Vec<usize> = self.members().chain(self.strays()).collect();
-        let keys = (self.plan.work.registers + self.plan.work.counters) as Key;
         hosts
             .into_iter()
             .map(|host| {
@@ -182,7 +234,7 @@ impl World {
                 let write = Write::Store { verb: StoreVerb::Set, value, expected: None };
                 let actions = vec![
                     (Action::Write { key: 0, write }, false),
-                    (Action::Get { keys: (0..keys).collect(), with_cas: true }, false),
+                    (Action::Get { keys: self.keys(), with_cas: true }, false),
                 ];
                 let client = self.plan.work.clients + host;
                 let (batch, requests) = self.clients.send(client, when, actions);
@@ -208,7 +260,7 @@ impl World {
     fn verdict(&self) -> Result<(), Violation> {
         let history = &self.clients.history;
         let model = witness::check(history, &self.out.watch.log)?;
-        search::check(history)?;
+        search::check_rounds(history, &self.ending.census)?;
         let count = self.out.watch.log.len() as u64;
         let complete = |host: &usize| {
             self.hosts[*host].driver().is_some_and(|driver| driver.keystore().applied() == count)

@@ -58,8 +58,8 @@ pub enum Fault {
     BitRot,
     /// Somebody makes a server campaign for no reason.
     Campaign,
-    /// The load balancer is lost, with its memory or without, and so is what
-    /// it was sending; it may be lost while it forms the cluster.
+    /// Load balancers form the cluster, and are lost, with their memory or
+    /// without, and so is what they were sending.
     LbLoss,
     /// Bits rot anywhere, on any number of servers: what nobody has any more
     /// may be out of reach for good, but not served wrong.
@@ -68,10 +68,14 @@ pub enum Fault {
     /// it is found when the item is written again and the replicas compare
     /// themselves, or when a checkpoint is written.
     MemoryRot,
+    /// Some hosts do not reach a load balancer, or are not reached by it.
+    LbCut,
+    /// The leader removes voters that are silent for a few seconds.
+    DeadAfter,
 }
 
 /// Every kind, in order of declaration.
-pub const ALL_FAULTS: [Fault; 27] = [
+pub const ALL_FAULTS: [Fault; 29] = [
     Fault::Loss,
     Fault::Delay,
     Fault::Reorder,
@@ -99,17 +103,27 @@ pub const ALL_FAULTS: [Fault; 27] = [
     Fault::LbLoss,
     Fault::RotAnywhere,
     Fault::MemoryRot,
+    Fault::LbCut,
+    Fault::DeadAfter,
 ];
 
 impl Fault {
     /// Whether it happens at some time; the others are there all the time.
     pub fn is_event(self) -> bool {
-        !matches!(self, Fault::Loss | Fault::Delay | Fault::Reorder | Fault::Duplicate)
+        !matches!(
+            self,
+            Fault::Loss | Fault::Delay | Fault::Reorder | Fault::Duplicate | Fault::DeadAfter
+        )
     }
 
     /// Whether it changes who is a member.
     pub fn changes_members(self) -> bool {
-        matches!(self, Fault::Churn | Fault::Wipe | Fault::BitRot)
+        matches!(self, Fault::Churn | Fault::Wipe | Fault::BitRot | Fault::DeadAfter)
+    }
+
+    /// Whether it is nothing without load balancers.
+    pub fn needs_lb(self) -> bool {
+        self.changes_members() || matches!(self, Fault::LbLoss | Fault::LbCut | Fault::RotAnywhere)
     }
 
     /// Its name on the command line.
@@ -142,6 +156,8 @@ impl Fault {
             Fault::LbLoss => "lb-loss",
             Fault::RotAnywhere => "rot-anywhere",
             Fault::MemoryRot => "memory-rot",
+            Fault::LbCut => "lb-cut",
+            Fault::DeadAfter => "dead-after",
         }
     }
 }

@@ -9,8 +9,9 @@
 //! # What is real
 //!
 //! The Raft core, the driver, the command and wire codecs, the keystore, the
-//! format of the keystore-file and the decision what a server with a damaged
-//! disk starts from are the server's own. A host here plays the
+//! format of the keystore-file, the decision what a server with a damaged disk
+//! starts from, and all that is decided about members are the server's own; the
+//! load balancer is the real one without its sockets. A host here plays the
 //! part of the server's shell: it drives the driver in the shell's order
 //! (inputs, then timers; appends leave before the disk is asked; followers
 //! wait for their disk in the turn or beside it). What is simulated is below
@@ -22,9 +23,11 @@
 //! | `network` | links: latency, loss, doubling, delay, order, cuts |
 //! | `disk` | the log-file and keystore-file as recovery finds them: what was synced survives a crash, of the rest a torn part may |
 //! | `rot` | what of that cannot be read any more: records of entries and votes, the log's end, bits of a checkpoint |
-//! | `host`, `life`, `storage` | one server process and its machine |
+//! | `host`, `process`, `life`, `storage` | one server process and its machine |
 //! | `clients`, `traffic` | memcached clients with pipelines, cas tokens, noreply |
-//! | `admin` | the load balancer, as a model that knows only what hosts report, and the operator's orders to it: form, admit, remove, replace |
+//! | `balancers`, `control` | the load balancers' disks and clocks, and the links between them and the hosts |
+//! | `operator` | operators, who have servers removed and leadership handed over |
+//! | `admin`, `orders` | what a server does with the word of a load balancer; what may be done to whom |
 //! | `nemesis` | what goes wrong, by [`Fault`] |
 //! | `ending` | everything heals, then the cluster must recover |
 //!
@@ -32,6 +35,7 @@
 //!
 //! - After every turn of every core: the invariants of Raft
 //!   (`raft::invariants`), and that all replicas apply the same entries.
+//! - Who asks for votes, and who elects (see `votes`).
 //! - How much is said (see `silence`): messages lead to something, or end;
 //!   nothing is repeated at the speed of the network.
 //! - At the end: within 30 virtual seconds of healing all replicas have
@@ -51,14 +55,15 @@
 //!
 //! # What is not there
 //!
-//! The log-file's bytes (its own tests damage those), QUIC, the load
-//! balancer's own code, expiry, and request ids: until those exist a forwarded
-//! request whose answer is lost has an unknown outcome.
+//! The log-file's bytes (its own tests damage those), QUIC, the load balancer's
+//! routing of clients, and expiry of items.
 
 mod admin;
+mod balancers;
 mod bugs;
 mod clients;
 mod clock;
+mod control;
 mod disk;
 mod ending;
 mod faults;
@@ -69,8 +74,11 @@ mod life;
 mod names;
 mod nemesis;
 mod network;
+mod operator;
 mod oracle;
+mod orders;
 mod plan;
+mod process;
 mod queue;
 mod rng;
 mod rot;
@@ -79,6 +87,7 @@ mod silence;
 mod storage;
 mod trace;
 mod traffic;
+mod votes;
 mod watch;
 mod world;
 

@@ -2,14 +2,15 @@
 
 use raft::{Config, NodeId, Restored};
 use server::command::Payload;
-use server::driver::{Driver, Facts, IntegrityOptions, Node};
+use server::driver::{Driver, IntegrityOptions, Node};
 use server::keystore::Keystore;
 use server::recovery::{self, Decision};
 
 use crate::bugs::Bug;
 use crate::disk::Disk;
-use crate::host::{DiskMode, Process};
+use crate::host::DiskMode;
 use crate::network::Cut;
+use crate::process::Process;
 use crate::queue::Micros;
 use crate::world::{Event, World};
 
@@ -34,13 +35,14 @@ impl World {
         self.out.watch.started(&node, &restored);
         // Another one for each life of each host.
         let session_seed = (host as u64) << 32 | u64::from(self.hosts[host].life);
-        let mut driver = Driver::new(node, keystore, facts(now.wall_ms, session_seed));
+        let facts = self.hosts[host].facts(now.wall_ms, session_seed);
+        let mut driver = Driver::new(node, keystore, facts);
         let interval_us = self.plan.check_interval;
         driver.set_integrity(IntegrityOptions { interval_us, ..IntegrityOptions::default() });
         let at = &mut self.hosts[host];
         at.life += 1;
         at.paused = false;
-        at.process = Some(Process::new(id, driver, checkpoint));
+        at.process = Some(Process::new(id, driver, checkpoint, self.out.ways));
         self.out.watch.trace.note(|| {
             let last = checkpoint + restored.entries.len() as u64;
             format!(
@@ -132,7 +134,21 @@ impl World {
     /// The process is gone; the disk keeps what was synced, and perhaps more.
     /// It comes back after `down`.
     pub(crate) fn crash(&mut self, host: usize, down: Micros) {
-        let Some(process) = self.hosts[host].process.take() else { return };
+        if self.hosts[host].is_fresh_and_up(self.now) {
+            self.out.watch.trace.note(|| format!("h{host} crashes, a fresh one"));
+            self.hosts[host].fresh_from = self.now + down.max(1);
+            self.hosts[host].heard_of = None;
+            self.lose_links_of(host);
+            return;
+        }
+        let Some(life) = self.stop_process(host) else { return };
+        self.lose_links_of(host);
+        self.queue.push(self.now + down.max(1), Event::Start { host, life });
+    }
+
+    /// Ends a process, and gives the number of the next life.
+    pub(crate) fn stop_process(&mut self, host: usize) -> Option<u32> {
+        let process = self.hosts[host].process.take()?;
         let id = process.id;
         self.out.watch.trace.note(|| format!("h{host} crashes, {id} with it"));
         let broken = process.kill();
@@ -150,7 +166,7 @@ impl World {
             self.queue.push(at, Event::Answer { batch, answer: crate::clients::Answer::Broken });
         }
         self.break_links(id, host);
-        self.queue.push(self.now + down.max(1), Event::Start { host, life });
+        Some(life)
     }
 
     /// The others notice some time later that a process is gone.
@@ -168,9 +184,8 @@ impl World {
     pub(crate) fn wipe(&mut self, host: usize) {
         self.crash(host, 1);
         self.out.watch.trace.note(|| format!("h{host} has lost its disk"));
-        let at = &mut self.hosts[host];
-        at.disk = Disk::empty(self.bug == Some(Bug::VoteNotSynced));
-        at.folder += 1;
+        self.hosts[host].begin_anew(Disk::empty(self.bug == Some(Bug::VoteNotSynced)));
+        self.forget_lost();
     }
 
     pub(crate) fn pause(&mut self, host: usize, length: Micros) {
@@ -194,22 +209,5 @@ impl World {
     pub(crate) fn mend(&mut self, cut: &Cut) {
         self.out.watch.trace.note(|| format!("links mended: {:?}", cut.0));
         self.network.mend(cut);
-    }
-}
-
-fn facts(started_ms: u64, session_seed: u64) -> Facts {
-    let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
-    Facts {
-        info: common::control::MemberInfo {
-            folder: common::ids::FolderId(0),
-            name: String::new(),
-            peer: address,
-            client: address,
-        },
-        cluster: common::ids::ClusterId(1),
-        pid: 0,
-        counters: std::sync::Arc::default(),
-        started_ms,
-        session_seed,
     }
 }

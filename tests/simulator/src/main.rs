@@ -43,6 +43,9 @@ struct Arguments {
     /// Heal at this virtual time, if that is before the seed's own.
     #[arg(long, value_name = "MS")]
     until_ms: Option<u64>,
+    /// Servers come, go, die and come back for so long, in one run.
+    #[arg(long, value_name = "SECONDS")]
+    churn: Option<u64>,
     /// Print everything that happens in the run of `--seed`.
     #[arg(long)]
     trace: bool,
@@ -84,6 +87,7 @@ fn simulate(arguments: &Arguments) -> Result<bool, String> {
         faults: arguments.faults.unwrap_or(FaultSet::ALL),
         faults_end_us: arguments.until_ms.map(|ms| ms * 1_000),
         servers: arguments.servers.map(usize::from),
+        churn_us: arguments.churn.map(|seconds| seconds * 1_000_000),
         bug,
         ..Options::of_seed(arguments.seed.unwrap_or(1))
     };
@@ -114,8 +118,9 @@ fn print_trace(options: Options) -> bool {
 
 fn print_run(report: &Report) {
     println!(
-        "{} servers, {} ms simulated, {} events, {} requests, {} entries committed; faults: {}",
+        "{} servers, {} rounds, {} ms simulated, {} events, {} requests, {} entries committed; faults: {}",
         report.servers,
+        report.rounds,
         report.simulated_us / 1_000,
         report.events,
         report.requests,
@@ -170,6 +175,9 @@ fn print_shortest(options: Options, report: &Report) {
     println!("\nseed {} breaks a rule: {violation}", options.seed);
     let mut command =
         format!("cargo simulate --seed {} --faults {}", options.seed, shortest.faults);
+    if let Some(length) = shortest.churn_us {
+        command += &format!(" --churn {}", length / 1_000_000);
+    }
     if let Some(servers) = shortest.servers {
         command += &format!(" --servers {servers}");
     }

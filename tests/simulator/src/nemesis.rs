@@ -4,8 +4,10 @@ use raft::NodeId;
 
 use crate::faults::Fault;
 use crate::history::{Key, key_name};
-use crate::host::{DiskMode, Input};
-use crate::network::Cut;
+use crate::host::DiskMode;
+use crate::network::{Cut, lb_node};
+use crate::operator::Wish;
+use crate::process::Input;
 use crate::queue::Micros;
 use crate::rng::Rng;
 use crate::world::{Event, World};
@@ -46,7 +48,7 @@ impl World {
         let host = rng.below(self.hosts.len() as u64) as usize;
         let leader = self.leader();
         match fault {
-            Fault::Loss | Fault::Delay | Fault::Reorder | Fault::Duplicate => {}
+            Fault::Loss | Fault::Delay | Fault::Reorder | Fault::Duplicate | Fault::DeadAfter => {}
             Fault::Partition | Fault::OneWay | Fault::Bridge => {
                 let cut = self.draw_cut(fault, rng);
                 self.cut(cut, length);
@@ -85,6 +87,9 @@ impl World {
                 let length = length + 2 * self.plan.election_max;
                 self.pause_on_send = Some((leader.unwrap_or(host), length));
             }
+            Fault::Transfer if !self.lbs.is_empty() && rng.chance(500) => {
+                self.wish(Wish::Transfer, length);
+            }
             Fault::Transfer => {
                 if let Some(leader) = leader {
                     self.give(leader, Input::Transfer);
@@ -92,7 +97,14 @@ impl World {
             }
             Fault::Campaign => self.give(host, Input::Campaign),
             Fault::Churn => self.let_leave(host, length, rng),
-            Fault::LbLoss => self.lose_lb(length, rng.chance(500)),
+            Fault::LbLoss => {
+                let lb = rng.below(self.lbs.len() as u64) as usize;
+                self.lose_lb(lb, length, rng.chance(500));
+            }
+            Fault::LbCut => {
+                let cut = self.draw_lb_cut(rng);
+                self.cut(cut, length);
+            }
             Fault::Wipe if self.can_spare(host) => self.wipe(host),
             Fault::BitRot if self.may_rot(host) => self.rot(host, length, rng),
             Fault::RotAnywhere => self.rot(host, length, rng),
@@ -136,7 +148,8 @@ impl World {
     }
 
     fn draw_cut(&mut self, fault: Fault, rng: &mut Rng) -> Cut {
-        let mut order: Vec<usize> = (0..self.hosts.len()).collect();
+        let lbs = (0..self.lbs.len()).map(lb_node);
+        let mut order: Vec<usize> = (0..self.hosts.len()).chain(lbs).collect();
         for position in (1..order.len()).rev() {
             order.swap(position, rng.below(position as u64 + 1) as usize);
         }
@@ -146,6 +159,18 @@ impl World {
             Fault::Bridge => Cut::between(one, other.get(1..).unwrap_or(&[]), true),
             Fault::OneWay => Cut::between(one, other, false),
             _ => Cut::between(one, other, true),
+        }
+    }
+
+    /// One load balancer and some hosts, one way or both.
+    fn draw_lb_cut(&self, rng: &mut Rng) -> Cut {
+        let lb = [lb_node(rng.below(self.lbs.len() as u64) as usize)];
+        let share = *rng.pick(&[300, 700, 1000]);
+        let hosts: Vec<usize> = (0..self.hosts.len()).filter(|_| rng.chance(share)).collect();
+        match rng.below(3) {
+            0 => Cut::between(&lb, &hosts, false),
+            1 => Cut::between(&hosts, &lb, false),
+            _ => Cut::between(&lb, &hosts, true),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The network between the hosts: who reaches whom, and when.
 
 use crate::faults::{Fault, FaultSet};
-use crate::plan::{MAX_HOSTS, NetworkPlan};
+use crate::plan::{MAX_HOSTS, MAX_LBS, NetworkPlan};
 use crate::queue::Micros;
 use crate::rng::Rng;
 
@@ -17,7 +17,15 @@ pub(crate) enum Lane {
     Request,
 }
 
-/// Directed pairs of hosts that cannot talk, as one fault made them.
+/// Hosts and load balancers.
+const MAX_NODES: usize = MAX_HOSTS + MAX_LBS;
+
+/// The number of a load balancer in cuts; those below are the hosts.
+pub(crate) fn lb_node(lb: usize) -> usize {
+    MAX_HOSTS + lb
+}
+
+/// Directed pairs of nodes that cannot talk, as one fault made them.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Cut(pub(crate) Vec<(usize, usize)>);
 
@@ -26,7 +34,7 @@ pub(crate) struct Network {
     /// What of the plan is in force: nothing after healing.
     faults: FaultSet,
     /// How many cuts block `[from][to]`.
-    cuts: [[u8; MAX_HOSTS]; MAX_HOSTS],
+    cuts: [[u8; MAX_NODES]; MAX_NODES],
     last_arrival: [[[Micros; MAX_HOSTS]; MAX_HOSTS]; 3],
     rng: Rng,
 }
@@ -36,7 +44,7 @@ impl Network {
         Network {
             plan,
             faults,
-            cuts: [[0; MAX_HOSTS]; MAX_HOSTS],
+            cuts: [[0; MAX_NODES]; MAX_NODES],
             last_arrival: [[[0; MAX_HOSTS]; MAX_HOSTS]; 3],
             rng: Rng::new(seed, 2),
         }
@@ -80,7 +88,7 @@ impl Network {
         [Some(at), twice.then_some(at + extra)]
     }
 
-    /// How long something takes between a client and a host.
+    /// How long something takes between a host and a client or a load balancer.
     pub(crate) fn client_latency(&mut self) -> Micros {
         self.plan.latency + self.rng.around(self.plan.jitter)
     }
@@ -101,9 +109,15 @@ impl Network {
         }
     }
 
+    /// It behaves like this from now on.
+    pub(crate) fn change(&mut self, plan: NetworkPlan, faults: FaultSet) {
+        self.plan = plan;
+        self.faults = faults;
+    }
+
     /// Nothing is cut, lost, doubled or late any more.
     pub(crate) fn heal(&mut self) {
-        self.cuts = [[0; MAX_HOSTS]; MAX_HOSTS];
+        self.cuts = [[0; MAX_NODES]; MAX_NODES];
         self.faults = FaultSet::NONE;
     }
 }

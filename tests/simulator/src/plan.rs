@@ -8,8 +8,24 @@ use crate::rng::Rng;
 /// Hosts of a run at the most: seven servers and two in reserve.
 pub(crate) const MAX_HOSTS: usize = 9;
 
+/// Load balancers of a run at the most.
+pub(crate) const MAX_LBS: usize = 3;
+
 const MS: Micros = 1_000;
 const SECOND: Micros = 1_000_000;
+
+/// What never stops in a run of many rounds.
+const CHURN: [Fault; 9] = [
+    Fault::Crash,
+    Fault::CrashLeader,
+    Fault::Transfer,
+    Fault::Churn,
+    Fault::Wipe,
+    Fault::LbLoss,
+    Fault::LbCut,
+    Fault::DeadAfter,
+    Fault::Partition,
+];
 
 /// Everything that is drawn before a run begins.
 #[derive(Clone, Debug)]
@@ -39,6 +55,12 @@ pub(crate) struct Plan {
     pub(crate) work: WorkPlan,
     /// Between two comparisons of the replicas.
     pub(crate) check_interval: Micros,
+    /// Load balancers; none where nobody comes or goes.
+    pub(crate) lbs: usize,
+    /// Faults begin anew after each recovery until then; 0: there is one round.
+    pub(crate) churn_until: Micros,
+    /// A leader removes voters that were silent for so long; 0: never.
+    pub(crate) dead_after: Micros,
 }
 
 #[derive(Clone, Debug)]
@@ -91,6 +113,7 @@ impl Plan {
         };
         let heartbeat = rng.between(15, 60) * MS;
         let election_min = heartbeat * rng.between(3, 6);
+        let election_max = election_min + heartbeat * rng.between(2, 6);
         let hectic = rng.chance(400);
         Plan {
             seed,
@@ -102,7 +125,7 @@ impl Plan {
             fault_length: if hectic { rng.between(60, 600) } else { rng.between(200, 3000) } * MS,
             heartbeat,
             election_min,
-            election_max: election_min + heartbeat * rng.between(2, 6),
+            election_max,
             lease_reads: rng.chance(350),
             tight: rng.chance(400),
             promote_lag: *rng.pick(&[0, 5, 50]),
@@ -111,12 +134,45 @@ impl Plan {
             disk: DiskPlan { sync: rng.between(50, 4000), inline: rng.chance(600) },
             work: draw_work(rng),
             check_interval: rng.between(300, 3_000) * MS,
+            lbs: match spares > 0 || faults.iter().any(Fault::needs_lb) {
+                true => *rng.pick(&[1, 1, 2, 3]),
+                false => 0,
+            },
+            churn_until: 0,
+            dead_after: match faults.has(Fault::DeadAfter) {
+                true => 2 * election_max + rng.below(3_000) * MS,
+                false => 0,
+            },
         }
     }
 
-    /// Whether servers may be removed or replaced.
-    pub(crate) fn changes_members(&self) -> bool {
-        self.faults.iter().any(Fault::changes_members)
+    /// Servers come, go, die and come back for `length`, round after round.
+    pub(crate) fn churn_for(&mut self, length: Micros) {
+        let rng = &mut Rng::new(self.seed, 6);
+        self.churn_until = length;
+        self.servers = self.servers.clamp(3, 5);
+        self.hosts = self.servers + rng.between(2, 4) as usize;
+        self.lbs = *rng.pick(&[1, 2, 2, 3]);
+        self.checkpoint_every = *rng.pick(&[20, 100, 400]);
+        self.dead_after = 2 * self.election_max + rng.below(3_000) * MS;
+        self.work.think = rng.between(40, 120) * MS;
+        self.next_round(0);
+    }
+
+    /// What goes wrong in a round of a run that has many of them, and how long.
+    pub(crate) fn next_round(&mut self, round: u32) -> Micros {
+        let rng = &mut Rng::new(self.seed, 500 + u64::from(round));
+        let rots = [Fault::BitRot, Fault::RotAnywhere, Fault::MemoryRot];
+        let drawn = rots.into_iter().fold(draw_faults(rng), FaultSet::without);
+        self.faults = CHURN.into_iter().fold(drawn, FaultSet::with);
+        self.fault_gap = rng.between(100, 1_500) * MS;
+        self.fault_length = rng.between(100, 3_000) * MS;
+        self.network = draw_network(rng);
+        let length = rng.between(10, 40) * SECOND;
+        if round == 0 {
+            self.faults_end = length.min(self.churn_until);
+        }
+        length
     }
 
     /// Bytes of a snapshot that travel at a time.
@@ -133,7 +189,14 @@ fn draw_faults(rng: &mut Rng) -> FaultSet {
         .into_iter()
         .fold(FaultSet::NONE, |set, fault| if rng.chance(density) { set.with(fault) } else { set });
     // Such a run need not end well, so that it shows less.
-    if rng.chance(300) { set } else { set.without(Fault::RotAnywhere) }
+    let set = if rng.chance(300) { set } else { set.without(Fault::RotAnywhere) };
+    // Which voters keep all their data is known only while none of them is
+    // removed for being away.
+    let rots = [Fault::BitRot, Fault::RotAnywhere, Fault::MemoryRot];
+    match set.has(Fault::DeadAfter) {
+        true => rots.into_iter().fold(set, FaultSet::without),
+        false => set,
+    }
 }
 
 fn draw_network(rng: &mut Rng) -> NetworkPlan {

@@ -22,6 +22,8 @@ pub struct Options {
     pub servers: Option<usize>,
     /// Heal at this time, if that is before the seed's own; microseconds.
     pub faults_end_us: Option<Micros>,
+    /// Faults come and go for so long, in one run; microseconds.
+    pub churn_us: Option<Micros>,
     /// A bug to plant.
     pub bug: Option<Bug>,
     /// Keep a timeline.
@@ -32,7 +34,15 @@ impl Options {
     /// The whole run of a seed.
     pub fn of_seed(seed: u64) -> Self {
         let faults = FaultSet::ALL;
-        Options { seed, faults, servers: None, faults_end_us: None, bug: None, trace: false }
+        Options {
+            seed,
+            faults,
+            servers: None,
+            faults_end_us: None,
+            churn_us: None,
+            bug: None,
+            trace: false,
+        }
     }
 }
 
@@ -47,6 +57,8 @@ pub struct Report {
     pub faults_end_us: Micros,
     /// How long the run was in virtual time, microseconds.
     pub simulated_us: Micros,
+    /// How often everything healed, and the cluster recovered.
+    pub rounds: u32,
     /// Servers at the beginning.
     pub servers: usize,
     /// Events that were played.
@@ -65,10 +77,14 @@ pub struct Report {
 pub fn run(options: Options) -> Report {
     catch_quietly();
     let mut plan = Plan::draw(options.seed, options.servers);
+    if let Some(length) = options.churn_us {
+        plan.churn_for(length);
+    }
     if let Some(end) = options.faults_end_us {
         plan.faults_end = plan.faults_end.min(end);
+        plan.churn_until = plan.churn_until.min(end);
     }
-    let (servers, faults_end_us) = (plan.servers, plan.faults_end);
+    let (servers, faults_end_us) = (plan.servers, plan.faults_end.max(plan.churn_until));
     let mut world = World::new(plan, options.faults, options.bug, options.trace);
     if catch_unwind(AssertUnwindSafe(|| world.play())).is_err() {
         let what = PANIC.with_borrow_mut(std::mem::take);
@@ -79,6 +95,7 @@ pub fn run(options: Options) -> Report {
         faults: world.allowed,
         faults_end_us,
         simulated_us: world.now,
+        rounds: world.round + 1,
         servers,
         events: world.events,
         requests: world.clients.history.ops.len(),

@@ -1,9 +1,11 @@
 //! Work of the disks beside the log: checkpoints, and snapshots on their way.
 
 use raft::{Fetch, SnapshotMeta, SnapshotTask};
+use server::keystore::Keystore;
 
 use crate::disk::{decode_keystore, encode_keystore};
-use crate::host::{DiskMode, Host, Input};
+use crate::host::{DiskMode, Host};
+use crate::process::Input;
 use crate::queue::Micros;
 use crate::world::{Event, World};
 
@@ -103,10 +105,12 @@ impl World {
                 process.side_file.extend_from_slice(&data);
                 let next_offset = process.side_file.len() as u64;
                 if done {
+                    // Read back before it takes its place, as the server does.
+                    let state = decode_keystore(&process.side_file).map(|(state, _)| state);
                     disk.put_checkpoint(meta.clone(), std::mem::take(&mut process.side_file));
                     let at = self.now + self.disk_rng.between(500, 20_000);
                     let life = self.hosts[host].life;
-                    let placed = Box::new((meta, next_offset));
+                    let placed = Box::new((meta, next_offset, state));
                     self.queue.push(at, Event::SnapshotPlaced { host, life, placed });
                 } else {
                     self.give(host, Input::Written { index: meta.index, next_offset });
@@ -121,11 +125,11 @@ impl World {
     pub(crate) fn snapshot_placed(
         &mut self,
         host: usize,
-        (meta, next_offset): (SnapshotMeta, u64),
+        (meta, next_offset, state): (SnapshotMeta, u64, Option<Keystore>),
     ) {
         let Host { disk, process: Some(process), .. } = &mut self.hosts[host] else { return };
         disk.restart_log();
-        let Some((mut state, _)) = decode_keystore(disk.checkpoint().1) else {
+        let Some(mut state) = state else {
             return self.fail("a snapshot arrives whole", format!("h{host} at {}", meta.index));
         };
         if let Some(bug) = self.bug {

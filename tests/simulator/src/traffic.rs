@@ -3,7 +3,7 @@
 use common::memcached::Request;
 
 use crate::clients::{Answer, When};
-use crate::host::Input;
+use crate::process::Input;
 use crate::world::{Event, World};
 
 impl World {
@@ -19,9 +19,7 @@ impl World {
         let running = self.running();
         let host = self.host_for(client, &running);
         if running.is_empty() {
-            let think = self.clients.think(client);
-            self.queue.push(self.now + think, Event::Client { client });
-            return;
+            return self.client_thinks(client);
         }
         let when = self.when();
         let (batch, requests) = self.clients.next(client, when);
@@ -97,10 +95,7 @@ impl World {
         let Some(requests) = self.requests.remove(&batch) else { return };
         self.out.watch.trace.note(|| format!("batch {batch} came back: {answer:?}"));
         match self.clients.answered(batch, &requests, answer, when) {
-            Ok(client) if client < self.plan.work.clients => {
-                let think = self.clients.think(client);
-                self.queue.push(self.now + think, Event::Client { client });
-            }
+            Ok(client) if client < self.plan.work.clients => self.client_thinks(client),
             Ok(_) => {}
             Err(why) => self.fail("an answer that cannot be", why),
         }

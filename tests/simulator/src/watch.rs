@@ -11,12 +11,14 @@ use raft::{
 };
 use server::command::Payload;
 use server::driver::Node;
+use server::membership::MIN_VOTERS;
 
 use crate::history::Moment;
 use crate::oracle::Violation;
 use crate::oracle::witness::Applied;
 use crate::silence::Silence;
 use crate::trace::{Trace, name};
+use crate::votes::Votes;
 
 /// See the module's page.
 pub(crate) struct Watch {
@@ -27,11 +29,12 @@ pub(crate) struct Watch {
     pub(crate) log: Vec<Applied>,
     /// The last committed membership and its index.
     pub(crate) membership: (Index, Membership),
-    /// The id of each folder that a committed membership has named.
+    /// The last id of each folder that a committed membership has named.
     ids: BTreeMap<Arc<[u8]>, NodeId>,
     /// Whoever was removed, and the term of the entry that did it.
     removed: BTreeMap<NodeId, Term>,
     moment: Moment,
+    votes: Votes,
     pub(crate) silence: Silence,
     pub(crate) trace: Trace,
 }
@@ -46,8 +49,17 @@ impl Watch {
             removed: BTreeMap::new(),
             membership: (0, first),
             moment: 0,
+            votes: Votes::default(),
             silence: Silence::default(),
             trace,
+        }
+    }
+
+    /// A cluster was formed, of these first voters; empty for who joins it.
+    pub(crate) fn founded(&mut self, first: &Membership) {
+        if self.membership.1.members.is_empty() && !first.members.is_empty() {
+            self.ids = ids_of(first);
+            self.membership = (0, first.clone());
         }
     }
 
@@ -95,6 +107,9 @@ impl Watch {
             }
         }
         self.check_elected(node, output);
+        if let Err(violation) = self.votes.check(node, output) {
+            self.fail(violation);
+        }
         for entry in &output.committed {
             self.committed(node.id(), entry);
         }
@@ -156,12 +171,25 @@ impl Watch {
             let what = format!("{id}, in the membership {index}");
             self.fail(Violation::new("ids of removed servers are not used again", what));
         }
-        for (info, id) in ids_of(membership) {
-            let known = *self.ids.entry(info).or_insert(id);
-            if known != id {
+        // Once it was removed a folder may come back, under another id.
+        let ids = ids_of(membership);
+        if ids.len() < membership.members.len() {
+            let what = format!("in the membership {index}: {membership:?}");
+            self.fail(Violation::new("a folder has one id", what));
+        }
+        for (info, id) in ids {
+            let known = self.ids.insert(info, id);
+            if let Some(known) =
+                known.filter(|known| *known != id && !self.removed.contains_key(known))
+            {
                 let what = format!("{known} and {id}, in the membership {index}");
                 self.fail(Violation::new("a folder has one id", what));
             }
+        }
+        let (before, after) = (self.membership.1.voters().count(), membership.voters().count());
+        if before >= MIN_VOTERS && after < MIN_VOTERS {
+            let what = format!("{before} became {after}, in the membership {index}");
+            self.fail(Violation::new("two voters remain", what));
         }
         self.membership = (index, membership.clone());
     }

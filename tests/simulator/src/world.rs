@@ -1,21 +1,29 @@
 //! The run itself: hosts, network, clients and faults on one queue of events.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
+use common::ids::{ClusterId, ServerId};
 use common::memcached::Request;
+use lb::memory::Memory;
+use lb::registry::LinkId;
 use raft::{Fetch, Membership, NodeId, SnapshotMeta};
+use server::membership::Rules;
 
-use crate::admin::{Admin, Order};
+use crate::balancers::Lb;
 use crate::bugs::Bug;
 use crate::clients::{Answer, Clients};
+use crate::control::Control;
 use crate::disk::Disk;
 use crate::ending::Ending;
-use crate::faults::FaultSet;
-use crate::host::{DiskMode, Host, Input, Outgoing, Ways};
+use crate::faults::{Fault, FaultSet};
+use crate::host::{DiskMode, Host, Outgoing, Ways};
 use crate::network::{Cut, Lane, Network};
+use crate::operator::Operators;
 use crate::oracle::Violation;
 use crate::plan::Plan;
+use crate::process::{Input, Process};
 use crate::queue::{Micros, Queue};
 use crate::rng::Rng;
 use crate::trace::Trace;
@@ -59,7 +67,7 @@ pub(crate) enum Event {
     SnapshotPlaced {
         host: usize,
         life: u32,
-        placed: Box<(SnapshotMeta, u64)>,
+        placed: Box<(SnapshotMeta, u64, Option<server::keystore::Keystore>)>,
     },
     LinkLost {
         host: usize,
@@ -79,8 +87,10 @@ pub(crate) enum Event {
     DiskFine {
         host: usize,
     },
+    /// The client's next batch; void in a later round.
     Client {
         client: usize,
+        round: u32,
     },
     Request {
         host: usize,
@@ -91,21 +101,41 @@ pub(crate) enum Event {
         answer: Answer,
     },
     Fault,
-    Admin,
-    /// The load balancer's word arrives; `life` is the sender's.
-    Order {
-        host: usize,
+    /// Load balancers, links to them and operators look at the clock.
+    Control,
+    LbStart {
+        lb: usize,
         life: u32,
-        order: Box<Order>,
     },
-    /// The load balancer is lost while it forms the cluster.
     LbLost {
+        lb: usize,
         length: Micros,
         forgets: bool,
     },
+    LbPersisted {
+        lb: usize,
+        life: u32,
+    },
+    Probed {
+        lb: usize,
+        life: u32,
+        probed: Box<lb::balancer::Input>,
+    },
+    LinkUp(LinkId),
+    /// The host's end of a link goes.
+    LinkDown(LinkId),
+    /// The load balancer's end of a link goes.
+    LbLinkDown(LinkId),
+    ToLb(LinkId),
+    ToHost(LinkId),
+    /// The host of this server, which was removed, starts over.
+    StartOver(NodeId),
     Heal,
     Ending,
 }
+
+/// The cluster that is there from the beginning, if no load balancer forms one.
+const FIRST_CLUSTER: ClusterId = ClusterId(1);
 
 /// See the module's page.
 pub(crate) struct World {
@@ -123,13 +153,19 @@ pub(crate) struct World {
     pub(crate) clients: Clients,
     /// The requests of each batch that is out.
     pub(crate) requests: BTreeMap<u64, Vec<Request>>,
-    pub(crate) admin: Admin,
+    pub(crate) lbs: Vec<Lb>,
+    pub(crate) control: Control,
+    pub(crate) operators: Operators,
     pub(crate) ending: Ending,
     pub(crate) disk_rng: Rng,
     pub(crate) fault_number: u64,
     /// This host stops when it sends next, for so long.
     pub(crate) pause_on_send: Option<(usize, Micros)>,
     pub(crate) healed: bool,
+    /// Rounds of faults and recovery that are over.
+    pub(crate) round: u32,
+    /// Kinds of faults that the run may have in any round.
+    pub(crate) allowed_ever: FaultSet,
     /// Of everything that happened; two runs with the same value are the same.
     pub(crate) fingerprint: u64,
     pub(crate) events: u64,
@@ -142,9 +178,22 @@ impl World {
         let hosts: Vec<Host> =
             (0..plan.hosts).map(|host| Host::new(host, origins.below(1 << 40), disk())).collect();
         let ids = |host: usize| NodeId(host as u64 + 1);
-        let first = Membership::of_voters(
-            hosts[..plan.servers].iter().map(|host| (ids(host.number), host.info())),
-        );
+        let allowed_ever = allowed;
+        let allowed = allowed.and(plan.faults);
+        let first = match allowed.has(Fault::LbLoss) {
+            // Nobody knows whom the load balancer will take.
+            true => Membership::default(),
+            false => Membership::of_voters(
+                hosts[..plan.servers].iter().map(|host| (ids(host.number), host.info())),
+            ),
+        };
+        let mut rules = Rules::new(Duration::from_micros(match allowed.has(Fault::DeadAfter) {
+            true => plan.dead_after,
+            false => 0,
+        }));
+        if let Some(Bug::Membership(bug)) = bug {
+            rules.planted = Some(bug);
+        }
         let out = Outgoing {
             frames: Vec::new(),
             fetches: Vec::new(),
@@ -155,25 +204,30 @@ impl World {
             ways: Ways {
                 thread: !plan.disk.inline,
                 ack_before_sync: bug == Some(Bug::AckBeforeSync),
+                rules: (plan.lbs > 0).then_some(rules),
             },
         };
         let mut world = World {
-            allowed: allowed.and(plan.faults),
+            allowed,
             bug,
             now: 0,
             queue: Queue::new(),
             homes: BTreeMap::new(),
-            network: Network::new(plan.seed, plan.network.clone(), allowed.and(plan.faults)),
+            network: Network::new(plan.seed, plan.network.clone(), allowed),
             hosts,
             out,
             clients: Clients::new(plan.seed, &plan.work),
             requests: BTreeMap::new(),
-            admin: Admin::default(),
+            lbs: Vec::new(),
+            control: Control::default(),
+            operators: Operators::default(),
             ending: Ending::default(),
             disk_rng: Rng::new(plan.seed, 4),
             fault_number: 0,
             pause_on_send: None,
             healed: false,
+            round: 0,
+            allowed_ever,
             fingerprint: 0xcbf2_9ce4_8422_2325,
             events: 0,
             plan,
@@ -186,32 +240,43 @@ impl World {
         let plan = format!("{:?}", self.plan);
         self.out.watch.trace.note(|| plan);
         if self.lb_forms_cluster() {
+            self.lbs.resize_with(self.plan.lbs, Lb::default);
             let rng = &mut Rng::new(self.plan.seed, 5);
             // Often just when the first members hear of it.
-            let at = self.plan.heartbeat + rng.below(2 * self.plan.network.latency);
+            let at = self.founding_time() + rng.below(100_000 + 4 * self.plan.network.latency);
             let length = rng.around(self.plan.fault_length);
             let (loses, forgets) = (rng.chance(500), rng.chance(500));
             if loses {
-                self.queue.push(at, Event::LbLost { length, forgets });
+                self.queue.push(at, Event::LbLost { lb: 0, length, forgets });
             }
         } else {
             for host in 0..self.plan.servers {
-                self.adopt(host, 0, NodeId(host as u64 + 1), first.clone());
+                self.adopt(host, FIRST_CLUSTER, NodeId(host as u64 + 1), first.clone());
                 self.start(host);
             }
+            let memory = || Memory { cluster: Some(FIRST_CLUSTER), voters: Vec::new() };
+            self.lbs.resize_with(self.plan.lbs, || Lb::remembering(memory()));
         }
-        for client in 0..self.plan.work.clients {
-            let think = self.clients.think(client);
-            self.queue.push(think, Event::Client { client });
+        for lb in 0..self.lbs.len() {
+            self.start_lb(lb, 0);
         }
+        self.wake_clients();
         self.queue.push(self.plan.fault_gap, Event::Fault);
         self.queue.push(self.plan.faults_end, Event::Heal);
-        if self.plan.hosts > self.plan.servers
-            || self.plan.changes_members()
-            || self.lb_forms_cluster()
-        {
-            self.queue.push(self.plan.heartbeat, Event::Admin);
+        if !self.lbs.is_empty() {
+            self.queue.push(0, Event::Control);
         }
+    }
+
+    pub(crate) fn wake_clients(&mut self) {
+        for client in 0..self.plan.work.clients {
+            self.client_thinks(client);
+        }
+    }
+
+    pub(crate) fn client_thinks(&mut self, client: usize) {
+        let at = self.now + self.clients.think(client);
+        self.queue.push(at, Event::Client { client, round: self.round });
     }
 
     /// Plays until the end, or until a rule is broken.
@@ -245,7 +310,7 @@ impl World {
         match event {
             Event::Frame { from, to, lane, frame, chain } => {
                 self.fingerprint(1 + lane as u64, to.0);
-                let is_there = |p: &crate::host::Process| p.id == to.1;
+                let is_there = |p: &Process| p.id == to.1;
                 if self.hosts[to.0].process.as_ref().is_some_and(is_there) {
                     self.give(to.0, Input::Frame { from: from.1, lane, frame, chain });
                 }
@@ -272,13 +337,21 @@ impl World {
             Event::Cut(cut, length) if !self.healed => self.cut(cut, length),
             Event::Mend(cut) if !self.healed => self.mend(&cut),
             Event::DiskFine { host } => self.hosts[host].disk_mode = DiskMode::Fine,
-            Event::Client { client } => self.client(client),
+            Event::Client { client, round } if round == self.round => self.client(client),
             Event::Request { host, batch } => self.request(host, batch),
             Event::Answer { batch, answer } => self.answer(batch, &answer),
             Event::Fault => self.fault(),
-            Event::Admin => self.administer(),
-            Event::Order { host, life, order } => self.ordered(host, life, *order),
-            Event::LbLost { length, forgets } => self.lose_lb(length, forgets),
+            Event::Control => self.mind_control(),
+            Event::LbStart { lb, life } => self.start_lb(lb, life),
+            Event::LbLost { lb, length, forgets } => self.lose_lb(lb, length, forgets),
+            Event::LbPersisted { lb, life } => self.lb_persisted(lb, life),
+            Event::Probed { lb, life, probed } => self.probed(lb, life, *probed),
+            Event::LinkUp(link) => self.link_up(link),
+            Event::LinkDown(link) => self.link_down(link),
+            Event::LbLinkDown(link) => self.lb_link_down(link),
+            Event::ToLb(link) => self.to_lb(link),
+            Event::ToHost(link) => self.to_host(link),
+            Event::StartOver(id) => self.start_over(id),
             Event::Heal => self.heal(),
             Event::Ending => self.look_at_the_end(),
             _ => {}
@@ -390,6 +463,26 @@ impl World {
         }
         self.consider_checkpoint(host);
         self.set_timer(host);
+        self.settle_with_lbs(host);
+    }
+
+    /// Carries out what a turn has for load balancers, or has from them.
+    fn settle_with_lbs(&mut self, host: usize) {
+        let Some(process) = &mut self.hosts[host].process else { return };
+        let changed = std::mem::take(&mut process.actions.changed);
+        for (lb, message) in std::mem::take(&mut process.to_lbs) {
+            self.tell_lb(host, lb, message);
+        }
+        if changed {
+            self.report_change(host);
+        }
+        let Some(process) = &mut self.hosts[host].process else { return };
+        let rejoins_as: Option<ServerId> = process.rejoins_as;
+        if process.refused {
+            self.die(host, "a load balancer refuses it");
+        } else if let Some(id) = rejoins_as {
+            self.rejoin(host, id);
+        }
     }
 
     /// The host that leads, as far as anybody can tell.

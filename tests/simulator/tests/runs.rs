@@ -21,6 +21,14 @@ fn a_few_dozen_seeds_break_no_rule() {
 }
 
 #[test]
+fn a_minute_of_churn_in_one_run() {
+    let options = Options { churn_us: Some(60_000_000), ..Options::of_seed(1) };
+    let report = on_a_runner(options);
+    assert_eq!(report.violation, None);
+    assert!(report.simulated_us >= 60_000_000 && report.rounds >= 2, "{report:?}");
+}
+
+#[test]
 fn the_same_seed_is_the_same_run() {
     for seed in [3, 12] {
         let options = Options { trace: true, ..Options::of_seed(seed) };
@@ -43,6 +51,8 @@ fn planted_bugs_are_caught() {
         "truncate-always",
         "learner-counts",
         "damage-for-tear",
+        "learner-votes",
+        "founds-unasked",
     ] {
         let bug = Bug::named(name).expect("a bug of that name");
         assert!(catch(bug, &[1], 2).median().is_some(), "{name} was missed");
