@@ -139,7 +139,8 @@ fn nothing_that_clients_were_told_is_untrue() {
     let ops = play(&run, &mut arena, &mut log, &history);
     let mut wrong = verdict::judge(&ops);
     wrong.splice(0..0, std::mem::take(&mut log.wrong));
-    let Some(last) = log.text().lines().rev().take(4).map(str::to_owned).reduce(|a, b| b + "\n" + &a)
+    let Some(last) =
+        log.text().lines().rev().take(4).map(str::to_owned).reduce(|a, b| b + "\n" + &a)
     else {
         return;
     };

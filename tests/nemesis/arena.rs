@@ -254,9 +254,8 @@ impl Arena {
             let is_well = match node.life {
                 Life::Absent => named.all(|seen| seen.voter.is_none()),
                 life => {
-                    let votes = |seen: &Seen| {
-                        seen.live && seen.voter == Some(true) && seen.id != node.was
-                    };
+                    let votes =
+                        |seen: &Seen| seen.live && seen.voter == Some(true) && seen.id != node.was;
                     life == Life::Runs && named.any(votes)
                 }
             };

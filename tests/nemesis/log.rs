@@ -11,7 +11,7 @@ use super::history::{History, Moment};
 pub(crate) struct Fault {
     pub(crate) kind: String,
     /// Of the thing that it happens to: one at a time for each.
-    track: String,
+    pub(crate) track: String,
     pub(crate) from: Moment,
     pub(crate) to: Option<Moment>,
 }
@@ -80,10 +80,11 @@ impl Log {
         count
     }
 
-    /// Kinds of the faults that there were between two moments.
-    pub(crate) fn between(&self, from: Moment, to: Moment) -> Vec<&str> {
-        let overlaps = |fault: &&Fault| fault.from < to && fault.to.is_none_or(|end| end > from);
-        self.faults.iter().filter(overlaps).map(|fault| fault.kind.as_str()).collect()
+    /// The faults that there were between two moments.
+    pub(crate) fn between(&self, from: Moment, to: Moment) -> impl Iterator<Item = &Fault> {
+        let overlaps =
+            move |fault: &&Fault| fault.from < to && fault.to.is_none_or(|end| end > from);
+        self.faults.iter().filter(overlaps)
     }
 
     pub(crate) fn text(&self) -> String {

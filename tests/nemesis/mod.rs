@@ -3,8 +3,9 @@
 //! Faults come on three tracks that know nothing of each other, so that they
 //! meet in all ways: the network, the processes, and the operator's orders.
 //! Whatever is done is taken back some time later. Only the loss of a disk
-//! cannot be; so nobody loses one unless every server is a voter, and the next
-//! one only once that is so again.
+//! cannot be; so nobody loses one, or its place, unless every server is a voter,
+//! and the next one only once that is so again. For a moment before it nothing
+//! new goes wrong; right after it everything may.
 
 pub(crate) mod arena;
 pub(crate) mod clients;
@@ -44,8 +45,7 @@ enum Cut {
     Bridge,
 }
 
-const CUTS: [Cut; 5] =
-    [Cut::Halves, Cut::OneWay, Cut::LeaderAlone, Cut::LbFromLeader, Cut::Bridge];
+const CUTS: [Cut; 5] = [Cut::Halves, Cut::OneWay, Cut::LeaderAlone, Cut::LbFromLeader, Cut::Bridge];
 
 /// What can happen to processes.
 #[derive(Clone, Copy, Debug)]
@@ -110,10 +110,12 @@ impl<'a> Nemesis<'a> {
         while self.log.now() < until {
             let now = self.log.now();
             self.mind_processes(now);
-            if self.arena.network.is_some() && self.network_at <= now {
+            let calm = self.orders.wants_calm(now);
+            let is_due = self.network_at <= now && (self.is_cut || !calm);
+            if self.arena.network.is_some() && is_due {
                 self.break_or_heal(now);
             }
-            if self.process_at <= now {
+            if self.process_at <= now && !calm {
                 self.strike(now);
             }
             self.repair(now);

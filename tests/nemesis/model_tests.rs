@@ -99,8 +99,11 @@ fn an_increment_that_took_effect_twice_is_found() {
 #[test]
 fn what_is_not_known_may_have_taken_effect_or_not() {
     let then = |reads: [&str; 2]| {
-        let mut ops =
-            vec![(set("a"), 1, 2, Answer::Stored), (set("b"), 3, 4, lost()), (set("c"), 3, 5, lost())];
+        let mut ops = vec![
+            (set("a"), 1, 2, Answer::Stored),
+            (set("b"), 3, 4, lost()),
+            (set("c"), 3, 5, lost()),
+        ];
         for (number, read) in (0..).zip(reads) {
             ops.push((Action::Get, 10 + number * 2, 11 + number * 2, value(read)));
         }

@@ -16,6 +16,12 @@ const COMMAND: Duration = Duration::from_secs(10);
 /// How long one that was removed may take to hear of it and end.
 const HEARS: Duration = Duration::from_secs(3);
 
+/// Longer than a load balancer may be behind.
+const WHOLE: Duration = Duration::from_millis(1300);
+
+/// How long others wait for all to be well, at most.
+const CALM: Duration = Duration::from_secs(10);
+
 /// What an order is about.
 #[derive(Clone, Copy, Debug)]
 enum Then {
@@ -39,36 +45,55 @@ pub(crate) struct Orders {
     running: Option<Running>,
     /// One that was removed, and when it is ended if it has not by itself.
     leaving: Option<(Duration, usize)>,
-    /// All servers were where they belong at the last look. A load balancer
-    /// may be a second behind, so that one look is not enough.
-    was_whole: bool,
+    /// When servers may come and go again: only while all are where they belong.
+    shake_at: Duration,
+    /// Since when they are. A load balancer may be a second behind, so that
+    /// one look is not enough.
+    whole_since: Option<Duration>,
 }
 
 impl Orders {
     pub(crate) fn new(at: Duration) -> Orders {
-        Orders { at, running: None, leaving: None, was_whole: false }
+        Orders { at, running: None, leaving: None, shake_at: at, whole_since: None }
     }
 
-    pub(crate) fn mind(&mut self, now: Duration, arena: &mut Arena, log: &mut Log, dice: &mut Dice) {
+    pub(crate) fn mind(
+        &mut self,
+        now: Duration,
+        arena: &mut Arena,
+        log: &mut Log,
+        dice: &mut Dice,
+    ) {
         self.mind_command(now, arena, log);
         self.mind_leaving(now, arena, log);
         if self.running.is_some() || self.leaving.is_some() || now < self.at {
             return;
         }
-        self.at = now + dice.millis(1500, 2500);
-        if dice.one_in(4) {
+        self.at = now + dice.millis(200, 600);
+        if dice.one_in(12) {
             return self.transfer(now, arena, log, dice);
         }
-        let is_whole = arena.whole().is_ok();
-        if is_whole && std::mem::replace(&mut self.was_whole, is_whole) {
-            return self.shake(now, arena, log, dice);
+        match arena.whole() {
+            Ok(()) => {
+                let since = *self.whole_since.get_or_insert(now);
+                if now - since >= WHOLE && now >= self.shake_at {
+                    self.shake(now, arena, log, dice);
+                }
+            }
+            Err(_) => self.whole_since = None,
         }
-        self.was_whole = is_whole;
         // Who somebody was that lost its disk, or was removed.
-        if let Some(id) = arena.view().and_then(|view| arena.ghost(&view)) {
+        let ghost = arena.view().and_then(|view| arena.ghost(&view));
+        if let Some(id) = ghost.filter(|_| self.running.is_none()) {
             let what = format!("removesrv {id}");
             self.command(now, arena, log, "RemoveGhost", &what, Then::Nothing);
         }
+    }
+
+    /// Whether it is time that servers come and go, for which all must be well
+    /// for a moment.
+    pub(crate) fn wants_calm(&self, now: Duration) -> bool {
+        (self.shake_at..self.shake_at + CALM).contains(&now)
     }
 
     /// All servers are voters: one may go, or come.
@@ -78,7 +103,8 @@ impl Orders {
         running.retain(|number| *number != spare);
         let Some(one) = dice.pick(&running) else { return };
         let name = arena.nodes[one].name.clone();
-        self.was_whole = false;
+        self.whole_since = None;
+        self.shake_at = now + dice.millis(3000, 9000);
         let id = arena.id(one);
         match dice.below(3) {
             0 => {

@@ -209,8 +209,8 @@ pub(crate) fn tell(ops: &[Op], targets: &[Target], log: &Log) {
     }
 }
 
-/// Times between two answers to one client of a load balancer, the longest
-/// first: seconds, when, who and what went on then.
+/// Times between two answers to one client of a load balancer that ran, the
+/// longest first: seconds, when, who and what went on then.
 fn pauses(ops: &[Op], targets: &[Target], log: &Log) -> Vec<(f64, f64, String)> {
     let mut pauses = Vec::new();
     for (number, target) in targets.iter().enumerate().filter(|(_, target)| target.is_lb) {
@@ -218,7 +218,11 @@ fn pauses(ops: &[Op], targets: &[Target], log: &Log) -> Vec<(f64, f64, String)> 
         let mut answered: Vec<_> = ops.iter().filter(of).map(|op| op.ret).collect();
         answered.sort_unstable();
         for pair in answered.windows(2) {
-            let mut faults = log.between(pair[0], pair[1]);
+            if log.between(pair[0], pair[1]).any(|fault| fault.track == target.name) {
+                continue;
+            }
+            let faults = log.between(pair[0], pair[1]).map(|fault| fault.kind.as_str());
+            let mut faults: Vec<_> = faults.collect();
             faults.sort_unstable();
             faults.dedup();
             let seconds = |nanoseconds: u64| nanoseconds as f64 / 1e9;

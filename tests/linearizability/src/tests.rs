@@ -94,8 +94,11 @@ fn what_has_no_answer_may_take_effect_late_or_never_but_once() {
 #[test]
 fn a_pipeline_keeps_its_order() {
     let asked = [Asked::Write(1), Asked::Write(2), Asked::Read(Some(1))];
-    let mut calls = [(1, 4, None), (1, 4, Some(0)), (5, 6, None)]
-        .map(|(call, ret, after)| Call { call, ret: Some(ret), after });
+    let mut calls = [(1, 4, None), (1, 4, Some(0)), (5, 6, None)].map(|(call, ret, after)| Call {
+        call,
+        ret: Some(ret),
+        after,
+    });
     let impossible = Verdict::Impossible { stuck: 2 };
     assert_eq!(search(&calls, &mut Number(&asked), 1000), impossible);
     calls[1].after = None;
@@ -148,16 +151,17 @@ fn any_order(history: &[(Asked, u64, u64)], rest: &mut Vec<usize>, state: u32) -
 
 fn histories() -> impl Strategy<Value = Vec<(Asked, u64, u64)>> {
     let asked = (0..3_u8, 0..4_u32);
-    let one = (asked, 1..20_u64, 0..8_u64, 0..4_u8).prop_map(|((kind, value), call, took, open)| {
-        let open = open == 0;
-        let told = (!open).then_some(value);
-        let asked = match kind {
-            0 => Asked::Read(told),
-            1 => Asked::Write(value),
-            _ => Asked::Add(told),
-        };
-        (asked, call, if open { NEVER } else { call + took })
-    });
+    let one =
+        (asked, 1..20_u64, 0..8_u64, 0..4_u8).prop_map(|((kind, value), call, took, open)| {
+            let open = open == 0;
+            let told = (!open).then_some(value);
+            let asked = match kind {
+                0 => Asked::Read(told),
+                1 => Asked::Write(value),
+                _ => Asked::Add(told),
+            };
+            (asked, call, if open { NEVER } else { call + took })
+        });
     prop::collection::vec(one, 1..7)
 }
 
