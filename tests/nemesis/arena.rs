@@ -269,15 +269,20 @@ impl Arena {
         }
     }
 
-    /// A member that nobody is any more: its name is nobody's, or that of one
-    /// that lives under another id.
-    pub(crate) fn ghost(&self, view: &[Seen]) -> Option<u64> {
+    /// A member that nobody is any more, as an operator would call it: its name
+    /// is nobody's, or that of one that lives under another id.
+    pub(crate) fn ghost(&self, view: &[Seen]) -> Option<String> {
         let lives = |name: &str| view.iter().any(|seen| seen.live && seen.name == name);
         let is_nobody = |name: &str| {
             !self.nodes.iter().any(|node| node.name == name && node.life != Life::Absent)
         };
-        let mut gone = view.iter().filter(|seen| !seen.live && seen.voter.is_some());
-        gone.find(|seen| is_nobody(&seen.name) || lives(&seen.name)).and_then(|seen| seen.id)
+        view.iter().filter(|seen| !seen.live && seen.voter.is_some()).find_map(|seen| {
+            match is_nobody(&seen.name) {
+                true => Some(seen.name.clone()),
+                false if lives(&seen.name) => seen.id.map(|id| id.to_string()),
+                false => None,
+            }
+        })
     }
 
     /// The leader, if a load balancer knows one.

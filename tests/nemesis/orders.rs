@@ -84,8 +84,8 @@ impl Orders {
         }
         // Who somebody was that lost its disk, or was removed.
         let ghost = arena.view().and_then(|view| arena.ghost(&view));
-        if let Some(id) = ghost.filter(|_| self.running.is_none()) {
-            let what = format!("removesrv {id}");
+        if let Some(ghost) = ghost.filter(|_| self.running.is_none()) {
+            let what = format!("removesrv {ghost}");
             self.command(now, arena, log, "RemoveGhost", &what, Then::Nothing);
         }
     }

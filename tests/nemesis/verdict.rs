@@ -63,12 +63,11 @@ pub(crate) fn wait_until_whole(arena: &mut Arena, log: &mut Log) -> Result<Durat
             }
             Err(_) => std::thread::sleep(Duration::from_millis(20)),
         }
-        // Whoever it was that lost its disk is removed by the leader in the
-        // end; that is waited for elsewhere.
+        // The leader may take half a minute to remove somebody by itself.
         let ghost = arena.view().and_then(|view| arena.ghost(&view));
-        if let Some(id) = ghost.filter(|_| began.elapsed() > WHOLE / 10) {
+        if let Some(ghost) = ghost.filter(|_| began.elapsed() > WHOLE / 10) {
             let home = arena.home().display().to_string();
-            run(STORE, &arena.home(), &["removesrv", &id.to_string(), "--dir", &home]);
+            run(STORE, &arena.home(), &["removesrv", &ghost, "--dir", &home]);
         }
     }
 }
