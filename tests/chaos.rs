@@ -21,6 +21,7 @@ use nemesis::dice::Dice;
 use nemesis::history::{History, Op};
 use nemesis::log::Log;
 use nemesis::network::Network;
+use nemesis::stalls::Stalls;
 use nemesis::verdict;
 use support::cluster::PATIENCE;
 use support::memcached::Connection;
@@ -104,6 +105,7 @@ fn targets(arena: &Arena) -> Vec<Target> {
 /// Plays and waits until all is well again; the history, and what was wrong.
 fn play(run: &Run, arena: &mut Arena, log: &mut Log, history: &Arc<History>) -> Vec<Op> {
     let targets = targets(arena);
+    let stalls = Stalls::watch(history);
     let clients = Clients::start(history, &targets, run.seed);
     Nemesis::new(arena, log, run.seed).play(run.length);
     match verdict::wait_for_service(arena) {
@@ -115,6 +117,7 @@ fn play(run: &Run, arena: &mut Arena, log: &mut Log, history: &Arc<History>) -> 
         Err(why) => log.wrong(&why),
     }
     clients.finish();
+    log.stalled(&stalls.finish());
     let ops = history.take();
     if let Err(why) = verdict::read_everything(arena, history, &ops) {
         log.wrong(&why);

@@ -3,10 +3,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::process::ExitStatus;
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
+use super::log::Log;
 use super::network::Network;
 use super::support::memcached::Connection;
 use super::support::ports::free_port;
@@ -40,7 +42,8 @@ pub(crate) struct Node {
     pub(crate) is_lb: bool,
     pub(crate) ip: Ipv4Addr,
     pub(crate) life: Life,
-    /// An operator has asked for its removal: it may end by itself.
+    /// It was asked to end, or an operator has asked for its removal, which it
+    /// may hear of late, once it runs again: it may end by itself.
     pub(crate) dismissed: bool,
     /// The id that it had before it lost its place in the cluster.
     pub(crate) was: Option<u64>,
@@ -174,7 +177,7 @@ impl Arena {
         let log = self.dir.path().join("logs").join(name);
         let process = Process::start_as(name, &node.prefix, &words, &log);
         let node = &mut self.nodes[number];
-        (node.life, node.dismissed, node.process) = (Life::Runs, false, Some(process));
+        (node.life, node.process) = (Life::Runs, Some(process));
     }
 
     /// `kill -9`.
@@ -211,15 +214,24 @@ impl Arena {
 
     /// Nodes whose process has ended by itself, and what it ended with; they
     /// are down from now on.
-    pub(crate) fn ended(&mut self) -> Vec<(usize, String)> {
+    pub(crate) fn ended(&mut self) -> Vec<(usize, ExitStatus)> {
         let mut ended = Vec::new();
         for (number, node) in self.nodes.iter_mut().enumerate() {
             if let Some(status) = node.process.as_mut().and_then(Process::ended) {
                 (node.process, node.life) = (None, Life::Down);
-                ended.push((number, status.to_string()));
+                ended.push((number, status));
             }
         }
         ended
+    }
+
+    /// Nobody ends without having been told to, nor in another way than by saying so.
+    pub(crate) fn judge_end(&self, number: usize, status: ExitStatus, log: &mut Log) {
+        let node = &self.nodes[number];
+        match node.dismissed && matches!(status.code(), Some(0 | 1)) {
+            true => log.note(&format!("{} has ended ({status})", node.name)),
+            false => log.wrong(&format!("{} ended by itself: {status}", node.name)),
+        }
     }
 
     /// What a load balancer that answers says of all servers.

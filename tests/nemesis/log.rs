@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use super::history::{History, Moment};
 
+/// The machine stood still.
+pub(crate) const STALL: &str = "Stall";
+
 /// A fault from beginning to end.
 #[derive(Clone, Debug)]
 pub(crate) struct Fault {
@@ -57,6 +60,15 @@ impl Log {
         let from = self.history.now();
         let (kind, track) = (kind.to_owned(), track.to_owned());
         self.faults.push(Fault { kind, track, from, to: None });
+    }
+
+    /// Notes that the machine stood still.
+    pub(crate) fn stalled(&mut self, stalls: &[(Moment, Moment)]) {
+        for &(from, to) in stalls {
+            self.note(&format!("the machine stood still from {from} to {to} ns"));
+            let (kind, track) = (STALL.to_owned(), STALL.to_owned());
+            self.faults.push(Fault { kind, track, from, to: Some(to) });
+        }
     }
 
     pub(crate) fn end(&mut self, track: &str) {

@@ -16,6 +16,7 @@ pub(crate) mod model;
 mod model_tests;
 pub(crate) mod network;
 mod orders;
+pub(crate) mod stalls;
 pub(crate) mod verdict;
 
 use std::time::Duration;
@@ -145,12 +146,7 @@ impl<'a> Nemesis<'a> {
     /// Nobody ends without having been told to.
     fn mind_processes(&mut self, now: Duration) {
         for (number, status) in self.arena.ended() {
-            let node = &self.arena.nodes[number];
-            let name = node.name.clone();
-            match node.dismissed {
-                true => self.log.note(&format!("{name} has ended ({status})")),
-                false => self.log.wrong(&format!("{name} ended by itself: {status}")),
-            }
+            self.arena.judge_end(number, status, self.log);
             self.repairs.push((now + self.dice.millis(100, 1500), number));
         }
     }

@@ -103,6 +103,8 @@ impl Orders {
         running.retain(|number| *number != spare);
         let Some(one) = dice.pick(&running) else { return };
         let name = arena.nodes[one].name.clone();
+        // Whoever was to end has, and is back.
+        arena.nodes.iter_mut().for_each(|node| node.dismissed = false);
         self.whole_since = None;
         self.shake_at = now + dice.millis(3000, 9000);
         let id = arena.id(one);
@@ -183,7 +185,7 @@ impl Orders {
                 true => self.leaving = Some((now + HEARS, number)),
                 // Nobody knows: it may be done all the same.
                 false if status.code() == Some(3) => arena.nodes[number].was = None,
-                false => (arena.nodes[number].dismissed, arena.nodes[number].was) = (false, None),
+                false => arena.nodes[number].was = None,
             }
         }
     }

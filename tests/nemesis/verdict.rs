@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::arena::{Arena, Life};
 use super::clients::{COUNTERS, Target, is_written_once, read_answer};
 use super::history::{Action, Answer, History, Op};
-use super::log::Log;
+use super::log::{Fault, Log, STALL};
 use super::model::{check, check_counter};
 use super::support::cluster::PATIENCE;
 use super::support::memcached::Connection;
@@ -49,11 +49,7 @@ pub(crate) fn wait_until_whole(arena: &mut Arena, log: &mut Log) -> Result<Durat
     loop {
         // One that an operator removed at the last moment ends, and is started.
         for (number, status) in arena.ended() {
-            let (name, dismissed) = (&arena.nodes[number].name, arena.nodes[number].dismissed);
-            match dismissed {
-                true => log.note(&format!("{name} has ended ({status})")),
-                false => log.wrong(&format!("{name} ended by itself: {status}")),
-            }
+            arena.judge_end(number, status, log);
             arena.start(number);
         }
         match arena.whole() {
@@ -208,8 +204,8 @@ pub(crate) fn tell(ops: &[Op], targets: &[Target], log: &Log) {
     }
 }
 
-/// Times between two answers to one client of a load balancer that ran, the
-/// longest first: seconds, when, who and what went on then.
+/// Times between two answers to one client of a load balancer that ran, on a
+/// machine that did, the longest first: seconds, when, who and what went on then.
 fn pauses(ops: &[Op], targets: &[Target], log: &Log) -> Vec<(f64, f64, String)> {
     let mut pauses = Vec::new();
     for (number, target) in targets.iter().enumerate().filter(|(_, target)| target.is_lb) {
@@ -217,7 +213,8 @@ fn pauses(ops: &[Op], targets: &[Target], log: &Log) -> Vec<(f64, f64, String)> 
         let mut answered: Vec<_> = ops.iter().filter(of).map(|op| op.ret).collect();
         answered.sort_unstable();
         for pair in answered.windows(2) {
-            if log.between(pair[0], pair[1]).any(|fault| fault.track == target.name) {
+            let excuses = |fault: &Fault| fault.track == target.name || fault.kind == STALL;
+            if log.between(pair[0], pair[1]).any(excuses) {
                 continue;
             }
             let faults = log.between(pair[0], pair[1]).map(|fault| fault.kind.as_str());
