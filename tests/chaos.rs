@@ -142,23 +142,18 @@ fn nothing_that_clients_were_told_is_untrue() {
     let ops = play(&run, &mut arena, &mut log, &history);
     let mut wrong = verdict::judge(&ops);
     wrong.splice(0..0, std::mem::take(&mut log.wrong));
-    let Some(last) =
-        log.text().lines().rev().take(4).map(str::to_owned).reduce(|a, b| b + "\n" + &a)
-    else {
-        return;
-    };
+    println!("What the nemesis did:\n{}", log.text());
     if wrong.is_empty() {
-        return println!("{last}");
+        return;
     }
     let kept = arena.keep();
     let all: Vec<_> = ops.iter().map(ToString::to_string).collect();
     let _ = std::fs::write(kept.join("history"), all.join("\n"));
     drop(arena);
     panic!(
-        "seed {}: {}\n\nWhat the nemesis did:\n{}\n\nFolders, logs and the whole history: {}",
+        "seed {}: {}\n\nFolders, logs and the whole history: {}",
         run.seed,
         wrong.join("\n\n"),
-        log.text(),
         kept.display()
     );
 }
