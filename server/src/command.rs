@@ -194,18 +194,20 @@ impl Command<'_> {
 }
 
 impl<'a> Command<'a> {
+    /// The clock alone, of bytes that may be a command of a newer version.
+    ///
+    /// # Errors
+    /// When they are too few.
+    pub fn clock_of(mut bytes: &[u8]) -> Result<u64, CommandError> {
+        Ok(take_head(&mut bytes)?.2)
+    }
+
     /// Reads a command back.
     ///
     /// # Errors
     /// When the bytes are not exactly one command.
     pub fn decode(mut bytes: &'a [u8]) -> Result<Self, CommandError> {
-        let mut op = take(&mut bytes, 1)?[0];
-        let mut id = None;
-        if op == ONCE {
-            id = Some(take_id(&mut bytes)?);
-            op = take(&mut bytes, 1)?[0];
-        }
-        let clock_ms = take_u64(&mut bytes)?;
+        let (id, op, clock_ms) = take_head(&mut bytes)?;
         let operation = match op {
             1..=6 => {
                 let verb = match op {
@@ -269,6 +271,17 @@ fn take<'a>(bytes: &mut &'a [u8], count: usize) -> Result<&'a [u8], CommandError
 
 fn take_u64(bytes: &mut &[u8]) -> Result<u64, CommandError> {
     Ok(take(bytes, 8)?.get_u64_le())
+}
+
+/// What all commands begin with.
+fn take_head(bytes: &mut &[u8]) -> Result<(Option<RequestId>, u8, u64), CommandError> {
+    let mut op = take(bytes, 1)?[0];
+    let mut id = None;
+    if op == ONCE {
+        id = Some(take_id(bytes)?);
+        op = take(bytes, 1)?[0];
+    }
+    Ok((id, op, take_u64(bytes)?))
 }
 
 fn take_id(bytes: &mut &[u8]) -> Result<RequestId, CommandError> {

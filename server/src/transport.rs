@@ -25,6 +25,10 @@ use crate::wire;
 /// Pause after a link was lost.
 const REDIAL_PAUSE: Duration = Duration::from_millis(20);
 
+/// Pause after somebody else was found at a peer's address, as long as that
+/// goes on.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
 /// A chunk of a snapshot that was not answered for so long on a link that is
 /// well was not taken; it is sent again.
 const REPEAT_CHUNK_AFTER: Duration = Duration::from_secs(2);
@@ -102,14 +106,18 @@ impl Transport {
                 *peer = Peer::default();
             }
         }
-        for (id, (address, folder)) in known {
+        for (&id, &(address, folder)) in &known {
+            // Who lost its disk is back at its address as another member, with
+            // a higher id: its old self will answer nobody any more.
+            let is_gone = known.iter().any(|(other, (at, _))| *other > id && *at == address);
+            let dials = self.me.id < id && !is_gone;
             let peer = self.peers.entry(id).or_default();
-            if peer.known == Some((address, folder)) {
+            let before = peer.known.replace((address, folder));
+            if before == peer.known && peer.dialler.is_some() == dials {
                 continue;
             }
-            peer.known = Some((address, folder));
-            peer.dialler = (self.me.id < id).then(|| {
-                let dialling = dial(self.endpoint.clone(), Arc::clone(&self.inbox), address);
+            peer.dialler = dials.then(|| {
+                let dialling = dial(self.endpoint.clone(), Arc::clone(&self.inbox), id, address);
                 tokio_util::task::AbortOnDropHandle::new(tokio::spawn(dialling))
             });
         }
@@ -238,15 +246,25 @@ impl Transport {
     }
 }
 
-/// Dials until the link is up, and again when it is lost.
-async fn dial(endpoint: Endpoint, inbox: Arc<Inbox>, address: SocketAddr) {
+/// Dials `peer` until the link is up, and again when it is lost.
+async fn dial(endpoint: Endpoint, inbox: Arc<Inbox>, peer: NodeId, address: SocketAddr) {
+    let mut pause = REDIAL_PAUSE;
     loop {
         match endpoint.connect(address).await {
-            Ok((link, hello)) => {
+            Ok((link, hello)) if is_member(&hello, peer) => {
                 inbox.push(Input::Link { link: link.clone(), hello });
                 link.closed().await;
                 // A link that is refused again and again must not spin.
-                tokio::time::sleep(REDIAL_PAUSE).await;
+                pause = REDIAL_PAUSE;
+                tokio::time::sleep(pause).await;
+            }
+            Ok((link, hello)) => {
+                // Not a member yet; or the peer has come back as another member,
+                // to which this would be a second link in place of the first.
+                tracing::debug!(%address, peer = peer.0, found = ?hello.from, "somebody else is there");
+                link.close("another member was to be there");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
             Err(error) => {
                 tracing::debug!(%address, %error, "dialling failed");
@@ -255,3 +273,10 @@ async fn dial(endpoint: Endpoint, inbox: Arc<Inbox>, address: SocketAddr) {
         }
     }
 }
+
+fn is_member(hello: &Hello, peer: NodeId) -> bool {
+    matches!(&hello.from, Party::Member { id, .. } if id.0 == peer.0)
+}
+
+#[cfg(test)]
+mod tests;

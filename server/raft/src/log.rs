@@ -308,6 +308,14 @@ impl<P: Payload> Log<P> {
         }
     }
 
+    /// The newest command that is in memory; entries that are not applied are.
+    pub(crate) fn newest_command(&self) -> Option<&P> {
+        self.cache.iter().rev().find_map(|cached| match &cached.entry.body {
+            Body::Command(payload) => Some(payload),
+            Body::Noop | Body::Membership(_) => None,
+        })
+    }
+
     fn drop_oldest(&mut self) {
         if let Some(cached) = self.cache.pop_front() {
             self.cache_begin = cached.end;

@@ -232,6 +232,12 @@ impl<P: Payload> Node<P> {
         self.floor
     }
 
+    /// The newest command of its log, committed or not, unless that is applied
+    /// and no longer in memory.
+    pub fn newest_command(&self) -> Option<&P> {
+        self.log.newest_command()
+    }
+
     /// The membership in force, committed or not.
     pub fn membership(&self) -> &Membership {
         self.memberships.current()

@@ -25,7 +25,7 @@ use crate::command::{Command, Operation, Payload};
 
 /// How [`Keystore::digest`](crate::keystore::Keystore::digest) computes. To be
 /// counted up with every change of it: replicas of two versions would differ.
-const ALGORITHM: u8 = 1;
+const ALGORITHM: u8 = 2;
 
 /// Checks whose digests and reports are kept: a verdict that takes longer comes
 /// too late for nobody, because others follow.
@@ -251,7 +251,7 @@ impl Driver {
     /// Proposes a command that nobody waits for. What is not taken now comes
     /// again at the next check.
     fn propose_own(&mut self, now: Now, operation: Operation<'_>) {
-        self.clock_ms = self.clock_ms.max(now.wall_ms);
+        self.advance_clock(now);
         let mut bytes = BytesMut::new();
         Command { clock_ms: self.clock_ms, id: None, operation }.encode(&mut bytes);
         if let Err(error) = self.node.propose(now.mono_us, Payload(bytes.freeze())) {

@@ -61,8 +61,8 @@ use common::front_end::Batch;
 use common::limits;
 use raft::{Envelope, Fetch, NodeId, Output, Persist, RoleKind, SnapshotTask, Time};
 
-use crate::command::Payload;
-use crate::keystore::Keystore;
+use crate::command::{Command, Payload};
+use crate::keystore::{Keystore, PlantedBug};
 use integrity::Integrity;
 pub use integrity::{DigestReport, IntegrityFailure, IntegrityOptions};
 use job::Job;
@@ -346,6 +346,19 @@ impl Driver {
             && self.proposed.iter().all(|proposed| proposed.job.is_none())
             && self.read_groups.is_empty()
             && self.forwards.is_empty()
+    }
+
+    /// The clock for entries that are proposed now. It never goes back along the
+    /// log: not behind what was applied, nor behind what this server's log
+    /// holds of an earlier leader and is not applied yet.
+    fn advance_clock(&mut self, now: Now) {
+        self.clock_ms = self.clock_ms.max(now.wall_ms);
+        if let Some(newest) = self.node.newest_command()
+            && let Ok(clock_ms) = Command::clock_of(&newest.0)
+            && !self.keystore.has(PlantedBug::StampGoesBack)
+        {
+            self.clock_ms = self.clock_ms.max(clock_ms);
+        }
     }
 
     /// When [`Driver::tick`] wants to be called.

@@ -76,7 +76,7 @@ impl Driver {
         if job.need() != Need::Log {
             return self.route(now, job);
         }
-        self.clock_ms = self.clock_ms.max(now.wall_ms);
+        self.advance_clock(now);
         if job.forwarded.is_none() && !job.exposed {
             // This server was to forward it and leads now: nobody else can
             // have executed it, and it waits for its own entries.

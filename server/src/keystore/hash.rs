@@ -39,10 +39,15 @@ pub(crate) fn contents_of(item: &[u8]) -> u64 {
 }
 
 /// One number for everything that replicas must agree on.
-pub(super) fn digest(numbers: [u64; 5]) -> u64 {
-    let mut bytes = [0; 40];
+pub(super) fn digest(numbers: [u64; 6]) -> u64 {
+    let mut bytes = [0; 48];
     for (slot, number) in bytes.chunks_exact_mut(8).zip(numbers) {
         slot.copy_from_slice(&number.to_le_bytes());
     }
     xxh3::xxh3_64(&bytes)
+}
+
+/// One number for a sequence of byte strings: `before` stands for those so far.
+pub(super) fn chained(bytes: &[u8], before: u64) -> u64 {
+    xxh3::xxh3_64_with_seed(bytes, before)
 }

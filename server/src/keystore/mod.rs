@@ -49,7 +49,7 @@ pub use item::{ITEM_OVERHEAD_BYTES, ItemView};
 #[cfg(feature = "planted-bugs")]
 pub use planted::PlantedBug;
 #[cfg(not(feature = "planted-bugs"))]
-use planted::PlantedBug;
+pub(crate) use planted::PlantedBug;
 pub(crate) use restore::Restorer;
 use sessions::{Known, Sessions};
 pub(crate) use table::GROUPS;
@@ -275,10 +275,11 @@ impl Keystore {
     }
 
     /// One number for everything that replicas agree on after the same entry:
-    /// index, items, cas counter and clock.
+    /// index, items, cas counter, clock and sessions.
     pub fn digest(&self) -> u64 {
         let Position { applied, cas_counter, clock_ms, items, contents, .. } = self.position;
-        hash::digest([applied, cas_counter, clock_ms, items, contents])
+        let sessions = self.sessions.digest();
+        hash::digest([applied, cas_counter, clock_ms, items, contents, sessions])
     }
 
     /// Memory changes by itself: a bit of the item under `key` flips, and

@@ -1,4 +1,4 @@
-//! Bugs of the sessions, to be brought back one at a time by whoever tests the
+//! Bugs of the sessions and their clock, to be brought back one at a time by whoever tests the
 //! tests. Without the feature `planted-bugs` none of this can be reached, and
 //! [`Keystore::has`] is `false` at compile time.
 
@@ -14,6 +14,9 @@ pub enum PlantedBug {
     AppliedAgain,
     /// A write whose session is unknown is applied.
     NoSessionNeeded,
+    /// A new leader stamps entries without a look at those in its log that are
+    /// not applied yet.
+    StampGoesBack,
 }
 
 impl Keystore {
@@ -26,7 +29,7 @@ impl Keystore {
     /// Whether `bug` is planted.
     #[inline]
     #[cfg(feature = "planted-bugs")]
-    pub(super) fn has(&self, bug: PlantedBug) -> bool {
+    pub(crate) fn has(&self, bug: PlantedBug) -> bool {
         self.planted == Some(bug)
     }
 
@@ -34,7 +37,7 @@ impl Keystore {
     #[inline]
     #[cfg(not(feature = "planted-bugs"))]
     #[expect(clippy::unused_self, reason = "the same call with and without the feature")]
-    pub(super) const fn has(&self, _bug: PlantedBug) -> bool {
+    pub(crate) const fn has(&self, _bug: PlantedBug) -> bool {
         false
     }
 }

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut};
 use common::memcached::{NON_NUMERIC, Reply, TOO_LARGE};
 
+use super::hash;
 use crate::command::RequestId;
 
 /// A session that was not used for so long has expired, in milliseconds of
@@ -195,21 +196,20 @@ impl Sessions {
     pub fn encode(&self, out: &mut impl BufMut) {
         out.put_u32_le(self.table.len() as u32);
         for (id, session) in &self.table {
-            out.put_u64_le(*id);
-            out.put_u64_le(session.used_ms);
-            out.put_u64_le(session.done_below);
-            out.put_u32_le(session.replies.len() as u32);
-            for (sequence, reply) in &session.replies {
-                out.put_u64_le(*sequence);
-                match reply {
-                    Stored::Text(code) => out.put_u8(*code),
-                    Stored::Number(number) => {
-                        out.put_u8(NUMBER);
-                        out.put_u64_le(*number);
-                    }
-                }
-            }
+            session.encode(*id, out);
         }
+    }
+
+    /// One number for the whole table: from 0 on, for each session, XXH3-64 of
+    /// its bytes as [`Sessions::encode`] has them, with the number so far as
+    /// seed. Takes time in proportion to the replies that are kept.
+    pub(super) fn digest(&self) -> u64 {
+        let mut bytes = Vec::new();
+        self.table.iter().fold(0, |before, (id, session)| {
+            bytes.clear();
+            session.encode(*id, &mut bytes);
+            hash::chained(&bytes, before)
+        })
     }
 
     /// Reads back what [`Sessions::encode`] wrote; `None`: it is something
@@ -231,6 +231,23 @@ impl Sessions {
 }
 
 impl Session {
+    fn encode(&self, id: u64, out: &mut impl BufMut) {
+        out.put_u64_le(id);
+        out.put_u64_le(self.used_ms);
+        out.put_u64_le(self.done_below);
+        out.put_u32_le(self.replies.len() as u32);
+        for (sequence, reply) in &self.replies {
+            out.put_u64_le(*sequence);
+            match reply {
+                Stored::Text(code) => out.put_u8(*code),
+                Stored::Number(number) => {
+                    out.put_u8(NUMBER);
+                    out.put_u64_le(*number);
+                }
+            }
+        }
+    }
+
     fn insert(&mut self, sequence: u64, reply: Stored) {
         // Nearly always the highest so far.
         let at = self.replies.partition_point(|(before, _)| *before < sequence);

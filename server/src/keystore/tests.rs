@@ -6,6 +6,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
+use crate::command::RequestId;
 use crate::keystore_file::{self, CheckpointMeta};
 
 type Twin = BTreeMap<Vec<u8>, (u32, u64, u64, Vec<u8>)>;
@@ -314,6 +315,23 @@ fn replicas_with_other_seeds_and_another_past_have_the_same_digest() {
         set(keystore, &7u32.to_le_bytes(), b"new");
     }
     assert_ne!(sound.digest(), rotten.digest(), "it was looked at when it went");
+}
+
+#[test]
+fn sessions_and_their_replies_belong_to_the_digest() {
+    let mut replicas = [(); 2].map(|()| Keystore::new(KeystoreLimits::default()));
+    let mut apply = |which: &[usize], index, id, operation| {
+        for replica in which {
+            replicas[*replica].apply(index, &Command { clock_ms: 1000, id, operation });
+        }
+        replicas[0].digest() == replicas[1].digest()
+    };
+    let write = Operation::Delete { key: b"k" };
+    let id = |sequence| Some(RequestId { session: 5, sequence, done_below: 0 });
+    assert!(apply(&[0, 1], 1, None, Operation::OpenSession { session: 5 }));
+    assert!(apply(&[0, 1], 2, id(1), write));
+    assert!(!apply(&[0], 3, id(2), write), "only one has the reply to 2");
+    assert!(!apply(&[1], 3, id(3), write), "they have the replies to different writes");
 }
 
 #[test]

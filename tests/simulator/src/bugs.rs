@@ -19,7 +19,7 @@ pub enum Bug {
 }
 
 /// Every bug, with the name that it has on the command line.
-pub const BUGS: [(&str, Bug, &str); 19] = [
+pub const BUGS: [(&str, Bug, &str); 20] = [
     (
         "commit-earlier-term",
         Bug::Core(PlantedBug::CommitEarlierTerm),
@@ -106,6 +106,11 @@ pub const BUGS: [(&str, Bug, &str); 19] = [
         "no-session-needed",
         Bug::Keystore(Sessions::NoSessionNeeded),
         "a forwarded write whose session has expired is applied",
+    ),
+    (
+        "stamp-goes-back",
+        Bug::Keystore(Sessions::StampGoesBack),
+        "a new leader's clock begins behind entries in its log that it has not applied",
     ),
 ];
 

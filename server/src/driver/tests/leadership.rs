@@ -176,3 +176,25 @@ fn writes_wait_while_leadership_is_handed_over() {
     answer.expect("STORED\r\n");
     assert!(cluster.driver(3).is_leader());
 }
+
+#[test]
+fn a_new_leader_does_not_stamp_behind_what_its_log_holds_unapplied() {
+    let mut cluster = Cluster::led(3);
+    let (late, early) = (cluster.now().wall_ms + 3_600_000, cluster.now().wall_ms);
+    cluster.set_wall_clock(late);
+    cluster.ask(1, &set("k", "1"));
+    cluster.turn(1);
+    cluster.isolate(1);
+    cluster.run();
+    cluster.set_wall_clock(early);
+    // Server 2 leads on the vote of server 3, which does not get to its entries.
+    cluster.slow_disk(3);
+    let now = cluster.now();
+    cluster.driver(2).campaign(now);
+    cluster.run();
+    cluster.sync(3);
+    assert!(cluster.driver(2).is_leader());
+    assert!(cluster.driver(2).keystore().clock_ms() < late, "nothing of it is applied");
+    cluster.ask(2, &set("k", "2")).expect_none();
+    assert_eq!(cluster.driver(2).clock_ms, late);
+}

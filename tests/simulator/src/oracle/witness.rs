@@ -36,6 +36,7 @@ pub(crate) fn check(history: &History, log: &[Applied]) -> Result<Model, Violati
         deletes: waiting_deletes(history),
         before: None,
         sessions: Sessions::default(),
+        clock_ms: 0,
     };
     for (position, applied) in log.iter().enumerate() {
         if let Body::Command(payload) = &applied.body {
@@ -62,6 +63,8 @@ struct Replay<'a> {
     /// The write that is the entry before this one, and that entry's term.
     before: Option<(raft::Term, OpId)>,
     sessions: Sessions,
+    /// The clock of the last command.
+    clock_ms: u64,
 }
 
 /// Nothing that follows can have a place before this.
@@ -130,6 +133,12 @@ impl Replay<'_> {
     ) -> Result<(), Violation> {
         let command = Command::decode(&payload.0)
             .map_err(|error| Violation::new("entry is no command", format!("{index}: {error}")))?;
+        if command.clock_ms < self.clock_ms {
+            let what =
+                format!("entry {index} has {}, one before it {}", command.clock_ms, self.clock_ms);
+            return Err(Violation::new("the replicated clock went back", what));
+        }
+        self.clock_ms = command.clock_ms;
         let is_own =
             matches!(command.operation, Operation::Check { .. } | Operation::Verdict { .. });
         // The servers' own entries have a clock, too, by which sessions expire.
