@@ -108,7 +108,7 @@ fn play(run: &Run, arena: &mut Arena, log: &mut Log, history: &Arc<History>) -> 
     let stalls = Stalls::watch(history);
     let clients = Clients::start(history, &targets, run.seed);
     Nemesis::new(arena, log, run.seed).play(run.length);
-    match verdict::wait_for_service(arena) {
+    match verdict::wait_for_service(arena, log) {
         Ok(took) => log.note(&format!("every node serves again after {took:?}")),
         Err(why) => log.wrong(&why),
     }

@@ -128,18 +128,13 @@ impl<'a> Nemesis<'a> {
 
     /// Everything goes on: no fault is left.
     fn heal(&mut self) {
-        self.arena.cut(&[]);
-        let repairs = std::mem::take(&mut self.repairs);
-        for (_, number) in repairs {
-            self.bring_back(number);
-        }
+        // First, so that what is healed is healed at once.
         self.orders.finish(self.arena, self.log);
-        let down: Vec<_> = (0..self.arena.nodes.len())
-            .filter(|number| matches!(self.arena.nodes[*number].life, Life::Down | Life::Stopped))
-            .collect();
-        for number in down {
+        self.repairs.clear();
+        for number in 0..self.arena.nodes.len() {
             self.bring_back(number);
         }
+        self.arena.cut(&[]);
         self.log.note("everything is healed");
     }
 

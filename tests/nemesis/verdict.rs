@@ -20,14 +20,24 @@ const HEALED_MS: (u64, u64) = (5_000, 15_000);
 const WHOLE: Duration = Duration::from_secs(45);
 
 /// The longest pauses that are told.
-const PAUSES: usize = 5;
+const PAUSES: usize = 8;
+
+/// Whoever was asked to end at the last moment ends now, and is started.
+fn start_ended(arena: &mut Arena, log: &mut Log) {
+    for (number, status) in arena.ended() {
+        arena.judge_end(number, status, log);
+        arena.start(number);
+    }
+}
 
 /// Waits until every node stores again; how long it took.
-pub(crate) fn wait_for_service(arena: &Arena) -> Result<Duration, String> {
+pub(crate) fn wait_for_service(arena: &mut Arena, log: &mut Log) -> Result<Duration, String> {
     let healed = Instant::now();
     let within = bound(Duration::from_millis(HEALED_MS.0), Duration::from_millis(HEALED_MS.1));
-    for node in arena.nodes.iter().filter(|node| node.is_there()) {
-        loop {
+    for number in 0..arena.nodes.len() {
+        while arena.nodes[number].is_there() {
+            start_ended(arena, log);
+            let node = &arena.nodes[number];
             let stored = Connection::open(node.client_address())
                 .and_then(|mut connection| connection.set("service", &node.name));
             match stored {
@@ -47,11 +57,7 @@ pub(crate) fn wait_for_service(arena: &Arena) -> Result<Duration, String> {
 pub(crate) fn wait_until_whole(arena: &mut Arena, log: &mut Log) -> Result<Duration, String> {
     let began = Instant::now();
     loop {
-        // One that an operator removed at the last moment ends, and is started.
-        for (number, status) in arena.ended() {
-            arena.judge_end(number, status, log);
-            arena.start(number);
-        }
+        start_ended(arena, log);
         match arena.whole() {
             Ok(()) => return Ok(began.elapsed()),
             Err(why) if began.elapsed() > WHOLE => {
@@ -199,8 +205,13 @@ pub(crate) fn tell(ops: &[Op], targets: &[Target], log: &Log) {
     }
     let faults: Vec<_> = log.count().iter().map(|(kind, n)| format!("{kind} {n}")).collect();
     println!("faults: {}", faults.join(", "));
-    for (took, at, text) in pauses(ops, targets, log).into_iter().take(PAUSES) {
-        println!("pause of {took:.3} s at {at:.1} s: {text}");
+    // What several clients saw at the same time is told once.
+    let mut told: Vec<(f64, f64)> = Vec::new();
+    for (took, at, text) in pauses(ops, targets, log) {
+        if told.len() < PAUSES && told.iter().all(|(from, to)| at + took < *from || at > *to) {
+            told.push((at, at + took));
+            println!("pause of {took:.3} s at {at:.3} s: {text}");
+        }
     }
 }
 
