@@ -6,6 +6,7 @@ mod support;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use support::background::Background;
 use support::bound;
 use support::cluster::{PATIENCE, TestCluster};
@@ -82,9 +83,14 @@ fn nodes_are_added_by_hand_with_the_options_of_the_seed() {
         if status.contains("leader srv-") { Ok(()) } else { Err(status) }
     });
     // Another one joins a cluster that is there already.
-    home.store(&format!("addsrv --cport {} --sport {}", free_port(), free_port()))
+    let joined = home
+        .store(&format!("addsrv --cport {} --sport {}", free_port(), free_port()))
         .expect(0)
-        .says("srv-3 is registered");
+        .says("srv-3 is registered")
+        .says("waits for the leader to admit it")
+        .says("srv-3 is server 3, learner")
+        .says("srv-3 is a voter: server 3, follower, in sync");
+    println!("a third server joins an empty cluster: {:?}", joined.took);
     home.store("addsrv --name srv-3")
         .expect(1)
         .complains("already runs")
@@ -103,7 +109,38 @@ fn nodes_are_added_by_hand_with_the_options_of_the_seed() {
         || if is_alive(pid) { Err(String::new()) } else { Ok(()) },
     );
     let client = status["servers"]["srv-3"]["client"].as_str().unwrap();
-    home.store("addsrv --name srv-3").expect(0).says(&format!("serves clients at {client}"));
+    home.store("addsrv --name srv-3")
+        .expect(0)
+        .says(&format!("serves clients at {client}"))
+        .says("srv-3 is a voter: server 3");
+
+    // The same for a program.
+    let line = format!("addsrv --json --cport {} --sport {}", free_port(), free_port());
+    let told = home.store(&line).expect(0);
+    let told: Vec<Value> =
+        told.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let steps: Vec<_> = told.iter().map(|line| line["step"].as_str().unwrap()).collect();
+    let wanted = ["started", "serving", "registered", "member", "voter"];
+    let mut rest = steps.iter();
+    assert!(wanted.iter().all(|step| rest.any(|told| told == step)), "{steps:?}");
+    assert!(told.iter().all(|line| line["name"] == "srv-4"), "{told:?}");
+    assert_eq!(told.last().unwrap()["id"], 4, "{told:?}");
+
+    // Whoever does not want to wait need not.
+    let line = format!("addsrv --wait 0 --cport {} --sport {}", free_port(), free_port());
+    home.store(&line).expect(0).says("srv-5 is server 5");
+    // One that was removed says so when it comes back.
+    eventually("srv-4 is no member", PATIENCE, || match home.store("removesrv srv-4") {
+        finished if finished.code == 0 => Ok(()),
+        finished => Err(finished.err),
+    });
+    eventually("srv-4 has ended", PATIENCE, || match home.store("addsrv --name srv-4") {
+        finished if finished.out.contains("was removed from the cluster, as server 4") => {
+            finished.expect(0).says("srv-4 is a voter: server 6");
+            Ok(())
+        }
+        finished => Err(finished.err),
+    });
     home.store("down").expect(0);
     home.store("status").expect(3).says("stopped").complains("store addlb");
 }

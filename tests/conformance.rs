@@ -1,9 +1,16 @@
-//! The text protocol: a client that is not ours, and answers byte by byte.
+//! The text protocol: a client that is not ours, answers byte by byte, and our
+//! client at a memcached that is not ours.
 
 mod support;
 
+use std::net::SocketAddr;
+use std::process::{Child, Command};
+
 use memcache::Client;
 use support::cluster::{PATIENCE, TestCluster};
+use support::eventually;
+use support::memcached::Connection;
+use support::ports::free_port;
 
 #[test]
 fn a_third_party_client_works_with_every_server() {
@@ -101,4 +108,83 @@ fn answers_are_those_of_memcached_on_leader_and_follower() {
         connection.send("quit\r\n").unwrap();
         assert!(connection.is_closed(), "{name}");
     }
+}
+
+#[test]
+fn a_named_write_takes_effect_once_wherever_it_is_sent() {
+    let cluster = TestCluster::start(3);
+    let leader = cluster.wait_for_leader(PATIENCE);
+    let mut addresses: Vec<_> =
+        cluster.running().iter().map(|name| cluster.client_address(name)).collect();
+    addresses.push(cluster.lb_client());
+    assert_eq!(cluster.connect(&leader).set("n", "0").unwrap(), "STORED");
+    for (round, opener) in (1..).zip(&addresses) {
+        let session = format!("5e55{round}");
+        let opened = Connection::open(*opener).unwrap().ask(format!("session {session}\r\n"));
+        assert_eq!(opened.unwrap(), "OK");
+        for mark in ["", "!"] {
+            for address in &addresses {
+                let mut connection = Connection::open(*address).unwrap();
+                let mut ask = |line: String| connection.ask(line).unwrap();
+                assert_eq!(ask(format!("incr n 1 @{session}.1.1{mark}\r\n")), round.to_string());
+                assert_eq!(ask(format!("set k 0 0 1 @{session}.2.1\r\nx\r\n")), "STORED");
+                assert_eq!(ask(format!("delete k @{session}.3.1{mark}\r\n")), "DELETED");
+                let unknown = "SERVER_ERROR session unknown, not executed";
+                assert_eq!(ask("incr n 1 @bad.1.1\r\n".to_owned()), unknown);
+                let over = "SERVER_ERROR session unknown, outcome unknown";
+                assert_eq!(ask("incr n 1 @bad.1.1!\r\n".to_owned()), over);
+                let malformed = "set n 0 0 9 @1.2\r\nincr n 1\r\n\r\n";
+                assert_eq!(ask(malformed.to_owned()), "CLIENT_ERROR bad write id");
+            }
+        }
+    }
+}
+
+/// A memcached that is not ours, if there is one on this machine.
+struct Stock(Child);
+
+impl Stock {
+    fn start(port: u16) -> Option<Stock> {
+        // The user counts only for root, as whom it refuses to run.
+        let port = port.to_string();
+        let args = ["-l", "127.0.0.1", "-p", &port, "-U", "0", "-u", "nobody"];
+        match Command::new("memcached").args(args).spawn() {
+            Ok(child) => Some(Stock(child)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => panic!("memcached: {error}"),
+        }
+    }
+}
+
+impl Drop for Stock {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn our_client_works_with_a_memcached_that_is_not_ours() {
+    let port = free_port();
+    let Some(_stock) = Stock::start(port) else {
+        println!("SKIPPED: memcached is not installed (apt-get install memcached)");
+        return;
+    };
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    eventually("memcached answers", PATIENCE, || {
+        Connection::open(address).map(drop).map_err(|error| error.to_string())
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let options = client::Options::default();
+        let mut cluster = client::Cluster::with_servers(vec![address], options);
+        cluster.set("n", "41").await.unwrap();
+        assert_eq!(cluster.incr("n", 1).await, Ok(Some(42)));
+        assert_eq!(cluster.add("n", "1").await, Ok(false));
+        let token = cluster.gets(&["n"]).await.unwrap()[0].cas.unwrap();
+        assert_eq!(cluster.cas("n", "7", token).await, Ok(client::Outcome::Stored));
+        assert_eq!(cluster.delete("n").await, Ok(true));
+        assert!(cluster.get(&["n"]).await.unwrap().is_empty());
+        assert!(cluster.connected_to().is_some(), "one connection has served for all");
+    });
 }

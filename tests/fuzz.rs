@@ -180,7 +180,8 @@ fn checkpoints() {
 fn log_segments() {
     let source = tempfile::tempdir().expect("a folder");
     let options = LogOptions { segment_bytes: 1024, ..LogOptions::default() };
-    let written: Vec<_> = (0..6).flat_map(|part| corpus::entries(1 + part * 13)).collect();
+    let part = corpus::entries(1).len() as u64;
+    let written: Vec<_> = (0..6).flat_map(|at| corpus::entries(1 + at * part)).collect();
     let (mut log, _) = LogFile::open(source.path(), options, 0).expect("a new log");
     for batch in written.chunks(5) {
         log.append(None, batch, batch[0].index - 1).expect("writable");

@@ -3,7 +3,6 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -11,29 +10,6 @@ use support::cluster::{PATIENCE, TestCluster};
 use support::eventually;
 use support::memcached::Connection;
 use support::ports::free_port;
-
-/// What the load balancer says of each server: whether it votes.
-fn voters(cluster: &TestCluster) -> BTreeMap<String, Option<bool>> {
-    let stats = Connection::open(cluster.lb_client()).unwrap().stats().unwrap();
-    let servers = stats.iter().filter_map(|(key, value)| {
-        let name = key.strip_prefix("server.")?.strip_suffix(".voter")?;
-        Some((name.to_owned(), value.parse::<u8>().ok().map(|votes| votes == 1)))
-    });
-    servers.collect()
-}
-
-fn cluster_stat(cluster: &TestCluster, key: &str) -> String {
-    Connection::open(cluster.lb_client()).unwrap().stats().unwrap()[key].clone()
-}
-
-fn wait_for_voters(cluster: &TestCluster, names: &[&str]) {
-    eventually("these voters and no others", PATIENCE, || {
-        let found = voters(cluster);
-        let voting = found.iter().filter(|(_, votes)| **votes == Some(true));
-        let voting: Vec<_> = voting.map(|(name, _)| name.as_str()).collect();
-        (voting == names).then_some(()).ok_or_else(|| format!("{found:?}"))
-    });
-}
 
 /// A command by way of the cluster's load balancer.
 fn line(cluster: &TestCluster, command: &str) -> String {
@@ -49,7 +25,7 @@ fn start_with(cluster: &mut TestCluster, name: &str, options: &str) {
 fn a_server_that_joins_becomes_a_voter() {
     let mut cluster = TestCluster::start(2);
     cluster.start_server("srv-3");
-    wait_for_voters(&cluster, &["srv-1", "srv-2", "srv-3"]);
+    cluster.wait_for_voters(&["srv-1", "srv-2", "srv-3"]);
     // It counts: one of the first two may go now.
     let leader = cluster.wait_for_leader(PATIENCE);
     cluster.kill9(&leader);
@@ -96,10 +72,10 @@ fn an_operator_removes_servers_as_long_as_that_is_safe() {
     remove(&cluster, &others[0]).expect(0).says("is removed");
     let mut left = [leader.as_str(), others[1].as_str()];
     left.sort_unstable();
-    wait_for_voters(&cluster, &left);
+    cluster.wait_for_voters(&left);
     remove(&cluster, &others[1]).expect(1).complains("only 1 server would vote");
     remove(&cluster, &format!("{} --force", others[1])).expect(0).says("is removed");
-    wait_for_voters(&cluster, &[&leader]);
+    cluster.wait_for_voters(&[&leader]);
     assert_eq!(cluster.connect(&leader).set("alone", "1").unwrap(), "STORED");
 
     let wrong = cluster.store(&format!("removesrv srv-1 --dir {}", cluster.cwd().display()));
@@ -120,14 +96,14 @@ fn one_that_was_removed_comes_back_with_its_data() {
     let mut left = cluster.running();
     left.retain(|name| *name != away);
     cluster.kill9(&away);
-    wait_for_voters(&cluster, &left.iter().map(String::as_str).collect::<Vec<_>>());
+    cluster.wait_for_voters(&left.iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(cluster.connect(&leader).set("meanwhile", "1").unwrap(), "STORED");
 
     // It was away for too long.
     let all = ["srv-1", "srv-2", "srv-3"];
     cluster.start_server(&away);
-    wait_for_voters(&cluster, &all);
-    let id = |name: &str| cluster_stat(&cluster, &format!("server.{name}.id"));
+    cluster.wait_for_voters(&all);
+    let id = |name: &str| cluster.stat(&format!("server.{name}.id"));
     assert_eq!(id(&away), "4", "ids are not used again");
     eventually("it has everything", PATIENCE, || {
         let mut connection = cluster.connect(&away);
@@ -149,26 +125,47 @@ fn one_that_was_removed_comes_back_with_its_data() {
     let log = std::fs::read_to_string(cluster.home().join(leaves).join("server.log")).unwrap();
     assert!(log.contains("an operator has removed"), "{log}");
     cluster.start_server(leaves);
-    wait_for_voters(&cluster, &all);
-    assert_ne!(cluster_stat(&cluster, &format!("server.{leaves}.id")), before);
+    cluster.wait_for_voters(&all);
+    assert_ne!(cluster.stat(&format!("server.{leaves}.id")), before);
 }
 
 #[test]
-fn the_dead_leave_one_by_one_until_two_are_left() {
-    let mut cluster = TestCluster::empty(5);
+fn seven_join_and_five_die_one_after_another_and_two_go_on() {
+    let mut cluster = TestCluster::empty(2);
     cluster.start_lb();
-    for number in 1..=5 {
-        start_with(&mut cluster, &format!("srv-{number}"), "--dead-after 1s");
+    let mut all: Vec<String> = Vec::new();
+    for number in 1..=7 {
+        let name = format!("srv-{number}");
+        start_with(&mut cluster, &name, "--dead-after 1s");
+        all.push(name);
+        if number >= 2 {
+            cluster.wait_for_members(&all.iter().map(String::as_str).collect::<Vec<_>>());
+        }
     }
-    cluster.wait_for_servers(5);
-    let mut left: Vec<_> = cluster.running();
-    while left.len() > 2 {
+    let mut left = all.clone();
+    for round in 0..5 {
+        // Followers and leaders in turn.
         let leader = cluster.wait_for_leader(PATIENCE);
-        let dies = left.iter().position(|name| *name != leader).unwrap();
+        let dies = left.iter().position(|name| (*name == leader) == (round % 2 == 1)).unwrap();
         cluster.kill9(&left.remove(dies));
-        let names: Vec<_> = left.iter().map(String::as_str).collect();
-        wait_for_voters(&cluster, &names);
+        cluster.wait_for_voters(&left.iter().map(String::as_str).collect::<Vec<_>>());
     }
+    cluster.wait_for_leader(PATIENCE);
+    let mut addresses = vec![cluster.lb_client()];
+    addresses.extend(left.iter().map(|name| cluster.client_address(name)));
+    for (number, address) in addresses.into_iter().enumerate() {
+        let (key, value) = (format!("key-{number}"), number.to_string());
+        eventually("service", PATIENCE, || {
+            let mut connection = Connection::open(address).map_err(|error| error.to_string())?;
+            match connection.set(&key, &value).map_err(|error| error.to_string())?.as_str() {
+                "STORED" => Ok(()),
+                other => Err(format!("{address}: {other}")),
+            }
+        });
+        let read = Connection::open(address).unwrap().get(&key).unwrap();
+        assert_eq!(read.as_deref(), Some(value.as_str()), "{address}");
+    }
+
     let leader = cluster.wait_for_leader(PATIENCE);
     assert_eq!(cluster.connect(&leader).set("k", "v").unwrap(), "STORED");
     // Not below two: one alone could not tell its own isolation from their end.
@@ -178,7 +175,7 @@ fn the_dead_leave_one_by_one_until_two_are_left() {
     cluster.start_server(&other);
     left.sort_unstable();
     let names: Vec<_> = left.iter().map(String::as_str).collect();
-    wait_for_voters(&cluster, &names);
+    cluster.wait_for_voters(&names);
     cluster.wait_for_leader(PATIENCE);
 
     // What was asked for is kept for the next start.

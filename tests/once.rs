@@ -1,13 +1,16 @@
-//! Exactly-once for clients that know nothing of it: leaders are killed with
-//! `kill -9` and come back while a plain client counts, over one connection to
-//! a load balancer or to a server that does not lead. It sees no error, and
-//! the counter is what it counted.
+//! Exactly-once: leaders are killed with `kill -9` and come back while a client
+//! counts. A plain one, that knows nothing of it, does so over one connection
+//! to a load balancer or to a server that does not lead; the client library at
+//! the very leader that is killed. They see no error, and the counter is what
+//! they counted.
 //!
 //! `STORE_INCRS=1000 cargo test --test once -- --nocapture` counts further.
 
 mod support;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -53,6 +56,35 @@ fn count(address: SocketAddr, from: u64, times: u64) -> JoinHandle<Took> {
     })
 }
 
+/// The same by the client library, at whoever leads and without a pause, so
+/// that a write is under way whenever a leader is killed. How far it counted.
+fn count_natively(lb: SocketAddr, stop: Arc<AtomicBool>) -> JoinHandle<(u64, Took)> {
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut cluster = client::Cluster::new(vec![lb], client::Options::default());
+        let mut took = Took::default();
+        let mut number = 0;
+        while !stop.load(Ordering::Relaxed) {
+            number += 1;
+            let asked = Instant::now();
+            let answer = runtime.block_on(cluster.incr("n", 1));
+            assert_eq!(answer, Ok(Some(number)), "after {:?}", asked.elapsed());
+            took.longest = took.longest.max(asked.elapsed());
+        }
+        took.gap = took.longest;
+        (number, took)
+    })
+}
+
+/// Kills the leader and brings it back.
+fn kill_leader(cluster: &mut TestCluster) {
+    let leader = cluster.wait_for_leader(PATIENCE);
+    cluster.kill9(&leader);
+    cluster.wait_for_leader(PATIENCE);
+    cluster.start_server(&leader);
+    cluster.wait_for_servers(3);
+}
+
 fn expect(cluster: &mut TestCluster, number: u64) {
     cluster.wait_until_level();
     for name in cluster.running() {
@@ -71,12 +103,8 @@ fn through_the_load_balancer() {
     std::thread::sleep(Duration::from_millis(300));
     while !counting.is_finished() {
         let killed = Instant::now();
-        let leader = cluster.wait_for_leader(PATIENCE);
-        cluster.kill9(&leader);
+        kill_leader(&mut cluster);
         kills += 1;
-        cluster.wait_for_leader(PATIENCE);
-        cluster.start_server(&leader);
-        cluster.wait_for_servers(3);
         while killed.elapsed() < KILL_EVERY && !counting.is_finished() {
             std::thread::sleep(PAUSE);
         }
@@ -85,6 +113,26 @@ fn through_the_load_balancer() {
     println!("{} incr, {kills} leaders killed: {took:?}", incrs());
     expect(&mut cluster, incrs());
     assert!(took.longest < bound(Duration::from_secs(1), Duration::from_millis(1500)), "{took:?}");
+}
+
+#[test]
+fn by_the_client_library_at_the_leader() {
+    let mut cluster = TestCluster::start(3);
+    let leader = cluster.wait_for_leader(PATIENCE);
+    assert_eq!(cluster.connect(&leader).set("n", "0").unwrap(), "STORED");
+    let stop = Arc::new(AtomicBool::new(false));
+    let counting = count_natively(cluster.lb_client(), Arc::clone(&stop));
+    let kills = incrs() / 50;
+    for _ in 0..kills {
+        std::thread::sleep(Duration::from_millis(300));
+        kill_leader(&mut cluster);
+        assert!(!counting.is_finished(), "the client sees an error");
+    }
+    stop.store(true, Ordering::Relaxed);
+    let (number, took) = counting.join().unwrap();
+    println!("{number} incr, {kills} leaders killed: {took:?}");
+    expect(&mut cluster, number);
+    assert!(took.longest < bound(Duration::from_millis(1500), Duration::from_secs(3)), "{took:?}");
 }
 
 #[test]

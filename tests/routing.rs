@@ -81,11 +81,35 @@ fn reads_on_all_servers_see_every_write() {
             let reads: u64 = stats["cmd_get"].parse().unwrap();
             assert!(reads >= 50, "{policy}: {name} answered {reads} of 300 reads");
         }
+        whom_clients_are_sent_to(&cluster, policy);
         // The policy outlives the process.
         cluster.kill_lb();
         let settings = std::fs::read_to_string(cluster.home().join("lb-1/settings.json")).unwrap();
         assert!(settings.contains(policy), "{settings}");
     }
+}
+
+/// Each client is sent to another server, or to one with less to do; whoever
+/// it is answers everything.
+fn whom_clients_are_sent_to(cluster: &TestCluster, policy: &str) {
+    let mut lb = Connection::open(cluster.lb_client()).unwrap();
+    let config = lb.config().unwrap();
+    let first: std::collections::BTreeSet<_> = (0..6).map(|_| lb.servers().unwrap()[0]).collect();
+    if policy == "round-robin" {
+        assert_eq!(first.len(), 3, "{first:?}");
+    } else {
+        assert!(first.len() > 1, "{first:?}");
+    }
+    for number in 0..3 {
+        let (key, value) = (format!("native-{number}"), number.to_string());
+        cluster.client(&format!("set {key} {value}")).expect(0);
+        cluster.client(&format!("get {key}")).expect(0).says(&value);
+    }
+    let leader = cluster.client_address(&cluster.leader().unwrap());
+    let again = lb.config().unwrap();
+    assert_eq!(config, again, "the configuration does not change with each question");
+    let head = format!("\n127.0.0.1|127.0.0.1|{} ", leader.port());
+    assert!(config.contains(&head), "{config:?} does not begin with {head}");
 }
 
 #[test]

@@ -26,6 +26,10 @@ pub enum Outcome {
 /// made again, to whoever leads then, when it is lost.
 ///
 /// Requests run one at a time. For requests side by side make several.
+///
+/// The first write opens a session, which costs as much as a write. From then
+/// on a write whose server was lost is sent to the next one, until its
+/// deadline, and takes effect once.
 #[derive(Debug)]
 pub struct Cluster {
     router: Router,
@@ -47,8 +51,8 @@ impl Cluster {
         self.router.connected_to()
     }
 
-    /// Waits until there is a server to send to and gives all that are known,
-    /// the leader first.
+    /// Waits until there is a server to send to and gives all that are known, in
+    /// the load balancer's order: the leader first, unless its policy is another.
     pub async fn discover(&mut self) -> Result<Vec<SocketAddr>, Error> {
         self.router.discover().await
     }
@@ -136,7 +140,7 @@ impl Cluster {
             return Err(Error::TooLarge { bytes: value.len(), limit: Some(limit) });
         }
         let request = protocol::encode_store(verb, key, flags, exptime, value)?;
-        match self.router.run(&request, Expect::Store, false).await {
+        match self.router.write(request, Expect::Store).await {
             Ok(Answer::Stored) => Ok(Outcome::Stored),
             Ok(Answer::NotStored) => Ok(Outcome::NotStored),
             Ok(Answer::Exists) => Ok(Outcome::Exists),
@@ -152,7 +156,7 @@ impl Cluster {
     /// Removes `key`; whether it was there.
     pub async fn delete(&mut self, key: impl AsRef<[u8]>) -> Result<bool, Error> {
         let request = protocol::encode_delete(key.as_ref())?;
-        match self.router.run(&request, Expect::Delete, false).await? {
+        match self.router.write(request, Expect::Delete).await? {
             Answer::Deleted => Ok(true),
             Answer::NotFound => Ok(false),
             other => Err(misfit(&other)),
@@ -171,7 +175,7 @@ impl Cluster {
 
     /// What the server calls itself.
     pub async fn version(&mut self) -> Result<String, Error> {
-        match self.router.run(b"version\r\n", Expect::Version, true).await? {
+        match self.router.read(b"version\r\n", Expect::Version).await? {
             Answer::Version(text) => Ok(text),
             other => Err(misfit(&other)),
         }
@@ -179,7 +183,7 @@ impl Cluster {
 
     /// The server's counters in its order; `what` may be empty.
     pub async fn stats(&mut self, what: &str) -> Result<Vec<(String, String)>, Error> {
-        match self.router.run(&protocol::encode_stats(what)?, Expect::Stats, true).await? {
+        match self.router.read(&protocol::encode_stats(what)?, Expect::Stats).await? {
             Answer::Stats(stats) => Ok(stats),
             other => Err(misfit(&other)),
         }
@@ -196,7 +200,7 @@ impl Cluster {
         let request = protocol::encode_get(verb, keys)?;
         let max_value_bytes = self.router.options().max_value_bytes;
         let expect = Expect::Values { at_most: keys.len(), max_value_bytes };
-        match self.router.run(&request, expect, true).await? {
+        match self.router.read(&request, expect).await? {
             Answer::Values(values) => Ok(values),
             other => Err(misfit(&other)),
         }
@@ -217,7 +221,7 @@ impl Cluster {
         delta: u64,
     ) -> Result<Option<u64>, Error> {
         let request = protocol::encode_arithmetic(operation, key, delta)?;
-        match self.router.run(&request, Expect::Number, false).await? {
+        match self.router.write(request, Expect::Number).await? {
             Answer::Number(number) => Ok(Some(number)),
             Answer::NotFound => Ok(None),
             other => Err(misfit(&other)),

@@ -49,6 +49,8 @@ pub(crate) enum Expect {
     Number,
     /// At most so many values, then `END`.
     Values { at_most: usize, max_value_bytes: usize },
+    /// `OK`
+    Session,
     /// `VERSION ...`
     Version,
     /// `STAT` lines, then `END`.
@@ -63,6 +65,7 @@ pub(crate) enum Answer {
     Exists,
     NotFound,
     Deleted,
+    Ok,
     Number(u64),
     Values(Vec<Value>),
     Version(String),
@@ -185,6 +188,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 (Expect::Store | Expect::Delete | Expect::Number, Line::NotFound) => {
                     return Ok(Answer::NotFound);
                 }
+                (Expect::Session, Line::Ok) => return Ok(Answer::Ok),
                 (Expect::Delete, Line::Deleted) => return Ok(Answer::Deleted),
                 (Expect::Number, Line::Number(number)) => return Ok(Answer::Number(number)),
                 (Expect::Version, Line::Version(text)) => return Ok(Answer::Version(lossy(text))),

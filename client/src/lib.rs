@@ -1,8 +1,10 @@
 //! Client of the store: a library, a command line and a load generator.
 //!
 //! - [`Cluster`] asks a load balancer who leads, talks to the leader, finds
-//!   the next one when it is gone, and repeats a request exactly when that is
-//!   safe: reads always, writes only when they were certainly not executed.
+//!   the next one when it is gone, and repeats a request until its deadline. A
+//!   write has a name that lets it take effect once, however often it is sent;
+//!   where servers know no names, as another memcached, it is repeated only
+//!   when it was certainly not executed.
 //! - [`run`] is the command `client`, from arguments to exit code.
 //! - [`mod@bench`] measures a server: closed or open loop, on one thread.
 //!
@@ -23,6 +25,7 @@ mod cli;
 mod cluster;
 mod connection;
 mod error;
+mod names;
 mod protocol;
 mod retry;
 mod router;

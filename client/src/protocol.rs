@@ -8,6 +8,7 @@ use common::limits::{MAX_GET_LINE_BYTES, MAX_KEY_BYTES};
 use common::memcached::{Arithmetic, StoreVerb};
 
 use crate::error::Error;
+use crate::names::TOKEN_BYTES;
 
 /// Longest reply line that is waited for, without a data block. Longest in
 /// practice: a `STAT` line or an error text.
@@ -21,6 +22,7 @@ pub(crate) enum Line<'a> {
     Exists,
     NotFound,
     Deleted,
+    Ok,
     End,
     /// The new value of incr or decr.
     Number(u64),
@@ -53,6 +55,7 @@ impl<'a> Line<'a> {
             (b"EXISTS", true) => Line::Exists,
             (b"NOT_FOUND", true) => Line::NotFound,
             (b"DELETED", true) => Line::Deleted,
+            (b"OK", true) => Line::Ok,
             (b"END", true) => Line::End,
             (b"VALUE", false) => parse_value(rest).unwrap_or(Line::Garbage),
             (b"STAT", false) => {
@@ -78,6 +81,16 @@ pub(crate) fn is_not_executed(server_error: &[u8]) -> bool {
 /// `common::memcached::UNKNOWN`.
 pub(crate) fn is_outcome_unknown(server_error: &[u8]) -> bool {
     server_error.ends_with(b"outcome unknown")
+}
+
+/// `common::memcached::{SESSION_UNKNOWN, SESSION_OVER}`.
+pub(crate) fn is_session_unknown(server_error: &[u8]) -> bool {
+    server_error.starts_with(b"session unknown")
+}
+
+/// `common::memcached::TOO_MANY_SESSIONS`.
+pub(crate) fn is_too_many_sessions(server_error: &[u8]) -> bool {
+    server_error.starts_with(b"too many sessions")
 }
 
 /// `common::memcached::TOO_LARGE`.
@@ -166,7 +179,7 @@ pub(crate) fn encode_store(
         StoreVerb::Cas(_) => "cas",
     };
     let mut number = itoa::Buffer::new();
-    let mut out = Vec::with_capacity(key.len() + value.len() + 80);
+    let mut out = Vec::with_capacity(key.len() + value.len() + 80 + TOKEN_BYTES);
     out.extend_from_slice(word.as_bytes());
     out.push(b' ');
     out.extend_from_slice(key);

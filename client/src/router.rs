@@ -1,12 +1,15 @@
-//! Finds the leader, stays with it, finds the next one, and repeats a request
-//! exactly when that is safe.
+//! Finds the server that a load balancer names first (the leader, unless its
+//! policy is another; every server takes every command), stays with it, finds
+//! the next one, and repeats a request exactly when that is safe.
 //!
-//! | what happened | a read | a write |
-//! | --- | --- | --- |
-//! | no connection, or the request was not sent to its end | repeated | repeated |
-//! | `SERVER_ERROR ..., not executed` | repeated | repeated |
-//! | no answer, connection lost, `... outcome unknown` | repeated | [`Error::OutcomeUnknown`] |
-//! | deadline over | [`Error::Unreachable`] | [`Error::Unreachable`]: not executed |
+//! | what happened | a read | a write with a name | a write without |
+//! | --- | --- | --- | --- |
+//! | no connection, or the request was not sent to its end | repeated | repeated | repeated |
+//! | `SERVER_ERROR ..., not executed` | repeated | repeated | repeated |
+//! | no answer, connection lost, `... outcome unknown` | repeated | repeated under its name | [`Error::OutcomeUnknown`] |
+//! | its session is not open, and it was sent once | | repeated under another name | |
+//! | its session is not open, and it was sent before | | [`Error::OutcomeUnknown`] | |
+//! | deadline over | [`Error::Unreachable`] | if it was sent [`Error::OutcomeUnknown`], else [`Error::Unreachable`] | [`Error::Unreachable`]: not executed |
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::connection::{Answer, Connection, Expect, Failure};
 use crate::error::Error;
+use crate::names::{Names, Write};
 use crate::protocol;
 use crate::retry::{Backoff, Trouble};
 
@@ -62,11 +66,19 @@ pub(crate) struct Router {
     avoid: Option<SocketAddr>,
     /// Whether anything ever answered.
     reached: bool,
+    names: Names,
 }
 
 impl Router {
     pub(crate) fn new(source: Source, options: Options) -> Self {
-        Router { source, options, connection: None, avoid: None, reached: false }
+        Router {
+            source,
+            options,
+            connection: None,
+            avoid: None,
+            reached: false,
+            names: Names::new(),
+        }
     }
 
     pub(crate) fn options(&self) -> &Options {
@@ -91,41 +103,22 @@ impl Router {
         }
     }
 
-    /// Runs one request to its end by the table at the top.
-    pub(crate) async fn run(
-        &mut self,
-        request: &[u8],
-        expect: Expect,
-        is_read: bool,
-    ) -> Result<Answer, Error> {
+    /// Runs one read to its end by the table at the top.
+    pub(crate) async fn read(&mut self, request: &[u8], expect: Expect) -> Result<Answer, Error> {
         let mut trouble = Trouble::new(self.options.deadline, self.reached);
         let mut backoff = Backoff::default();
         loop {
-            match self.attempt(request, expect, &mut trouble).await {
+            match self.read_once(request, expect, &mut trouble).await {
                 Ok(Answer::ServerError(text)) => {
-                    let shown = String::from_utf8_lossy(&text).into_owned();
-                    if protocol::is_not_executed(&text) {
-                        self.lose_server_unless_busy(&text);
-                    } else if protocol::is_outcome_unknown(&text) {
+                    if protocol::is_outcome_unknown(&text) {
                         self.lose_server();
-                        if !is_read {
-                            return Err(Error::OutcomeUnknown {
-                                cause: format!("the server answered: {shown}"),
-                            });
-                        }
                     } else {
-                        return Err(Error::ServerError(shown));
+                        self.refused(&text)?;
                     }
-                    trouble.note(format!("the server answered: {shown}"));
+                    trouble.note(answered(&text));
                 }
-                Ok(Answer::ClientError(text)) => return Err(Error::ClientError(text)),
-                Ok(answer) => return Ok(answer),
-                Err(failure) => {
-                    if failure.sent && !is_read {
-                        return Err(Error::OutcomeUnknown { cause: failure.cause });
-                    }
-                    trouble.note(failure.cause);
-                }
+                Ok(answer) => return definite(answer),
+                Err(failure) => trouble.note(failure.cause),
             }
             if !backoff.wait(&trouble).await {
                 return Err(self.unreachable(trouble));
@@ -133,15 +126,130 @@ impl Router {
         }
     }
 
-    async fn attempt(
+    /// Runs one write to its end by the table at the top.
+    pub(crate) async fn write(&mut self, bytes: Vec<u8>, expect: Expect) -> Result<Answer, Error> {
+        self.names.begin();
+        let mut write = Write::new(bytes);
+        let mut trouble = Trouble::new(self.options.deadline, self.reached);
+        let mut backoff = Backoff::default();
+        loop {
+            match self.write_once(&mut write, expect, &mut trouble).await {
+                Ok(Answer::ServerError(text)) => {
+                    let cause = answered(&text);
+                    if protocol::is_session_unknown(&text) {
+                        if let Some(ids) = write.ids() {
+                            self.names.is_over(ids);
+                        }
+                        if write.is_exposed() {
+                            return Err(Error::OutcomeUnknown { cause });
+                        }
+                        write.name(None);
+                    } else if protocol::is_outcome_unknown(&text) {
+                        self.lose_server();
+                        if !write.expose() {
+                            return Err(Error::OutcomeUnknown { cause });
+                        }
+                    } else {
+                        self.refused(&text)?;
+                    }
+                    trouble.note(cause);
+                }
+                Ok(answer) => return definite(answer),
+                Err(failure) => {
+                    if failure.sent && !write.expose() {
+                        return Err(Error::OutcomeUnknown { cause: failure.cause });
+                    }
+                    trouble.note(failure.cause);
+                }
+            }
+            if !backoff.wait(&trouble).await {
+                return Err(match write.is_exposed() {
+                    true => Error::OutcomeUnknown { cause: trouble.cause() },
+                    false => self.unreachable(trouble),
+                });
+            }
+        }
+    }
+
+    /// A `SERVER_ERROR` that may be a refusal: then the request can go
+    /// elsewhere, or here once more.
+    fn refused(&mut self, text: &[u8]) -> Result<(), Error> {
+        if !protocol::is_not_executed(text) {
+            return Err(Error::ServerError(String::from_utf8_lossy(text).into_owned()));
+        }
+        // A busy server is still the right one; one that stops or has no leader
+        // is left, as the load balancer may know better.
+        if !text.starts_with(b"busy") {
+            self.lose_server();
+        }
+        Ok(())
+    }
+
+    async fn read_once(
         &mut self,
         request: &[u8],
         expect: Expect,
         trouble: &mut Trouble,
     ) -> Result<Answer, Failure> {
+        let (address, connection) = self.take_connection(trouble).await?;
+        self.attempt(address, connection, request, expect, trouble).await
+    }
+
+    /// One sending of a write, which is given a name if there is a session.
+    async fn write_once(
+        &mut self,
+        write: &mut Write,
+        expect: Expect,
+        trouble: &mut Trouble,
+    ) -> Result<Answer, Failure> {
         let (address, mut connection) = self.take_connection(trouble).await?;
-        let until = trouble.deadline().min(Instant::now() + self.options.attempt_timeout);
-        match connection.call(request, expect, until).await {
+        if write.ids().is_none() {
+            self.open_session(address, &mut connection, trouble).await?;
+            write.name(self.names.assign());
+        }
+        self.attempt(address, connection, write.bytes(), expect, trouble).await
+    }
+
+    /// Opens a session if one is needed and the server knows how to. An error
+    /// is no failure of the write, which was not sent.
+    async fn open_session(
+        &mut self,
+        address: SocketAddr,
+        connection: &mut Connection,
+        trouble: &Trouble,
+    ) -> Result<(), Failure> {
+        let Some(line) = self.names.open(address) else { return Ok(()) };
+        let cause = match connection.call(&line, Expect::Session, self.until(trouble)).await {
+            Ok(Answer::Ok) => {
+                self.names.opened();
+                return Ok(());
+            }
+            Ok(Answer::ServerError(text)) if !protocol::is_too_many_sessions(&text) => {
+                answered(&text)
+            }
+            Ok(_) => {
+                self.names.without(address);
+                return Ok(());
+            }
+            Err(failure) => failure.cause,
+        };
+        self.avoid = Some(address);
+        Err(Failure { sent: false, cause: format!("{address}: {cause}") })
+    }
+
+    fn until(&self, trouble: &Trouble) -> Instant {
+        trouble.deadline().min(Instant::now() + self.options.attempt_timeout)
+    }
+
+    async fn attempt(
+        &mut self,
+        address: SocketAddr,
+        mut connection: Connection,
+        request: &[u8],
+        expect: Expect,
+        trouble: &Trouble,
+    ) -> Result<Answer, Failure> {
+        match connection.call(request, expect, self.until(trouble)).await {
             Ok(answer) => {
                 self.reached = true;
                 self.avoid = None;
@@ -226,14 +334,6 @@ impl Router {
         self.avoid = self.connection.take().map(|(address, _)| address);
     }
 
-    /// A busy server is still the right one; one that stops or has no leader
-    /// is left, as the load balancer may know better.
-    fn lose_server_unless_busy(&mut self, text: &[u8]) {
-        if !text.starts_with(b"busy") {
-            self.lose_server();
-        }
-    }
-
     fn unreachable(&self, trouble: Trouble) -> Error {
         let advice = match self.source {
             Source::Lbs(_) => crate::error::ADVICE_LB,
@@ -241,4 +341,16 @@ impl Router {
         };
         trouble.into_error(advice)
     }
+}
+
+/// An answer that the caller gets.
+fn definite(answer: Answer) -> Result<Answer, Error> {
+    match answer {
+        Answer::ClientError(text) => Err(Error::ClientError(text)),
+        answer => Ok(answer),
+    }
+}
+
+fn answered(server_error: &[u8]) -> String {
+    format!("the server answered: {}", String::from_utf8_lossy(server_error))
 }

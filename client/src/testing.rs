@@ -25,6 +25,8 @@ struct Shared {
     log: Mutex<Vec<String>>,
     streams: Mutex<Vec<TcpStream>>,
     stopped: AtomicBool,
+    /// The script answers `session`, too. Otherwise nothing is known of it.
+    sessions: bool,
 }
 
 /// A listener that answers each request by a script.
@@ -38,9 +40,18 @@ type Script = dyn FnMut(&str, &[u8]) -> Act + Send;
 impl Fake {
     /// `script` gets the request line and its data block.
     pub(crate) fn start(script: impl FnMut(&str, &[u8]) -> Act + Send + 'static) -> Fake {
+        Fake::new(false, script)
+    }
+
+    /// The same, and it is asked for sessions, too.
+    pub(crate) fn with_sessions(script: impl FnMut(&str, &[u8]) -> Act + Send + 'static) -> Fake {
+        Fake::new(true, script)
+    }
+
+    fn new(sessions: bool, script: impl FnMut(&str, &[u8]) -> Act + Send + 'static) -> Fake {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared { sessions, ..Shared::default() });
         let script: Arc<Mutex<Script>> = Arc::new(Mutex::new(script));
         let theirs = shared.clone();
         thread::spawn(move || {
@@ -128,6 +139,10 @@ fn serve(mut stream: &TcpStream, shared: &Shared, script: &Mutex<Script>) {
                 return;
             }
             data.truncate(data.len() - 2);
+        }
+        if words[0] == "session" && !shared.sessions {
+            let _ = stream.write_all(b"ERROR\r\n");
+            continue;
         }
         shared.log.lock().unwrap().push(line.clone());
         let act = script.lock().unwrap()(&line, &data);

@@ -225,6 +225,11 @@ pub struct Report {
     /// What is wrong with it, if anything is.
     #[serde(default)]
     pub trouble: Option<Trouble>,
+    /// The last leader and its term, if this server has seen that process end
+    /// and knows no other leader yet. Without it, one that knows no leader may
+    /// only have lost sight of it.
+    #[serde(default)]
+    pub gone_leader: Option<(ServerId, u64)>,
 }
 
 impl Report {
@@ -250,6 +255,7 @@ impl Report {
             may_found: true,
             heard_of: None,
             trouble: None,
+            gone_leader: None,
         }
     }
 }
@@ -312,6 +318,13 @@ pub enum ToServer {
     },
     /// To an operator: what became of what it asked for.
     Operated(Outcome),
+    /// The leader of this term is gone, and the receiver has the longest log
+    /// of those that say so: it is to campaign at once, if it still follows
+    /// nobody in that term.
+    Campaign {
+        /// The term of the leader that is gone.
+        term: u64,
+    },
     /// To the leader: admit a fresh server as a learner. Idempotent by folder.
     Admit {
         /// Whom.

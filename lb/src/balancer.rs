@@ -10,14 +10,19 @@
 //!    leader, or only to wait? Requests are repeated until the server's own
 //!    report shows their effect, so each of them may get lost, and a load
 //!    balancer that starts anew goes on where the last one was.
-//! 3. Whom do clients go to ([`discovery`])?
+//! 3. Is the leader gone, by the word of a majority? Then nothing goes to it
+//!    any more, and the best of the others is told to campaign.
+//! 4. Whom do clients go to ([`discovery`])?
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use common::control::{Report, Role, ToLb, ToServer};
+use common::discovery::write_get_servers;
 use common::ids::{ClusterId, FolderId, ServerId};
 
+use crate::config::Policy;
 use crate::discovery::{self, View};
 use crate::events::{Events, Severity};
 use crate::health::Health;
@@ -28,16 +33,23 @@ use crate::routing::Routes;
 
 mod formation;
 mod fresh;
+mod hint;
 mod io;
 mod links;
 mod operator;
+mod planted;
 mod returning;
 #[cfg(test)]
 mod tests;
 
+use hint::Hints;
 pub use io::{Input, Output, Settings};
 use links::{Link, Phase};
 use operator::Operators;
+#[cfg(feature = "planted-bugs")]
+pub use planted::PlantedBug;
+#[cfg(not(feature = "planted-bugs"))]
+use planted::PlantedBug;
 use returning::Dismissed;
 
 /// A server that is gone and in no membership is forgotten after this.
@@ -51,6 +63,7 @@ pub struct Balancer {
     links: BTreeMap<LinkId, Link>,
     operators: Operators,
     dismissed: Dismissed,
+    hints: Hints,
     memory: Memory,
     /// What is being written right now.
     saving: Option<Memory>,
@@ -60,9 +73,13 @@ pub struct Balancer {
     health: Health,
     events: Events,
     view: View,
+    /// Answers to `get-servers` that were made by a policy.
+    turn: usize,
     leader: Option<(ServerId, u64)>,
     now: Duration,
     outputs: Vec<Output>,
+    #[cfg(feature = "planted-bugs")]
+    planted: Option<PlantedBug>,
 }
 
 impl Balancer {
@@ -75,15 +92,19 @@ impl Balancer {
             links: BTreeMap::new(),
             operators: Operators::default(),
             dismissed: Dismissed::default(),
+            hints: Hints::default(),
             memory,
             saving: None,
             save_at: None,
             health: Health::default(),
             events: Events::default(),
             view,
+            turn: 0,
             leader: None,
             now: Duration::ZERO,
             outputs: Vec::new(),
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
         }
     }
 
@@ -105,6 +126,25 @@ impl Balancer {
     /// The rotation.
     pub fn view(&self) -> &View {
         &self.view
+    }
+
+    /// Appends the answer to `get-servers` for one client.
+    pub fn get_servers(&mut self, policy: Policy, out: &mut BytesMut) {
+        let cluster = match (policy, self.memory.cluster) {
+            (Policy::RoundRobin | Policy::LeastLoaded, Some(cluster)) => cluster,
+            _ => return out.extend_from_slice(&self.view.get_servers),
+        };
+        let servers = discovery::by_policy(&self.registry, cluster, policy, self.turn);
+        if let Some(&first) = servers.first() {
+            self.turn = self.turn.wrapping_add(1);
+            let is_first = |entry: &&mut Entry| entry.report.info.client == first;
+            if let Some(entry) = self.registry.iter_mut().find(is_first) {
+                entry.sent_there += 1;
+            }
+        }
+        let mut text = Vec::new();
+        write_get_servers(&servers, &mut text);
+        out.extend_from_slice(&text);
     }
 
     /// Where requests of clients may go: the servers that follow the leader
@@ -153,6 +193,7 @@ impl Balancer {
         self.save();
         self.care_for_fresh();
         self.care_for_returning();
+        self.replace_gone_leader();
         self.publish();
         std::mem::take(&mut self.outputs)
     }
@@ -249,10 +290,14 @@ impl Balancer {
         let members: Vec<FolderId> = self.memory.cluster.map_or(Vec::new(), |cluster| {
             self.registry.membership(cluster).iter().map(|member| member.info.folder).collect()
         });
+        // Another server has the address of one that is gone: it is not coming back.
+        let live = self.registry.iter().filter(|entry| entry.is_live());
+        let taken: Vec<_> = live.map(|entry| entry.report.info.peer).collect();
         self.registry.retain(|entry| {
+            let is_recent = now.saturating_sub(entry.last_heard) < FORGET_AFTER;
             entry.is_live()
                 || members.contains(&entry.report.info.folder)
-                || now.saturating_sub(entry.last_heard) < FORGET_AFTER
+                || (is_recent && !taken.contains(&entry.report.info.peer))
         });
     }
 

@@ -21,6 +21,7 @@ use crate::stats;
 pub(crate) struct ClientPort {
     pub(crate) balancer: Arc<Mutex<Balancer>>,
     router: Mutex<Router<Link>>,
+    policy: Policy,
     /// The balancer's time zero.
     started: Instant,
     counters: Arc<Counters>,
@@ -41,7 +42,7 @@ impl ClientPort {
         counters: Arc<Counters>,
     ) -> Self {
         let router = Mutex::new(Router::new(policy, rand::random()));
-        ClientPort { balancer, router, started, counters }
+        ClientPort { balancer, router, policy, started, counters }
     }
 
     fn now(&self) -> Duration {
@@ -83,9 +84,11 @@ impl ClientPort {
     fn answer(&self, request: &Request, out: &mut BytesMut) {
         match request {
             Request::Discover { elasticache } => {
-                let balancer = self.balancer.lock().unwrap_or_else(PoisonError::into_inner);
-                let view = balancer.view();
-                out.extend_from_slice(if *elasticache { &view.config } else { &view.get_servers });
+                let mut balancer = self.balancer.lock().unwrap_or_else(PoisonError::into_inner);
+                match elasticache {
+                    true => out.extend_from_slice(&balancer.view().config),
+                    false => balancer.get_servers(self.policy, out),
+                }
             }
             Request::Stats { what } => self.stats(what, out),
             _ => {}

@@ -6,16 +6,20 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Which servers answer reads. All of them answer linearizably, whichever it is.
+/// Which servers answer the reads that are routed, and which server a client
+/// that asks with `get-servers` is sent to. All of them answer linearizably,
+/// whichever it is; writes are routed to the leader.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Policy {
-    /// The leader: no hop more than needed.
+    /// The leader: no hop more than needed. It is named first, then the others
+    /// by id.
     #[default]
     Leader,
-    /// All servers, one after the other.
+    /// All servers, one after the other; each answer begins with the next.
     RoundRobin,
-    /// The server with the fewest unanswered requests of this load balancer.
+    /// The server with the fewest unanswered requests of this load balancer;
+    /// those with the fewest connections of clients are named first.
     LeastLoaded,
 }
 

@@ -1,11 +1,14 @@
 //! Whom clients are sent to: the answers to `get-servers` and
 //! `config get cluster`.
 //!
-//! Both list the same servers: the leader, then the other live servers of the
-//! cluster by id, those that still catch up last, five at most. Every server
-//! takes every command, so any of them will do; the leader saves a hop.
-//! Without a leader the lists are empty. A place for other policies than
-//! leader first is [`in_order`].
+//! Both list live servers of the cluster, five at most; those that still catch
+//! up are last. Every server takes every command, so any of them will do; the
+//! leader saves writes a hop. Without a leader the lists are empty.
+//!
+//! `config get cluster` has the leader first, then the others by id, and so has
+//! `get-servers` unless the [`Policy`] says otherwise: then each answer to it
+//! is made for the client that asks ([`by_policy`]). The version of the
+//! configuration goes up with the rotation only, whatever the policy is.
 
 use std::net::SocketAddr;
 
@@ -15,6 +18,7 @@ use common::discovery::{write_config_cluster, write_get_servers};
 use common::ids::ClusterId;
 use common::limits::MAX_DISCOVERY_LINES;
 
+use crate::config::Policy;
 use crate::registry::{Entry, Registry};
 
 /// The rotation as it was last published, with its answers ready to send.
@@ -56,21 +60,48 @@ impl View {
 /// The servers of `cluster` in the order in which clients should try them.
 pub fn in_order(registry: &Registry, cluster: ClusterId) -> Vec<SocketAddr> {
     let Some(leader) = registry.leader(cluster) else { return Vec::new() };
-    let rank = |entry: &Entry| {
-        let role = if entry.report.info.folder == leader.report.info.folder {
-            0
-        } else if entry.report.role == Role::Learner {
-            2
-        } else {
-            1
-        };
-        (role, entry.id_in(cluster))
-    };
+    let leader = leader.report.info.folder;
+    let (mut up, learners) = rotation(registry, cluster);
+    up.sort_by_key(|entry| entry.report.info.folder != leader);
+    addresses(up.into_iter().chain(learners))
+}
+
+/// The servers of `cluster` for one client, which goes to the first of them.
+/// `turn` goes up with each answer.
+pub fn by_policy(
+    registry: &Registry,
+    cluster: ClusterId,
+    policy: Policy,
+    turn: usize,
+) -> Vec<SocketAddr> {
+    if policy == Policy::Leader {
+        return in_order(registry, cluster);
+    }
+    if registry.leader(cluster).is_none() {
+        return Vec::new();
+    }
+    let (mut up, learners) = rotation(registry, cluster);
+    let first = turn.checked_rem(up.len()).unwrap_or(0);
+    up.rotate_left(first);
+    if policy == Policy::LeastLoaded {
+        // Of several with the same load, the next in turn.
+        up.sort_by_key(|entry| entry.load());
+    }
+    addresses(up.into_iter().chain(learners))
+}
+
+/// The live members, by id: those that have the leader's log, and those that
+/// still catch up.
+fn rotation(registry: &Registry, cluster: ClusterId) -> (Vec<&Entry>, Vec<&Entry>) {
     let members = registry.membership(cluster);
     let serves = |entry: &&Entry| entry.is_live() && entry.is_member(cluster, members);
     let mut live: Vec<_> = registry.iter().filter(serves).collect();
-    live.sort_by_key(|entry| rank(entry));
-    live.iter().take(MAX_DISCOVERY_LINES).map(|entry| entry.report.info.client).collect()
+    live.sort_by_key(|entry| entry.id_in(cluster));
+    live.into_iter().partition(|entry| entry.report.role != Role::Learner)
+}
+
+fn addresses<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<SocketAddr> {
+    entries.take(MAX_DISCOVERY_LINES).map(|entry| entry.report.info.client).collect()
 }
 
 #[cfg(test)]

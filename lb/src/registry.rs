@@ -52,6 +52,8 @@ pub struct Entry {
     /// The address that was asked whether the server answers there, and
     /// whether it does; fresh servers only.
     pub(crate) probed: Option<(SocketAddr, bool)>,
+    /// How many clients were sent to it since its last report.
+    pub(crate) sent_there: u64,
     /// Why the leader did not admit it the last time.
     pub(crate) leader_says: Option<String>,
 }
@@ -74,6 +76,12 @@ impl Entry {
     /// A fresh server that answers at the address that it gives to others.
     pub(crate) fn is_reached(&self) -> bool {
         self.probed == Some((self.report.info.peer, true))
+    }
+
+    /// Connections of clients: those it has reported, and those that are
+    /// likely to have been opened since.
+    pub(crate) fn load(&self) -> u64 {
+        self.report.connections.saturating_add(self.sent_there)
     }
 
     /// In no cluster yet.
@@ -148,6 +156,7 @@ impl Registry {
                 told: None,
                 asked: None,
                 probed: None,
+                sent_there: 0,
                 leader_says: None,
                 report,
             };
@@ -172,6 +181,7 @@ impl Registry {
         entry.link = Some(link);
         entry.last_heard = now;
         entry.contact = Contact::Live;
+        entry.sent_there = 0;
         entry.report = report;
         Taken { change, replaced_link }
     }

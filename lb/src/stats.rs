@@ -17,7 +17,7 @@
 //!
 //! About each server, `server.<name>.<field>`, members by id and then the
 //! others by registration. A name may hold dots, a field holds none: split at the last one. When two known
-//! servers have one name (one of them gone), the second is `<name>#<n>`.
+//! servers have one name (one of them gone), that one is `<name>#<n>`.
 //!
 //! | field | value |
 //! | --- | --- |
@@ -84,19 +84,31 @@ pub fn stats(balancer: &Balancer, now: Duration) -> String {
     }));
     servers.sort_by_key(Server::order);
 
-    let mut names = BTreeSet::new();
-    for server in &servers {
-        let mut name = server.info.name.clone();
-        for number in 2.. {
-            if names.insert(name.clone()) {
-                break;
-            }
-            name = format!("{}#{number}", server.info.name);
-        }
+    for (server, name) in servers.iter().zip(names(&servers)) {
         server.write(&mut text, &name, leader, now);
     }
     text.push_str("END\r\n");
     text
+}
+
+/// What each of them is called here: a live one by its own name, whoever else
+/// had that name before.
+fn names(servers: &[Server<'_>]) -> Vec<String> {
+    let mut order: Vec<_> = (0..servers.len()).collect();
+    order.sort_by_key(|&place| !servers[place].entry.is_some_and(Entry::is_live));
+    let (mut taken, mut names) = (BTreeSet::new(), vec![String::new(); servers.len()]);
+    for place in order {
+        let own = &servers[place].info.name;
+        let mut name = own.clone();
+        for number in 2.. {
+            if taken.insert(name.clone()) {
+                break;
+            }
+            name = format!("{own}#{number}");
+        }
+        names[place] = name;
+    }
+    names
 }
 
 /// The answer to `stats events`.

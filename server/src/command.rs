@@ -3,7 +3,7 @@
 //! ```text
 //! command    [once] op:u8 clock_ms:u64 body
 //! once       17 session:u64 sequence:u64 behind:u32
-//!            names a forwarded write: its session, its number there, and how
+//!            names a write that may be sent again: its session, its number there, and how
 //!            far behind it the lowest number is that was not answered yet
 //! store      op = 1 set, 2 add, 3 replace, 4 append, 5 prepend, 6 cas
 //!            [cas:u64 when op = 6] flags:u32 deadline_ms:u64 klen:u8 key value
@@ -11,7 +11,7 @@
 //! arithmetic op = 8 incr, 9 decr   delta:u64 klen:u8 key
 //! check      op = 10  algorithm:u8
 //! verdict    op = 11  index:u64 digest:u64
-//! open       op = 16  session:u64; never behind `once`
+//! open       op = 16  session:u64
 //! ```
 //! Integers are little-endian; `value` is the rest.
 
@@ -24,7 +24,7 @@ pub struct Command<'a> {
     /// The leader's replicated clock, in unix milliseconds; never goes back
     /// along the log.
     pub clock_ms: u64,
-    /// Names a forwarded write, which may come again; it is applied once.
+    /// Names a write that may be sent again; it is applied once.
     pub id: Option<RequestId>,
     /// What to do.
     pub operation: Operation<'a>,
@@ -72,7 +72,7 @@ pub enum Operation<'a> {
         /// By how much.
         delta: u64,
     },
-    /// Opens a session for forwarded writes.
+    /// Opens a session for writes that may be sent again.
     OpenSession {
         /// Its id; never 0.
         session: u64,
@@ -124,6 +124,9 @@ pub enum CommandError {
     /// Session 0 is no session.
     #[error("a session with the id 0")]
     NoSession,
+    /// There is no number so far behind that of the write.
+    #[error("the write {0} of a session says that it is {1} behind")]
+    Behind(u64, u64),
     /// Bytes follow a command that has no value.
     #[error("{0} bytes follow the command: written by a newer version?")]
     Long(usize),
@@ -235,7 +238,7 @@ impl<'a> Command<'a> {
                 let delta = take_u64(&mut bytes)?;
                 Operation::Arithmetic { operation, key: take_key(&mut bytes)?, delta }
             }
-            OPEN_SESSION if id.is_none() => {
+            OPEN_SESSION => {
                 let session = take_u64(&mut bytes)?;
                 if session == 0 {
                     return Err(CommandError::NoSession);
@@ -291,7 +294,8 @@ fn take_id(bytes: &mut &[u8]) -> Result<RequestId, CommandError> {
     if session == 0 {
         return Err(CommandError::NoSession);
     }
-    Ok(RequestId { session, sequence, done_below: sequence.saturating_sub(behind) })
+    let done_below = sequence.checked_sub(behind).ok_or(CommandError::Behind(sequence, behind))?;
+    Ok(RequestId { session, sequence, done_below })
 }
 
 fn take_key<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], CommandError> {

@@ -84,6 +84,15 @@ pub struct Sockets {
     pub peer: std::net::UdpSocket,
 }
 
+/// A snapshot on its way to this server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Arriving {
+    /// Bytes that are there.
+    pub bytes: u64,
+    /// Thousandths of it that are there, nearly: its size is known at its end.
+    pub permille: u16,
+}
+
 /// Steps of a start, in the order in which they happen.
 #[derive(Clone, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "step")]
@@ -112,6 +121,35 @@ pub enum Progress {
         id: ServerId,
         /// Its role.
         role: Role,
+    },
+    /// The cluster had removed it, and has admitted it again under another id;
+    /// it keeps its data.
+    Rejoins {
+        /// Its id before.
+        before: ServerId,
+        /// Its id from now on.
+        id: ServerId,
+    },
+    /// It is sent what it lacks. Said again as it goes on, rarer the longer that
+    /// takes.
+    Syncing {
+        /// Entries up to here are applied.
+        applied: u64,
+        /// The leader has committed up to here, as far as it has said so.
+        commit: u64,
+        /// The snapshot that is arriving, if one is.
+        snapshot: Option<Arriving>,
+    },
+    /// It votes, and has everything that the leader had committed: the start is
+    /// over.
+    Voter {
+        /// Its id.
+        id: ServerId,
+        /// Its role.
+        role: Role,
+        /// Members with its addresses that it takes the place of: nobody can be
+        /// reached there any more but itself.
+        replaces: Vec<ServerId>,
     },
     /// The disk is damaged; what it lacks comes from the other servers.
     Repairing {

@@ -12,6 +12,7 @@
 //! | [`keystore_file`] | its checkpoint on disk |
 //! | [`log_file`] | the write-ahead log |
 //! | `files` | the way to the file system, for all of the above; faults for tests |
+//! | [`membership`] | what a leader does about the members, and a server about its place; pure |
 //! | [`recovery`] | what a server starts from, by what its disk still says; pure |
 //! | [`identity`] | who this folder belongs to |
 //! | [`wire`] | frames between servers |
@@ -35,6 +36,7 @@ pub mod identity;
 pub mod keystore;
 pub mod keystore_file;
 pub mod log_file;
+pub mod membership;
 pub mod offline;
 pub mod print;
 pub mod recovery;

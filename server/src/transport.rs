@@ -191,6 +191,15 @@ impl Transport {
         }
     }
 
+    /// Lets the link to `peer` go, if there is one: whoever dials begins anew.
+    pub(crate) fn drop_link(&mut self, peer: NodeId, why: &str) -> bool {
+        let link = self.peers.get_mut(&peer).and_then(|peer| peer.link.take());
+        if let Some((_, link)) = &link {
+            link.close(why);
+        }
+        link.is_some()
+    }
+
     /// Whether frames of this link still count.
     pub(crate) fn is_current(&self, from: NodeId, link: u64) -> bool {
         self.link(from).is_some_and(|(number, _)| *number == link)

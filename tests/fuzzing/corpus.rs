@@ -8,7 +8,7 @@ use common::forward::{self, WriteIds};
 use common::ids::{ClusterId, FolderId, ServerId};
 use common::memcached::{Arithmetic, StoreVerb, encode_requests};
 use raft::{Body, Entry, Envelope, Member, Membership, Message, NodeId, SnapshotMeta, Suffrage};
-use server::command::{Command, Operation, Payload};
+use server::command::{Command, Operation, Payload, RequestId};
 
 pub(crate) fn membership() -> Membership {
     let mut membership = Membership::of_voters([
@@ -40,12 +40,15 @@ pub(crate) fn commands() -> Vec<Vec<u8>> {
     }
     operations.push(Operation::Check { algorithm: 1 });
     operations.push(Operation::Verdict { index: 7, digest: 0x0123_4567_89ab_cdef });
-    let encode = |operation| {
+    operations.push(Operation::OpenSession { session: 5 });
+    let encode = |id, operation| {
         let mut out = Vec::new();
-        Command { clock_ms: 1_700_000_000_000, id: None, operation }.encode(&mut out);
+        Command { clock_ms: 1_700_000_000_000, id, operation }.encode(&mut out);
         out
     };
-    operations.into_iter().map(encode).collect()
+    let named = Some(RequestId { session: 5, sequence: 8, done_below: 6 });
+    let both = operations.into_iter().flat_map(|operation| [(None, operation), (named, operation)]);
+    both.map(|(id, operation)| encode(id, operation)).collect()
 }
 
 pub(crate) fn entries(first: u64) -> Vec<Entry<Payload>> {
@@ -94,7 +97,7 @@ pub(crate) fn envelopes() -> Vec<Vec<u8>> {
 
 /// What clients send.
 pub(crate) fn streams() -> Vec<Vec<u8>> {
-    let texts: [&[u8]; 12] = [
+    let texts: [&[u8]; 13] = [
         b"get key\r\n",
         b"gets a b c d\r\n",
         b"set key 3 60 5\r\nhello\r\nget key\r\n",
@@ -106,6 +109,7 @@ pub(crate) fn streams() -> Vec<Vec<u8>> {
         b"get-servers\r\nconfig get cluster\r\n",
         b"get-servers",
         b"set key 0 0 99999999999\r\nwhatever\r\n",
+        b"session 1f\r\nset k 0 0 1 @1f.1.1\r\nx\r\nincr n 1 @1f.2.1!\r\ndelete k @1f.3.2\r\n",
         b"mg key v\r\nms key 2\r\nhi\r\nbogus\r\n",
     ];
     let mut streams: Vec<_> = texts.iter().map(|text| text.to_vec()).collect();
@@ -179,6 +183,7 @@ pub(crate) fn controls() -> Vec<Vec<u8>> {
         may_found: true,
         heard_of: Some(ClusterId(9)),
         trouble: Some(common::control::Trouble::DiskFull),
+        gone_leader: Some((ServerId(2), 2)),
     };
     let parties = [
         Party::LoadBalancer { name: "lb-1".to_owned() },
@@ -198,6 +203,7 @@ pub(crate) fn controls() -> Vec<Vec<u8>> {
     ];
     all.extend(to_lb.iter().map(|message| serde_json::to_vec(message).expect("is JSON")));
     let to_server = [
+        ToServer::Campaign { term: 3 },
         ToServer::Registered { lb: "lb-1".to_owned(), cluster: None, waiting_for: None },
         ToServer::Refused { why: "no".to_owned() },
         ToServer::Adopt { cluster, id, voters: vec![record], campaign: true },

@@ -5,6 +5,7 @@
 //! | `cluster 3 +1 lease gap=0` | servers 1..3 as voters, 4 as a learner; settings follow |
 //! | `start 4` | a server with an empty disk that knows no members |
 //! | `campaign 1`, `elect 1` | an election at once; `elect` also delivers and beats once |
+//! | `gone 2 1 [t3]` | 2 is told that the process of 1 has ended, which led in this or that term |
 //! | `deliver`, `deliver 1->2 append first` | delivers all until quiet, or those meant, once |
 //! | `drop ..`, `dup ..`, `reverse ..` | loses, doubles or reorders those meant |
 //! | `wire` | prints what is on the way |
@@ -121,6 +122,16 @@ impl Cluster {
                 self.machine(number(words, 0)).crash(survive);
             }
             "campaign" => self.with(number(words, 0), |core, now| core.campaign(now)),
+            "gone" => {
+                let (node, leader) = (number(words, 0), NodeId(number(words, 1)));
+                let term = words.get(2).map(|word| {
+                    word.strip_prefix('t').and_then(|term| term.parse().ok()).expect("a term")
+                });
+                self.with(node, |core, now| {
+                    let term = term.unwrap_or(core.term());
+                    core.leader_gone(now, leader, term);
+                });
+            }
             "elect" => {
                 let node = number(words, 0);
                 let before = std::mem::replace(&mut self.detail, Detail::Nothing);

@@ -189,9 +189,9 @@ impl TestCluster {
     /// The leader as the load balancer names it, if it is one that runs.
     pub(crate) fn leader(&self) -> Result<String, String> {
         let mut lb = Connection::open(self.lb_client()).map_err(|error| error.to_string())?;
-        let listed = lb.servers().map_err(|error| error.to_string())?;
-        let leader = *listed.first().ok_or("it names no leader")?;
-        let found = self.running().into_iter().find(|name| self.client_address(name) == leader);
+        let stats = lb.stats().map_err(|error| error.to_string())?;
+        let leader = stats.get("lb.leader").ok_or("it does not say who leads")?;
+        let found = self.running().into_iter().find(|name| name == leader);
         found.ok_or_else(|| format!("{leader} does not run"))
     }
 

@@ -96,6 +96,18 @@ impl Connection {
         Ok(stats)
     }
 
+    /// The payload of `config get cluster`: the version, then the servers.
+    pub(crate) fn config(&mut self) -> io::Result<String> {
+        let head = self.ask("config get cluster\r\n")?;
+        let length = head.rsplit(' ').next().and_then(|length| length.parse().ok());
+        let mut payload = vec![0; length.ok_or_else(|| io::Error::other(head))?];
+        self.stream.read_exact(&mut payload)?;
+        match (self.line()?.as_str(), self.line()?.as_str()) {
+            ("", "END") => Ok(String::from_utf8_lossy(&payload).into_owned()),
+            other => Err(io::Error::other(format!("{other:?}"))),
+        }
+    }
+
     /// Client addresses of the servers, leader first; asked of a load balancer.
     pub(crate) fn servers(&mut self) -> io::Result<Vec<SocketAddr>> {
         let lines = self.ask_until("get-servers\r\n", "end")?;

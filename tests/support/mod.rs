@@ -6,9 +6,11 @@
 pub(crate) mod background;
 pub(crate) mod cluster;
 pub(crate) mod load;
+pub(crate) mod members;
 pub(crate) mod memcached;
 pub(crate) mod ports;
 pub(crate) mod process;
+pub(crate) mod pulse;
 pub(crate) mod small_disk;
 pub(crate) mod terms;
 pub(crate) mod trio;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
+use crate::forward::WriteIds;
 use crate::memcached::Request;
 
 /// The requests of one read from one connection, with room for their replies.
@@ -19,6 +20,9 @@ pub struct Batch {
     pub out: BytesMut,
     /// About how many bytes `requests` hold, for bounds on what waits.
     pub bytes: usize,
+    /// What names its requests if their client did so itself: all of them are
+    /// writes then, with consecutive sequences. Session 0: it did not.
+    pub ids: WriteIds,
     origin: Option<Arc<dyn Finish>>,
 }
 
@@ -47,7 +51,14 @@ impl Batch {
         bytes: usize,
         origin: Arc<dyn Finish>,
     ) -> Self {
-        Batch { requests, out, bytes, origin: Some(origin) }
+        Batch { requests, out, bytes, ids: WriteIds::default(), origin: Some(origin) }
+    }
+
+    /// The same, with ids from the client.
+    #[must_use]
+    pub fn named(mut self, ids: WriteIds) -> Self {
+        self.ids = ids;
+        self
     }
 
     /// All requests are answered in `out`: back to where it came from.

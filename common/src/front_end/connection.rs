@@ -16,6 +16,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use super::batch::Batch;
 use super::link::Link;
 use super::{FrontEndConfig, INITIAL_BYTES, KEEP_BYTES, Service};
+use crate::forward::WriteIds;
 use crate::limits::{MAX_BATCH_BYTES, MAX_BATCH_REQUESTS};
 use crate::memcached::{Parsed, Parser, Request};
 
@@ -35,7 +36,18 @@ pub(super) struct Connection {
     /// takes few reads and an idle connection little memory.
     read_bytes: usize,
     requests: Vec<Request>,
+    /// What names them, if their client did; session 0: it did not.
+    ids: WriteIds,
+    /// Was parsed, and begins the next batch.
+    held: Option<Held>,
     out: BytesMut,
+}
+
+/// A request that does not go on with the batch before it.
+struct Held {
+    request: Request,
+    ids: Option<WriteIds>,
+    bytes: usize,
 }
 
 /// What goes on after the requests at hand.
@@ -69,6 +81,8 @@ impl Connection {
             input: BytesMut::with_capacity(INITIAL_BYTES),
             read_bytes: INITIAL_BYTES,
             requests: Vec::new(),
+            ids: WriteIds::default(),
+            held: None,
             out: BytesMut::new(),
         }
     }
@@ -110,29 +124,69 @@ impl Connection {
 
     /// Takes as many whole requests as make a batch; their bytes, too.
     fn parse(&mut self) -> (Next, usize) {
-        let before = self.input.len();
+        let mut bytes = 0;
+        if let Some(held) = self.held.take() {
+            bytes = held.bytes;
+            if let Some(next) = self.add(held.request, held.ids) {
+                return (next, bytes);
+            }
+        }
+        let mut left = self.input.len();
         let next = loop {
-            let bytes = before - self.input.len();
             if self.requests.len() >= MAX_BATCH_REQUESTS || bytes >= MAX_BATCH_BYTES {
                 break Next::Parse;
             }
-            match self.parser.next(&mut self.input) {
+            let parsed = self.parser.next(&mut self.input);
+            let taken = left - self.input.len();
+            left = self.input.len();
+            match parsed {
                 Parsed::Incomplete => break Next::Read,
                 Parsed::Binary => break Next::Binary,
                 Parsed::Request(request) => {
-                    let next = match &request {
-                        Request::Quit => Some(Next::Close),
-                        Request::Invalid { close: true, .. } => Some(Next::CloseOnError),
-                        _ => None,
-                    };
-                    self.requests.push(request);
-                    if let Some(next) = next {
+                    let ids = self.parser.ids();
+                    if !self.goes_on(ids.as_ref()) {
+                        self.held = Some(Held { request, ids, bytes: taken });
+                        break Next::Parse;
+                    }
+                    bytes += taken;
+                    if let Some(next) = self.add(request, ids) {
                         break next;
                     }
                 }
             }
         };
-        (next, before - self.input.len())
+        (next, bytes)
+    }
+
+    /// Whether a request with these ids belongs to the batch at hand: all of a
+    /// batch is named as one run of writes, or nothing of it is.
+    fn goes_on(&self, ids: Option<&WriteIds>) -> bool {
+        match ids {
+            _ if self.requests.is_empty() => true,
+            None => self.ids.session == 0,
+            Some(ids) => {
+                let sequence = self.ids.first_sequence + self.requests.len() as u64;
+                (ids.session, ids.first_sequence, ids.again)
+                    == (self.ids.session, sequence, self.ids.again)
+            }
+        }
+    }
+
+    /// Adds a request to the batch; what is next, if it is its last one.
+    fn add(&mut self, request: Request, ids: Option<WriteIds>) -> Option<Next> {
+        if let Some(ids) = ids {
+            if self.requests.is_empty() {
+                self.ids = ids;
+            }
+            self.ids.done_below = self.ids.done_below.max(ids.done_below);
+        }
+        let next = match &request {
+            Request::Quit => Some(Next::Close),
+            Request::Invalid { close: true, .. } => Some(Next::CloseOnError),
+            _ => None,
+        };
+        self.requests.push(request);
+        next
     }
 
     /// Hands the batch over and waits for it; false: it was dropped unanswered.
@@ -150,7 +204,8 @@ impl Connection {
         self.config.counters.handed_over(self.requests.len());
         let requests = std::mem::take(&mut self.requests);
         let out = std::mem::take(&mut self.out);
-        self.service.call(Batch::new(requests, out, bytes, self.link.clone()));
+        let ids = std::mem::take(&mut self.ids);
+        self.service.call(Batch::new(requests, out, bytes, self.link.clone()).named(ids));
 
         // With nothing to do but read, the next bytes may wake this task, not
         // the batch. If they come while the batch is still out, it may not be

@@ -214,6 +214,44 @@ async fn a_deep_pipeline_comes_in_batches_and_in_order() {
 }
 
 #[tokio::test]
+async fn a_batch_is_one_run_of_named_writes_or_names_none() {
+    let running = start(Memory::holding(), 10).await;
+    let mut client = running.connect().await;
+    let set = |token: &str| format!("set k 0 0 1 {token}\r\nv\r\n");
+    // Each line is one batch: the session, the first sequence, what is done.
+    let runs = [
+        ((0, 0, 0), vec![set(""), "version\r\n".to_owned(), set("")]),
+        ((5, 1, 3), vec![set("@5.1.1"), set("@5.2.1"), set("@5.3.3")]),
+        ((5, 5, 3), vec![set("@5.5.3"), "set k 0 0 1 @5.6.3\r\nvXX".to_owned()]),
+        ((0, 0, 0), vec!["version\r\n".to_owned()]),
+        ((5, 7, 3), vec![set("@5.7.3")]),
+        ((6, 8, 3), vec![set("@6.8.3")]),
+        ((6, 9, 3), vec![set("@6.9.3!"), set("@6.10.3!")]),
+        ((6, 11, 11), vec![set("@6.11.11")]),
+        ((0, 0, 0), vec![set("@6.12"), "quit\r\n".to_owned()]),
+    ];
+    let text: String = runs.iter().flat_map(|(_, lines)| lines).map(String::as_str).collect();
+    client.write_all(text.as_bytes()).await.expect("sent");
+    let mut bytes = 0;
+    for (ids, lines) in &runs {
+        let batch = running.service.take().await;
+        let found = (batch.ids.session, batch.ids.first_sequence, batch.ids.done_below);
+        assert_eq!((found, batch.requests.len()), (*ids, lines.len()), "{lines:?}");
+        assert_eq!(batch.ids.again, lines[0].contains('!'));
+        bytes += batch.bytes;
+        running.service.answer(batch);
+    }
+    assert_eq!(bytes, text.len());
+    let version = format!("{VERSION_REPLY}\r\n");
+    let bad = ["STORED\r\nCLIENT_ERROR bad data chunk\r\n", &version].concat();
+    let replies = ["STORED\r\n", &version, &"STORED\r\n".repeat(4), &bad];
+    expect(&mut client, &replies.concat()).await;
+    expect(&mut client, &"STORED\r\n".repeat(5)).await;
+    expect(&mut client, "CLIENT_ERROR bad write id\r\n").await;
+    expect_end(&mut client).await;
+}
+
+#[tokio::test]
 async fn nothing_is_read_while_a_batch_is_out() {
     let running = start(Memory::holding(), 10).await;
     let mut client = running.connect().await;

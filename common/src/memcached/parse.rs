@@ -17,6 +17,7 @@ use bytes::{Buf, BytesMut};
 use self::line::{Header, Line, parse_line};
 use super::request::Request;
 use super::texts::LINE_TOO_LONG;
+use crate::forward::WriteIds;
 use crate::limits::{MAX_GET_LINE_BYTES, MAX_LINE_BYTES};
 
 /// Room behind a data block.
@@ -41,6 +42,8 @@ pub struct Parser {
     state: State,
     /// Nothing has been parsed yet: the first byte tells the protocol.
     fresh: bool,
+    /// What names the write whose line was parsed last.
+    ids: Option<WriteIds>,
     /// A `get-servers` without line end was answered; should one still come,
     /// it is no request of its own.
     answered_early: bool,
@@ -65,6 +68,7 @@ impl Parser {
             max_value_bytes: max_value_bytes.min(u32::MAX as usize),
             state: State::Line { scanned: 0 },
             fresh: true,
+            ids: None,
             answered_early: false,
         }
     }
@@ -118,7 +122,8 @@ impl Parser {
                         input.advance(line_bytes);
                         continue;
                     }
-                    match parse_line(line_bytes, self.max_value_bytes, input) {
+                    self.ids = None;
+                    match parse_line(line_bytes, self.max_value_bytes, input, &mut self.ids) {
                         Line::Request(request) => return Parsed::Request(request),
                         Line::Refused { request, block_bytes } => {
                             self.state = State::Swallow { left: block_bytes };
@@ -139,6 +144,12 @@ impl Parser {
                 }
             }
         }
+    }
+
+    /// What names the request that [`Parser::next`] gave last, if it is a write
+    /// with a token: see [`write_token`](super::write_token).
+    pub fn ids(&self) -> Option<WriteIds> {
+        self.ids
     }
 
     /// How many bytes the data block that is waited for still misses; `input`

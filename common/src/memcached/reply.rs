@@ -44,6 +44,13 @@ pub const REPLY_TOO_LARGE: &str = "SERVER_ERROR out of memory writing get respon
 /// Too much waits already.
 pub const BUSY: &str = "SERVER_ERROR busy, not executed";
 
+/// A write under a session that is not open: to be sent under another one.
+pub const SESSION_UNKNOWN: &str = "SERVER_ERROR session unknown, not executed";
+/// The same of a write that may have taken effect before.
+pub const SESSION_OVER: &str = "SERVER_ERROR session unknown, outcome unknown";
+/// All sessions that there is room for are in use.
+pub const TOO_MANY_SESSIONS: &str = "SERVER_ERROR too many sessions, not executed";
+
 impl Reply {
     /// Writes the reply line.
     pub fn write(&self, out: &mut impl BufMut) {

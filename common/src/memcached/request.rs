@@ -47,6 +47,11 @@ pub enum Request {
         /// No reply wanted.
         noreply: bool,
     },
+    /// `session`: opens a session for write ids.
+    OpenSession {
+        /// Its id, not 0.
+        session: u64,
+    },
     /// `version`.
     Version,
     /// `stats [what]`.
@@ -110,7 +115,13 @@ pub enum Arithmetic {
 impl Request {
     /// Whether it must go through the log.
     pub fn is_write(&self) -> bool {
-        matches!(self, Request::Store { .. } | Request::Delete { .. } | Request::Arithmetic { .. })
+        matches!(
+            self,
+            Request::Store { .. }
+                | Request::Delete { .. }
+                | Request::Arithmetic { .. }
+                | Request::OpenSession { .. }
+        )
     }
 
     /// Whether it reads keys.

@@ -13,6 +13,8 @@ pub const BAD_DELTA: &str = "CLIENT_ERROR invalid numeric delta argument";
 /// delete with words that it does not know. Two blanks, as memcached writes it.
 pub const DELETE_USAGE: &str =
     "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]";
+/// A last word that begins as a write id does and is none.
+pub const BAD_WRITE_ID: &str = "CLIENT_ERROR bad write id";
 /// No line end within the bound. memcached closes without a word; saying why
 /// costs nothing and saves somebody an hour.
 pub const LINE_TOO_LONG: &str = "CLIENT_ERROR line too long";
@@ -22,14 +24,16 @@ pub const TOO_MANY_CONNECTIONS: &str = "ERROR Too many open connections";
 
 /// Every text of [`super::Request::Invalid`], so that one that was sent over a
 /// link becomes a `&'static str` again.
-pub(super) const INVALID_TEXTS: [&str; 9] = [
+pub(super) const INVALID_TEXTS: [&str; 11] = [
     ERROR,
     BAD_FORMAT,
     BAD_CHUNK,
     BAD_DELTA,
     DELETE_USAGE,
+    BAD_WRITE_ID,
     LINE_TOO_LONG,
     super::reply::TOO_LARGE,
     super::reply::OUT_OF_MEMORY,
     super::reply::DISK_FULL,
+    super::reply::TOO_MANY_SESSIONS,
 ];

@@ -11,6 +11,7 @@
 //! delete      key
 //! arithmetic  key, delta u64
 //! stats       what as a value
+//! session     id u64, not 0
 //! invalid     close u8, reply as a value
 //! key         length u8, bytes
 //! value       length u32, bytes
@@ -51,6 +52,7 @@ const GET_SERVERS: u8 = 15;
 const CONFIG_GET_CLUSTER: u8 = 16;
 const QUIT: u8 = 17;
 const INVALID: u8 = 18;
+const OPEN_SESSION: u8 = 19;
 
 /// Why a frame is no batch of requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -72,6 +74,12 @@ pub enum DecodeError {
     /// A key that no parser lets through, or a get without keys.
     #[error("request {0} of a batch has an invalid key or none")]
     BadKey(
+        /// Which request, from 0.
+        u32,
+    ),
+    /// Session 0 is no session.
+    #[error("request {0} of a batch opens a session with the id 0")]
+    NoSession(
         /// Which request, from 0.
         u32,
     ),
@@ -133,6 +141,10 @@ fn encode(request: &Request, out: &mut impl BufMut) {
             put_key(key, out);
             out.put_u64(*delta);
         }
+        Request::OpenSession { session } => {
+            out.put_u8(OPEN_SESSION);
+            out.put_u64(*session);
+        }
         Request::Version => out.put_u8(VERSION),
         Request::Stats { what } => {
             out.put_u8(STATS);
@@ -193,6 +205,10 @@ impl Decoder<'_> {
                 key: self.key()?,
                 delta: self.u64()?,
                 noreply,
+            },
+            OPEN_SESSION => match self.u64()? {
+                0 => return Err(DecodeError::NoSession(self.index)),
+                session => Request::OpenSession { session },
             },
             VERSION => Request::Version,
             STATS => Request::Stats { what: self.value()? },

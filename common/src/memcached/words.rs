@@ -35,23 +35,28 @@ pub(super) struct Arguments<const N: usize> {
     words: [Range<usize>; N],
     /// May be more than `N`.
     pub(super) count: usize,
+    /// The last word; empty if there is none.
+    pub(super) last: Range<usize>,
     /// The last word said `noreply`. memcached looks there and nowhere else.
     pub(super) noreply: bool,
 }
 
 impl<const N: usize> Arguments<N> {
     pub(super) fn collect(line: &[u8], at: usize) -> Self {
-        let mut arguments =
-            Arguments { words: std::array::from_fn(|_| 0..0), count: 0, noreply: false };
-        let mut last = 0..0;
+        let mut arguments = Arguments {
+            words: std::array::from_fn(|_| 0..0),
+            count: 0,
+            last: 0..0,
+            noreply: false,
+        };
         for word in Words::new(line, at) {
             if let Some(place) = arguments.words.get_mut(arguments.count) {
                 *place = word.clone();
             }
             arguments.count += 1;
-            last = word;
+            arguments.last = word;
         }
-        arguments.noreply = &line[last] == b"noreply";
+        arguments.noreply = &line[arguments.last.clone()] == b"noreply";
         arguments
     }
 

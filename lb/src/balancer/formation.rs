@@ -5,7 +5,7 @@ use std::time::Duration;
 use common::control::Waiting;
 use common::ids::ClusterId;
 
-use super::{Balancer, Output};
+use super::{Balancer, Output, PlantedBug};
 use crate::bootstrap::{self, Decision};
 use crate::events::Severity;
 use crate::memory::Memory;
@@ -19,7 +19,7 @@ impl Balancer {
     /// load balancer, if it had none. One that is being formed is given up:
     /// nobody has been told of it.
     pub(super) fn see_cluster(&mut self, cluster: ClusterId, who: &str) {
-        if self.memory.cluster.is_some() {
+        if self.memory.cluster.is_some() || self.has(PlantedBug::ClusterUnseen) {
             return;
         }
         self.memory = Memory { cluster: Some(cluster), voters: Vec::new() };
@@ -41,12 +41,14 @@ impl Balancer {
     /// Whether it is time to found a cluster, for a load balancer that knows none.
     pub(super) fn founding(&self) -> Decision {
         let fresh = self.registry.fresh();
-        if let Some(cluster) = fresh.iter().find_map(|entry| entry.report.heard_of) {
+        let unasked = self.has(PlantedBug::FoundsUnasked);
+        let heard_of = fresh.iter().find_map(|entry| entry.report.heard_of);
+        if let Some(cluster) = heard_of.filter(|_| !unasked) {
             return Decision::Wait(Waiting::for_what(format!(
                 "a member of cluster {cluster} to report here: another load balancer knows it"
             )));
         }
-        let able = |entry: &&&Entry| entry.report.may_found && entry.is_reached();
+        let able = |entry: &&&Entry| (entry.report.may_found || unasked) && entry.is_reached();
         let infos: Vec<_> = fresh.iter().filter(able).map(|entry| &entry.report.info).collect();
         bootstrap::decide(self.now, self.settings.expect, infos.into_iter())
     }

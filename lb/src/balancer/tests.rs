@@ -10,6 +10,7 @@ mod bootstrap;
 mod churn;
 mod contact;
 mod joining;
+mod leader_gone;
 mod refusals;
 mod rotation;
 mod several;

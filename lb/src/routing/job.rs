@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use common::forward::WriteIds;
 use common::front_end::{Batch, answer_local};
-use common::memcached::{NO_LEADER, Reply, Request, UNKNOWN};
+use common::memcached::{NO_LEADER, Reply, Request, SESSION_OVER, SESSION_UNKNOWN, UNKNOWN};
 
 /// A batch with its progress. It is answered in runs: what the load balancer
 /// answers itself, then a run that a server answers, and so on.
@@ -55,8 +55,21 @@ impl Job {
         // What stands behind the last one that is routed is answered here.
         self.end = self.cursor + run.iter().rposition(is_routed).map_or(0, |last| last + 1);
         self.is_write = run.iter().any(Request::is_write);
-        self.exposed = false;
+        self.exposed = self.batch.ids.again;
+        self.ids = self.clients_ids();
         self.end > self.cursor
+    }
+
+    /// What names the run, if the client itself has named it.
+    fn clients_ids(&self) -> Option<WriteIds> {
+        let mut ids = self.batch.ids;
+        ids.first_sequence += self.cursor as u64;
+        self.is_named_by_client().then_some(ids)
+    }
+
+    /// Whether the ids are the client's.
+    pub(super) fn is_named_by_client(&self) -> bool {
+        self.batch.ids.session != 0
     }
 
     /// All is answered: back to the client.
@@ -102,6 +115,11 @@ impl Job {
     pub(super) fn done(&mut self, replies: &[u8]) {
         self.batch.out.extend_from_slice(replies);
         self.cursor = self.end;
+    }
+
+    /// The session under which the client has named its writes is not open.
+    pub(super) fn fail_session(&mut self) {
+        self.fail(if self.exposed { SESSION_OVER } else { SESSION_UNKNOWN }, NO_LEADER);
     }
 
     /// Its writes may have taken effect.

@@ -11,7 +11,8 @@
 //! - What cannot go anywhere is parked, within bounds and until its deadline.
 //! - Reads whose server is lost, or follows nobody any more, go elsewhere.
 //! - Writes whose leader is lost or deposed go to the new leader at once,
-//!   under the ids that make them take effect once ([`Session`]). Only if the
+//!   under the ids that make them take effect once: the client's own if it has
+//!   named them, else those of a [`Session`] of this process. Only if the
 //!   session has ended meanwhile can nobody tell whether they were executed,
 //!   and that is what the client is told.
 //!
@@ -258,7 +259,10 @@ impl<W: Wire> Router<W> {
     fn send_write(&mut self, now: Duration, leader: LinkId, mut job: Job) {
         // The ids of a session that is over must stay, if they may have taken
         // effect: its end is what the answer will be.
-        if !job.is_exposed() && !job.ids.is_some_and(|ids| self.session.gave(&ids)) {
+        let is_named = job.is_exposed()
+            || job.is_named_by_client()
+            || job.ids.is_some_and(|ids| self.session.gave(&ids));
+        if !is_named {
             if !self.session.is_open(now) {
                 self.open_session(now);
                 return self.park(now, job);
@@ -310,6 +314,10 @@ impl<W: Wire> Router<W> {
     /// may have been.
     fn session_unknown(&mut self, now: Duration, mut job: Job) {
         let Some(ids) = job.ids else { return self.park(now, job) };
+        if job.is_named_by_client() {
+            job.fail_session();
+            return self.conclude(job);
+        }
         self.session.is_unknown(ids.session);
         if job.is_exposed() {
             return self.fail_unknown(job);

@@ -118,11 +118,14 @@ impl World {
         let mut input = BytesMut::from(text);
         let mut parser = Parser::new(1024);
         let mut requests = Vec::new();
+        let mut ids = None;
         while let Parsed::Request(request) = parser.next(&mut input) {
+            ids = ids.or(Some(parser.ids().unwrap_or_default()));
             requests.push(request);
         }
         let client = Client::default();
-        let batch = Batch::new(requests, BytesMut::new(), text.len(), Arc::new(client.clone()));
+        let batch = Batch::new(requests, BytesMut::new(), text.len(), Arc::new(client.clone()))
+            .named(ids.unwrap_or_default());
         self.proceed(Job::new(batch, self.now + REQUEST_DEADLINE));
         client
     }
@@ -338,6 +341,39 @@ fn a_write_of_a_session_that_is_over_is_sent_again_only_if_that_is_safe() {
     let seen = world.only(1);
     world.reply(1, seen.number, ForwardReply::SessionUnknown);
     assert_eq!(twice.answer().unwrap(), UNKNOWN_LINE);
+    world.assert_empty();
+}
+
+#[test]
+fn writes_that_the_client_has_named_keep_their_names() {
+    let mut world = World::new(Policy::Leader);
+    world.router.session = Session::new(78);
+    let client = world.ask("incr n 1 @5.7.6\r\nset k 0 0 1 @5.8.6\r\nv\r\n");
+    let ids = WriteIds { session: 5, first_sequence: 7, done_below: 6, again: false };
+    let seen = world.only(0);
+    assert_eq!((seen.ids, seen.count), (ids, 2), "without a session of the load balancer");
+    world.lose(0);
+    world.leads(1);
+    let again = world.seen(1);
+    assert_eq!(again[0].ids, WriteIds { again: true, ..ids });
+    world.reply(1, again[0].number, done("1\r\nSTORED\r\n"));
+    assert_eq!(client.answer().unwrap(), "1\r\nSTORED\r\n");
+
+    // Only the client can give them others; and it may have sent them before.
+    const UNKNOWN_SESSION: &str = "SERVER_ERROR session unknown, not executed\r\n";
+    const OVER: &str = "SERVER_ERROR session unknown, outcome unknown\r\n";
+    for (text, answer) in [("incr n 1 @5.9.9\r\n", UNKNOWN_SESSION), ("incr n 1 @5.9.9!\r\n", OVER)]
+    {
+        let client = world.ask(text);
+        let seen = world.only(1);
+        world.reply(1, seen.number, ForwardReply::SessionUnknown);
+        assert_eq!(client.answer().unwrap(), answer);
+    }
+    world.nobody_leads();
+    let (new, old) = (world.ask("incr n 1 @5.9.9\r\n"), world.ask("incr n 1 @5.9.9!\r\n"));
+    world.pass(REQUEST_DEADLINE);
+    assert_eq!(new.answer().unwrap(), NO_LEADER_LINE);
+    assert_eq!(old.answer().unwrap(), UNKNOWN_LINE);
     world.assert_empty();
 }
 

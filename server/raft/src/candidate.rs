@@ -13,7 +13,7 @@ use crate::types::{NodeId, Payload, Term, Time};
 #[derive(Clone, Debug)]
 pub(crate) struct Candidate {
     /// Only asks whether it could win; its term is untouched.
-    pre: bool,
+    pub(crate) pre: bool,
     /// Votes that override leader stickiness.
     transfer: bool,
     granted: Vec<NodeId>,
@@ -43,10 +43,17 @@ impl<P: Payload> Node<P> {
     /// that lacks what they have acknowledged: their own vote would be one for
     /// a log below their floor.
     pub(crate) fn may_campaign(&self) -> bool {
-        self.memberships.may_need(self.config.id, self.commit)
+        (self.memberships.may_need(self.config.id, self.commit)
+            || self.learner_votes(self.config.id))
             && (self.floor.is_none() || self.config.has(PlantedBug::CampaignBelowFloor))
             && !self.is_installing()
             && self.term() < MAX_TERM
+    }
+
+    /// Planted: whether `id` votes though it is a learner.
+    fn learner_votes(&self, id: NodeId) -> bool {
+        self.config.has(PlantedBug::LearnerVotes)
+            && self.memberships.current().members.contains_key(&id)
     }
 
     pub(crate) fn start_pre_vote(&mut self) {
@@ -108,9 +115,16 @@ impl<P: Payload> Node<P> {
     /// who refused, since they may only have heard the leader a moment later.
     fn ask_for_votes(&mut self) {
         let last = self.log.last();
+        let Role::Candidate(candidate) = &self.role else { return };
+        let ask_again_at = self.ask_again_at(candidate.pre);
         let Role::Candidate(candidate) = &mut self.role else { return };
-        candidate.ask_again_at = self.now.saturating_add(self.config.heartbeat_us);
-        for voter in self.memberships.current().voters() {
+        candidate.ask_again_at = ask_again_at;
+        let membership = self.memberships.current();
+        let all = self.config.has(PlantedBug::LearnerVotes);
+        for &voter in membership.members.keys() {
+            if !membership.is_voter(voter) && !all {
+                continue;
+            }
             let answered = candidate.granted.contains(&voter)
                 || (!candidate.pre && candidate.refused.contains(&voter));
             if voter == self.config.id || answered {
@@ -153,21 +167,33 @@ impl<P: Payload> Node<P> {
     /// Counts an answer, if it comes from a voter of this replica's own
     /// membership: a learner's vote counts for nothing.
     fn count_vote(&mut self, from: NodeId, granted: bool) {
-        if !self.memberships.current().is_voter(from) {
+        if !self.memberships.current().is_voter(from) && !self.learner_votes(from) {
             return;
         }
         let voters = self.memberships.current().voter_count();
+        let gone = self.gone_leader().map(|(leader, _)| leader);
+        let gone = gone.filter(|leader| self.memberships.current().is_voter(*leader));
         let Role::Candidate(candidate) = &mut self.role else { return };
         let answers = if granted { &mut candidate.granted } else { &mut candidate.refused };
         if !answers.contains(&from) {
             answers.push(from);
         }
         let won = is_majority(candidate.granted.len(), voters);
-        let lost = !is_majority(voters.saturating_sub(candidate.refused.len()), voters);
+        // Who is gone will not answer, unless it has come back already.
+        let silent = gone.is_some_and(|gone| {
+            !candidate.pre
+                && !candidate.granted.contains(&gone)
+                && !candidate.refused.contains(&gone)
+        });
+        let against = candidate.refused.len() + usize::from(silent);
+        let lost = !is_majority(voters.saturating_sub(against), voters);
         match (won, candidate.pre) {
             (true, true) => self.start_election(false),
             (true, false) => self.become_leader(),
-            (false, _) if lost => self.become_follower(self.term()),
+            (false, _) if lost => {
+                self.become_follower(self.term());
+                self.try_again_soon();
+            }
             (false, _) => {}
         }
     }

@@ -63,6 +63,7 @@ impl<P: Payload> Node<P> {
         match self.leader {
             None => {
                 self.leader = Some(from);
+                self.gone = None;
                 if let Role::Follower(follower) = &mut self.role {
                     follower.forward.ask_again_at_once();
                 }
@@ -249,6 +250,9 @@ impl<P: Payload> Node<P> {
     /// too: it is asked only by those in whose membership it votes already.
     pub(crate) fn on_pre_vote(&mut self, from: NodeId, term: Term, last: Position) {
         let granted = term > self.term() && last.covers(self.vote_floor()) && !self.is_sticky();
+        if granted {
+            self.give_way(from, last);
+        }
         let term = if granted { term } else { self.term() };
         self.out.say_freely(from, term, Message::PreVoteReply { granted });
     }

@@ -113,6 +113,7 @@ impl<P: Payload> Node<P> {
     pub(crate) fn become_leader(&mut self) {
         self.role = Role::Leader(Box::default());
         self.leader = Some(self.config.id);
+        self.gone = None;
         self.note_role();
         self.refresh_peers();
         // Entries of earlier terms commit together with this one, and reads

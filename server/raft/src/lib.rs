@@ -170,9 +170,23 @@
 //! 9. **Ids.** The id of a new server may be told to it once its membership
 //!    entry is committed: an uncommitted one can be lost, and its id given to
 //!    somebody else. A server that lost its disk is a new server.
-//! 10. **Hints.** [`Node::campaign`] is for the first leader of a new cluster
-//!     and for those who saw a leader's process end. It overrides stickiness
-//!     (not with `lease_reads`); a wrong hint costs an election, no more.
+//! 10. **Hints.** [`Node::leader_gone`] tells a replica that the process of its
+//!     leader has ended, as a broken connection can show at once. It follows
+//!     nobody then, does not stick to that leader, and asks for pre-votes when
+//!     it is its turn: the first voter by id at once, the others a little
+//!     later, while those who have not noticed yet are asked again soon. What
+//!     comes of votes that are divided all the same is known as soon as all
+//!     but the leader have answered, and the next election begins soon. A
+//!     false alarm is forgotten with the leader's next message; if a majority
+//!     has fallen for it, it costs an election. What the driver knows to be of
+//!     before the end, such as frames in a queue, it should not hand in after
+//!     it: the leader would seem to live. [`Node::campaign`] is for the first
+//!     leader of a new cluster, and for those who see from outside who is
+//!     furthest along when a leader has ended. It overrides
+//!     stickiness; a wrong hint costs an election, no more. Both are ignored
+//!     with `lease_reads`, the second one only while a leader was heard lately.
+//!     Neither can do harm to what is committed: they only decide *when* somebody
+//!     asks for votes, and timers may run out at any time.
 //!
 //! What followers know of the commit index comes with appends, heartbeats and
 //! answers to reads; after the last proposal of a busy time they apply it a
@@ -206,6 +220,7 @@ mod candidate;
 mod config;
 mod error;
 mod follower;
+mod gone;
 pub mod invariants;
 mod leader;
 mod log;

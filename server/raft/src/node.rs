@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use crate::candidate::Candidate;
 use crate::config::{Config, Restored};
 use crate::follower::Follower;
+use crate::gone::Gone;
 use crate::leader::Leader;
 use crate::log::Log;
 use crate::membership::Memberships;
@@ -38,6 +39,8 @@ pub struct Node<P: Payload> {
     pub(crate) leader: Option<NodeId>,
     /// When a leader was last heard; makes a voter sticky to it.
     pub(crate) heard_at: Option<Time>,
+    /// The last leader was seen to end, and no other one is known.
+    pub(crate) gone: Option<Gone>,
     pub(crate) election_deadline: Time,
     pub(crate) incoming: Option<Incoming>,
     /// Number of the last read request to a leader.
@@ -107,6 +110,7 @@ impl<P: Payload> Node<P> {
             floor,
             memberships,
             heard_at,
+            gone: None,
             read_number,
         };
         node.restart_election_timer();

@@ -25,6 +25,8 @@ pub enum PlantedBug {
     ReadWithoutRound,
     /// Learners count in commits.
     LearnerCounts,
+    /// Learners campaign, are asked for their votes, and those count.
+    LearnerVotes,
     /// No pre-vote, and voters who hear a leader vote for others.
     NoPreVote,
     /// An acknowledgement that says nothing new is answered with another

@@ -38,8 +38,9 @@ pub(super) struct Names {
     pub(super) ids: WriteIds,
     /// Position of the first request that they name.
     pub(super) base: usize,
-    /// Held by the forwarder until its client has the answer.
-    pub(super) _ticket: Option<Ticket>,
+    /// Held by the forwarder until its client has the answer; none of names
+    /// that came with the batch.
+    pub(super) ticket: Option<Ticket>,
 }
 
 /// What a request needs.
@@ -82,10 +83,10 @@ impl Job {
         }
     }
 
-    /// A batch whose writes its forwarder named.
+    /// A batch whose writes were named by whoever sent it.
     pub(super) fn named(mut self, ids: WriteIds) -> Self {
         if ids.session != 0 {
-            self.names = Some(Names { ids, base: 0, _ticket: None });
+            self.names = Some(Names { ids, base: 0, ticket: None });
             self.exposed = ids.again;
         }
         self
@@ -97,6 +98,16 @@ impl Job {
         let WriteIds { session, first_sequence, done_below, .. } = *ids;
         let sequence = first_sequence.wrapping_add(position.checked_sub(*base)? as u64);
         Some(RequestId { session, sequence, done_below })
+    }
+
+    /// Whether this server itself has named its writes, to forward them.
+    pub(super) fn has_own_names(&self) -> bool {
+        self.names.as_ref().is_some_and(|names| names.ticket.is_some())
+    }
+
+    /// Whether a client of this server has named its writes.
+    pub(super) fn is_named_by_client(&self) -> bool {
+        self.forwarded.is_none() && self.names.is_some() && !self.has_own_names()
     }
 
     /// No write of it was applied, all because their session is unknown.
@@ -138,11 +149,28 @@ impl Job {
     pub(super) fn answer_write(&mut self, reply: &Reply) {
         if *reply == SESSION_UNKNOWN {
             self.no_session += 1;
-            self.answer(&Reply::Error(memcached::UNKNOWN));
+            let text = match self.is_named_by_client() {
+                true => self.session_text(),
+                false => memcached::UNKNOWN,
+            };
+            self.answer(&Reply::Error(text));
         } else {
             self.applied += 1;
             self.answer(reply);
         }
+    }
+
+    /// What a client gets that has named its writes under a session that is not
+    /// open.
+    fn session_text(&self) -> &'static str {
+        if self.exposed { memcached::SESSION_OVER } else { memcached::SESSION_UNKNOWN }
+    }
+
+    /// Ends the batch of a client that has named its writes under a session
+    /// that is not open.
+    pub(super) fn fail_session(self) {
+        let text = self.session_text();
+        self.fail(text, memcached::NO_LEADER);
     }
 
     /// Ends the batch: nothing of what is left was executed, unless an earlier

@@ -1,13 +1,30 @@
-//! The memory limit of this server. Only a leader looks at it, before it
+//! The memory limit of this server, and the room for sessions. Only a leader looks at it, before it
 //! proposes: what is in the log is applied everywhere, whatever the limits.
 
-use common::memcached::{OUT_OF_MEMORY, Request, StoreVerb};
+use common::memcached::{OUT_OF_MEMORY, Request, StoreVerb, TOO_MANY_SESSIONS};
 
-use super::Driver;
 use super::job::{Job, Need, need};
+use super::{Driver, Now};
 use crate::keystore::ITEM_OVERHEAD_BYTES;
 
 impl Driver {
+    /// Puts a refusal in the place of every session that a client wants to
+    /// open while there is room for none, but in the place of one in use: a
+    /// crowd of clients must not end the sessions of writes that are under way.
+    pub(super) fn refuse_sessions(&self, now: Now, job: &mut Job) {
+        // The keystore's clock stands still while nothing is written.
+        let clock_ms = self.clock_ms.max(now.wall_ms);
+        for request in &mut job.batch.requests[job.cursor..] {
+            if matches!(request, Request::OpenSession { .. })
+                && !job.exposed
+                && !self.keystore.sessions().has_room(clock_ms)
+            {
+                let reply = TOO_MANY_SESSIONS;
+                *request = Request::Invalid { reply, silent: false, close: false };
+            }
+        }
+    }
+
     /// Puts a refusal in the place of every store for which there is no room;
     /// the bytes by which the others may make the keystore grow. What is
     /// proposed and not applied yet counts as there already.

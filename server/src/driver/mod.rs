@@ -21,7 +21,8 @@
 //!   arrived proves leadership as well as a read round would.
 //! - It contains a write, and another server leads: the rest of the batch is
 //!   forwarded there as a whole, and the leader's bytes come back. It has ids
-//!   that let it be sent to the next leader, too, and take effect once.
+//!   that let it be sent to the next leader, too, and take effect once: the
+//!   client's own if it has named its writes, else those of this server.
 //! - It only reads: it joins the group of this turn, which asks the core for
 //!   one read index, on the leader as on followers.
 //! - Nobody leads: it is parked until somebody does, or its deadline passes.
@@ -42,6 +43,7 @@
 mod apply;
 mod integrity;
 mod job;
+mod leadership;
 mod memory;
 mod route;
 mod sending;
@@ -263,10 +265,11 @@ impl Driver {
         }
     }
 
-    /// Requests of a client of this server.
+    /// Requests of a client of this server, which may have named them.
     pub fn client(&mut self, now: Now, batch: Batch) {
         let deadline = now.mono_us + limits::REQUEST_DEADLINE.as_micros() as Time;
-        self.route(now, Job::new(batch, deadline, None));
+        let ids = batch.ids;
+        self.route(now, Job::new(batch, deadline, None).named(ids));
     }
 
     /// Requests that a peer forwards, because it takes this server for the
@@ -326,7 +329,7 @@ impl Driver {
         self.node.transfer(now.mono_us, to)
     }
 
-    /// Stops taking requests; a leader hands over first.
+    /// Stops taking requests; a leader that could not do so before hands over.
     pub fn begin_stop(&mut self, now: Now) {
         self.stopping = true;
         if self.node.is_leader() {

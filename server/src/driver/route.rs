@@ -29,6 +29,7 @@ fn operation(request: &Request) -> Option<Operation<'_>> {
         Request::Arithmetic { operation, key, delta, .. } => {
             Some(Operation::Arithmetic { operation: *operation, key, delta: *delta })
         }
+        Request::OpenSession { session } => Some(Operation::OpenSession { session: *session }),
         other => unreachable!("{other:?} needs no entry"),
     }
 }
@@ -68,6 +69,7 @@ impl Driver {
             return self.put_off(now, job);
         }
         self.refuse_without_room(&mut job);
+        self.refuse_sessions(now, &mut job);
         let mut growth = 0;
         // What may have been executed before can hardly be refused now.
         if self.keystore.limits().memory_bytes.is_some() && !job.exposed {
@@ -77,7 +79,7 @@ impl Driver {
             return self.route(now, job);
         }
         self.advance_clock(now);
-        if job.forwarded.is_none() && !job.exposed {
+        if job.has_own_names() && !job.exposed {
             // This server was to forward it and leads now: nobody else can
             // have executed it, and it waits for its own entries.
             job.names = None;

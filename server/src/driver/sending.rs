@@ -5,8 +5,9 @@
 //! whose last sending nobody will answer is *exposed*: it may have taken effect,
 //! and keeps its ids for as long as it lives, also when this server leads
 //! itself by then. One that was refused as of an unknown session, and was
-//! never exposed, gets ids of another session. Batches that only read need no
-//! ids.
+//! never exposed, gets ids of another session. A client that has named its
+//! writes itself is told instead: only it can give them others. Batches that
+//! only read need no ids.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -58,7 +59,7 @@ impl Sender {
         let requests = job.batch.requests.len() - job.cursor;
         let ids = self.session.assign(at(now), requests as u64)?;
         let ticket = Ticket { ids, answered: Arc::clone(&self.answered) };
-        Some(Names { ids, base: job.cursor, _ticket: Some(ticket) })
+        Some(Names { ids, base: job.cursor, ticket: Some(ticket) })
     }
 }
 
@@ -73,7 +74,10 @@ impl Driver {
         if job.need() == Need::Log {
             self.sender.note_answered();
             let session = &mut self.sender.session;
-            if !job.exposed && !job.names.as_ref().is_some_and(|names| session.gave(&names.ids)) {
+            let is_named = job.exposed
+                || job.is_named_by_client()
+                || job.names.as_ref().is_some_and(|names| session.gave(&names.ids));
+            if !is_named {
                 if !session.is_open(at(now)) {
                     self.open_session(now, leader);
                     return self.park(now, job);
@@ -142,6 +146,9 @@ impl Driver {
     fn session_unknown(&mut self, now: Now, mut job: Job) {
         if let Some(names) = &job.names {
             self.sender.session.is_unknown(names.ids.session);
+        }
+        if job.is_named_by_client() {
+            return job.fail_session();
         }
         if job.exposed {
             return job.fail_unknown();

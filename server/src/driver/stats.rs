@@ -67,7 +67,13 @@ impl Driver {
             may_found: false,
             heard_of: None,
             trouble: self.trouble(),
+            gone_leader: self.node.gone_leader().map(|(id, term)| (ServerId(id.0), term)),
         }
+    }
+
+    /// How this server is found.
+    pub fn info(&self) -> &MemberInfo {
+        &self.facts.info
     }
 
     /// The membership in force, committed or not, with the addresses that can

@@ -64,7 +64,7 @@ const MAX_DIGITS: usize = 20;
 
 /// The reply to a write whose session is unknown or has expired: it was not
 /// applied, but one with the same id may have been long ago.
-pub const SESSION_UNKNOWN: Reply = Reply::Error("SERVER_ERROR session unknown, not executed");
+pub const SESSION_UNKNOWN: Reply = Reply::Error(common::memcached::SESSION_UNKNOWN);
 
 /// Settings of this server that concern its keystore.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

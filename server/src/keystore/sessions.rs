@@ -1,7 +1,9 @@
-//! Exactly-once: which forwarded writes were applied, and with what reply.
+//! Exactly-once: which writes were applied that may be sent again, and with
+//! what reply.
 //!
-//! A server that forwards writes, and a load balancer, opens one *session* and
-//! numbers its writes. The table is part of the replicated state: it is
+//! A server that forwards writes, a load balancer, and a client that names its
+//! own ([`common::memcached::write_token`]), opens one *session* and numbers
+//! its writes. The table is part of the replicated state: it is
 //! changed by entries of the log alone, expires by the clock that they carry,
 //! and travels in checkpoints and snapshots, so that every replica decides
 //! alike whether a write is a repetition (dissertation, section 6.3).
@@ -43,6 +45,10 @@ pub const MAX_ALL_REPLIES: usize = 1 << 20;
 /// The time of last use moves in steps of this, in milliseconds, so that a
 /// busy session does not change it with every write.
 const USE_STEP_MS: u64 = 1000;
+
+/// Clients push out no session that was used within so many milliseconds: that
+/// is longer than anybody asks for the outcome of a write.
+pub const SPARED_MS: u64 = 10_000;
 
 /// What is known of a write before it is applied.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -117,6 +123,13 @@ impl Sessions {
         true
     }
 
+    /// Whether another one can be opened without an end to one that was used
+    /// within [`SPARED_MS`].
+    pub fn has_room(&self, clock_ms: u64) -> bool {
+        let is_spared = |session: &Session| session.used_ms.saturating_add(SPARED_MS) >= clock_ms;
+        self.table.len() < MAX_SESSIONS || !self.table.values().all(|session| is_spared(session))
+    }
+
     /// What is to become of the write `id`.
     pub fn look(&self, id: RequestId, stamp_ms: u64, clock_ms: u64) -> Known {
         if is_stale(stamp_ms, clock_ms) {
@@ -179,7 +192,7 @@ impl Sessions {
 
     fn touch(&mut self, session: u64, clock_ms: u64) {
         if let Some(session) = self.table.get_mut(&session)
-            && clock_ms >= session.used_ms + USE_STEP_MS
+            && clock_ms >= session.used_ms.saturating_add(USE_STEP_MS)
         {
             Arc::make_mut(session).used_ms = clock_ms;
         }

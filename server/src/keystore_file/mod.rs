@@ -47,6 +47,7 @@
 
 mod blocks;
 mod check;
+mod growth;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -58,6 +59,7 @@ use std::path::{Path, PathBuf};
 use crate::log_file::REJOIN;
 
 pub use check::{Checked, examine, verified_prefix, verify};
+pub use growth::Growth;
 pub use raft::SnapshotMeta as CheckpointMeta;
 pub use read::{load, read, read_from};
 pub use write::{

@@ -82,6 +82,23 @@ fn sessions_are_read_back_and_still_know_what_was_applied() {
 }
 
 #[test]
+fn a_growing_file_tells_how_much_of_it_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("keystore-file");
+    let keystore = keystore(3000, 300);
+    let written = write(&path, &keystore.freeze(), &meta(&keystore)).unwrap();
+    let mut growth = Growth::default();
+    assert_eq!(growth.look(&path, 10), 0);
+    for part in 1..=10 {
+        let permille = growth.look(&path, written.bytes * part / 10);
+        assert!(permille.abs_diff(part as u16 * 100) < 50, "{permille} at {part} tenths");
+    }
+    let other = dir.path().join("other");
+    fs::write(&other, [0xff; 1000]).unwrap();
+    assert_eq!(Growth::default().look(&other, 1000), 0, "what is no such file has no size");
+}
+
+#[test]
 fn what_was_written_is_read_back() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("keystore-file");

@@ -84,7 +84,7 @@ impl Member {
             () => None,
         };
         self.driver.set_trouble(trouble);
-        self.report(true);
+        self.report();
     }
 
     /// A leader whose disk is full hands over when something is committed that

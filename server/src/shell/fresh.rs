@@ -9,6 +9,7 @@ use common::memcached::{self, Reply};
 use super::inbox::Input;
 use super::{Shell, restore};
 use crate::config::Progress;
+use crate::membership::{self, Heard};
 
 /// Serves until a load balancer names a cluster; `None` when asked to stop.
 pub(super) async fn wait_for_adoption(
@@ -28,6 +29,8 @@ pub(super) async fn wait_for_adoption(
             match input {
                 Input::Client(batch) => refuse(batch),
                 Input::Link { link, .. } => link.close("this server is no member of a cluster yet"),
+                // It is for the member that this server has just become.
+                Input::FromLb { .. } if adopted.is_some() => shell.inbox.push(input),
                 Input::FromLb { lb, message } => {
                     if let Some(member) = lb_message(shell, lb, message)? {
                         adopted = Some(member);
@@ -48,36 +51,36 @@ fn lb_message(
     lb: std::net::SocketAddr,
     message: ToServer,
 ) -> anyhow::Result<Option<(ClusterId, ServerId)>> {
-    match message {
-        ToServer::Registered { lb: name, cluster, waiting_for } => {
+    match membership::heard_fresh(&shell.info, message) {
+        Heard::Registered { lb: name, cluster, waiting_for } => {
             let what = waiting_for.as_ref().map(|waiting| &*waiting.what);
             tracing::info!(%lb, name, waiting_for = what, "registered");
             shell.hear_of(cluster);
             (shell.progress)(Progress::Registered { lb, waiting_for });
             Ok(None)
         }
-        ToServer::Refused { why } => anyhow::bail!("load balancer {lb} refused this server: {why}"),
-        ToServer::Adopt { cluster, id, voters, campaign } => {
-            restore::adopt(shell, cluster, id, &voters)?;
-            tracing::info!(%cluster, %id, voters = voters.len(), "taken into a cluster");
-            if campaign {
-                shell.inbox.push(Input::FromLb {
-                    lb,
-                    message: ToServer::Adopt { cluster, id, voters: Vec::new(), campaign },
-                });
+        Heard::Stops(why) => anyhow::bail!("load balancer {lb} {why}"),
+        Heard::Joins(place) => {
+            let (cluster, id) = (place.cluster, place.id);
+            restore::adopt(shell, cluster, id, &place.voters)?;
+            tracing::info!(%cluster, %id, voters = place.voters.len(), "taken into a cluster");
+            if place.campaign {
+                shell.inbox.push(Input::FromLb { lb, message: place.to_message() });
             }
             Ok(Some((cluster, id)))
         }
-        ToServer::Admit { .. } | ToServer::Operate { .. } | ToServer::Operated(_) => Ok(None),
+        Heard::Nothing => Ok(None),
     }
 }
 
-/// Without a cluster nothing can be read or written.
+/// Without a cluster nothing can be read or written. What a member may have
+/// executed before is not said to be not executed.
 fn refuse(mut batch: common::front_end::Batch) {
+    let why = if batch.ids.again { memcached::UNKNOWN } else { memcached::NO_LEADER };
     for request in std::mem::take(&mut batch.requests) {
         let keyed = request.is_read() || request.is_write();
         if keyed && !request.noreply() {
-            Reply::Error(memcached::NO_LEADER).write(&mut batch.out);
+            Reply::Error(why).write(&mut batch.out);
         } else if let memcached::Request::Discover { elasticache } = request {
             if elasticache {
                 common::discovery::write_config_cluster(0, &[], &mut batch.out);

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use common::control::{Hello, ToServer};
 use common::front_end::{Batch, Service};
 use common::udp::{Lane, Link};
-use raft::{DurableMark, Entry, Index, NodeId};
+use raft::{DurableMark, Entry, Index, NodeId, Term};
 
 use super::snapshots::{Arrived, ChunkRead};
 use crate::command::Payload;
@@ -31,6 +31,8 @@ pub(crate) enum Input {
     Link { link: Link, hello: Hello },
     /// A peer's link is gone.
     LinkClosed { from: NodeId, link: u64, reason: String },
+    /// The process of the leader of this term has ended.
+    LeaderGone { leader: NodeId, term: Term },
     /// A load balancer routes requests of its clients here.
     Routed { link: LbLink, frame: Bytes },
     /// A link to a load balancer is gone.

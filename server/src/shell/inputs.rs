@@ -1,8 +1,7 @@
 //! What the member does with each thing that arrives.
 
 use bytes::Bytes;
-use common::control::{MemberInfo, Party, ToLb, ToServer};
-use common::ids::ServerId;
+use common::control::{Party, ToLb, ToServer};
 use common::udp::Lane;
 use raft::NodeId;
 
@@ -10,9 +9,9 @@ use super::disk_trouble::BeginAgain;
 use super::inbox::Input;
 use super::member::Member;
 use super::operator;
-use super::restore::info_bytes;
 use crate::config::Progress;
 use crate::driver::Now;
+use crate::membership::{self, Place};
 use crate::wire;
 
 impl Member {
@@ -51,6 +50,7 @@ impl Member {
                     self.driver.link_lost(now, from);
                 }
             }
+            Input::LeaderGone { leader, term } => self.leader_gone(now, leader, term),
             Input::LogDamaged => self.checkpoints.replace_log(),
             Input::Fetched { peer, entries } => self.driver.fetched(now, peer, entries),
             Input::Routed { link, frame } => self.routed(now, link, &frame),
@@ -72,6 +72,7 @@ impl Member {
         let refused = match lane {
             Lane::Urgent | Lane::Bulk | Lane::Snapshot => match wire::decode(frame) {
                 Ok(envelope) if envelope.from == from && envelope.to == self.id => {
+                    self.joining.hear(&envelope.message);
                     return self.driver.message(now, envelope);
                 }
                 Ok(envelope) => format!("a message from {} to {}", envelope.from, envelope.to),
@@ -100,38 +101,20 @@ impl Member {
                     Some(anyhow::anyhow!("load balancer {lb} refused this server: {why}"));
             }
             ToServer::Adopt { cluster, id, voters, campaign } => {
-                if cluster == self.cluster && voters.is_empty() && self.is_outside_as(id) {
-                    self.rejoins_as = Some(id);
-                } else if (cluster, NodeId(id.0)) != (self.cluster, self.id) {
-                    tracing::warn!(%lb, %cluster, %id, "adoption refused: this server has a cluster");
-                } else if campaign && self.driver.node().term() == 0 {
-                    self.driver.campaign(now);
-                }
+                self.take_place(now, lb, &Place { cluster, id, voters, campaign });
             }
             ToServer::Operate { number, wanted } => {
                 let outcome = self.operate(now, &wanted);
                 self.shell.tell_lb(lb, ToLb::Operated { number, outcome });
             }
             ToServer::Operated(_) => {}
+            ToServer::Campaign { term } => self.driver.campaign_in(now, term),
             ToServer::Admit { info } => {
                 let folder = info.folder;
-                let result = self.admit(now, &info);
-                self.shell.tell_lb(lb, ToLb::Admitted { folder, result });
+                if let Some(result) = membership::admit(&mut self.driver, now, &info) {
+                    self.shell.tell_lb(lb, ToLb::Admitted { folder, result });
+                }
             }
-        }
-    }
-
-    /// Admits a fresh server as a learner; idempotent by its folder.
-    fn admit(&mut self, now: Now, info: &MemberInfo) -> Result<ServerId, String> {
-        let members = self.driver.committed_members();
-        if let Some(known) = members.iter().find(|member| member.info.folder == info.folder) {
-            return Ok(known.id);
-        }
-        // Its id is told once the change is committed: until then it may be
-        // lost with this leader, and the id be given to somebody else.
-        match self.driver.change(now, raft::Change::AddLearner { info: info_bytes(info) }) {
-            Ok(()) => Err("its admission is being committed".to_owned()),
-            Err(error) => Err(error.to_string()),
         }
     }
 }

@@ -2,11 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use common::control::Role;
 use common::forward;
 use common::ids::{ClusterId, ServerId};
 use common::limits::REPORT_INTERVAL;
-use raft::{Fetch, NodeId};
+use raft::{Fetch, Index, NodeId};
 use tokio::time::Instant as TokioInstant;
 
 use super::Shell;
@@ -14,10 +13,12 @@ use super::checkpoint::Checkpoints;
 use super::disk_trouble::{BeginAgain, DiskTrouble};
 use super::inbox::Input;
 use super::install::Install;
+use super::joining::Joining;
 use super::log_writer::LogWriter;
 use super::restore::Disk;
 use super::routed::LbLinks;
 use super::snapshots::Snapshots;
+use super::watch::LeaderWatch;
 use crate::config::Progress;
 use crate::driver::{Actions, Driver, Facts, Now};
 use crate::log_file::{LogError, LogReader};
@@ -25,6 +26,10 @@ use crate::transport::{Me, Transport};
 
 /// A stopping server waits for its successor and its last answers so long.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
+
+/// A leader that is to stop hands over first, and goes on serving until its
+/// successor does, or for so long.
+const HAND_OVER_WITHIN: Duration = Duration::from_millis(500);
 
 /// How often the driver looks at deadlines of requests while any wait.
 const LONGEST_SLEEP: Duration = Duration::from_millis(50);
@@ -35,6 +40,7 @@ pub(super) struct Member {
     pub(super) id: NodeId,
     pub(super) driver: Driver,
     pub(super) transport: Transport,
+    pub(super) watch: LeaderWatch,
     pub(super) lbs: LbLinks,
     pub(super) log: LogWriter,
     pub(super) checkpoints: Checkpoints,
@@ -44,7 +50,11 @@ pub(super) struct Member {
     reader: LogReader,
     pub(super) actions: Actions,
     reported: Instant,
-    told_member: bool,
+    /// The entry of the membership in force, as long as it is not committed.
+    open_membership: Option<Index>,
+    pub(super) joining: Joining,
+    /// It is to stop once another server leads, and at this time at the latest.
+    hand_over_by: Option<Instant>,
     pub(super) stop_by: Option<Instant>,
     pub(super) failed: Option<anyhow::Error>,
     /// The cluster has removed this server and admitted it under a new id.
@@ -84,6 +94,7 @@ impl Member {
             LogWriter::start(disk.log, disk.replayed_bytes, std::sync::Arc::clone(&shell.inbox))?;
         let path = shell.config.keystore_file.clone();
         let snapshots = Snapshots::new(path.clone(), std::sync::Arc::clone(&shell.inbox));
+        let joining = Joining::new(snapshots.arrival());
         let mut checkpoints = Checkpoints::new(
             path,
             disk.checkpoint,
@@ -98,6 +109,7 @@ impl Member {
             id,
             driver,
             transport,
+            watch: LeaderWatch::default(),
             lbs: LbLinks::default(),
             log,
             checkpoints,
@@ -107,7 +119,9 @@ impl Member {
             reader,
             actions: Actions::default(),
             reported: shell.started,
-            told_member: false,
+            open_membership: None,
+            joining,
+            hand_over_by: None,
             stop_by: None,
             failed: None,
             rejoins_as: None,
@@ -122,7 +136,7 @@ impl Member {
         let mut inputs = Vec::new();
         let sleep = tokio::time::sleep_until(self.wake_at());
         tokio::pin!(sleep);
-        self.report(true);
+        self.report();
         loop {
             let timer = tokio::select! {
                 biased;
@@ -138,6 +152,7 @@ impl Member {
                 self.timer(now)?;
             }
             let synced_inline = self.turn(now)?;
+            self.stop_if_handed_over(now);
             if let Some(error) = self.failed.take() {
                 return Err(error);
             }
@@ -161,8 +176,9 @@ impl Member {
         self.note_commit()?;
         self.hand_over_if_full(now);
         self.end_if_data_differ();
+        self.tell_joining();
         if self.reported.elapsed() >= REPORT_INTERVAL - Duration::from_millis(25) {
-            self.report(false);
+            self.report();
         }
         self.consider_checkpoint();
         Ok(())
@@ -204,7 +220,15 @@ impl Member {
         self.consider_install();
         if std::mem::take(&mut self.actions.changed) {
             self.transport.set_members(&self.driver.members());
-            self.report(true);
+            self.watch_leader();
+            let status = self.driver.node().status();
+            let is_open = status.membership_index > status.commit;
+            self.open_membership = is_open.then_some(status.membership_index);
+            self.report();
+        } else if self.open_membership.is_some_and(|at| at <= self.driver.node().commit()) {
+            // Load balancers act on what is committed: whoever joins waits for it.
+            self.open_membership = None;
+            self.report();
         }
         Ok(synced_inline)
     }
@@ -256,23 +280,37 @@ impl Member {
     }
 
     /// Publishes what the load balancers are to know.
-    pub(super) fn report(&mut self, changed: bool) {
+    pub(super) fn report(&mut self) {
         self.reported = Instant::now();
         let report = self.driver.report(self.shell.uptime_secs());
-        let role_is_known = report.leader.is_some() && report.role != Role::Candidate;
-        if changed && role_is_known && !self.told_member {
-            self.told_member = true;
-            (self.shell.progress)(Progress::Member {
-                cluster: self.cluster,
-                id: ServerId(self.id.0),
-                role: report.role,
-            });
-        }
         self.shell.reports.send_replace(report);
     }
 
-    /// Begins to stop: no new requests, leadership handed over.
+    /// Begins to stop. A leader hands over first: what it is asked meanwhile
+    /// waits for its successor and goes there, and nobody is to believe that
+    /// its process is gone while it still leads.
     pub(super) fn begin_stop(&mut self, now: Now) {
+        if self.hand_over_by.is_some() {
+            return;
+        }
+        if self.driver.begin_hand_over(now) {
+            tracing::info!("is to stop, hands over first");
+            self.hand_over_by = Some(Instant::now() + HAND_OVER_WITHIN);
+        } else {
+            self.stop(now);
+        }
+    }
+
+    fn stop_if_handed_over(&mut self, now: Now) {
+        if let Some(by) = self.hand_over_by
+            && (self.driver.has_handed_over() || Instant::now() >= by)
+        {
+            self.stop(now);
+        }
+    }
+
+    /// From now on nothing new is taken.
+    fn stop(&mut self, now: Now) {
         if self.stop_by.is_none() {
             tracing::info!("stopping");
             self.stop_by = Some(Instant::now() + STOP_WITHIN);

@@ -13,6 +13,7 @@ mod fresh;
 pub(crate) mod inbox;
 mod inputs;
 mod install;
+mod joining;
 mod log_writer;
 mod member;
 mod membership;
@@ -24,6 +25,7 @@ mod set_aside;
 pub(crate) mod snapshots;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,7 +36,7 @@ use common::control::{Hello, MemberInfo, PROTOCOL_VERSION, Party, Report, ToLb};
 use common::front_end::{Counters, FrontEnd, FrontEndConfig, Service};
 use common::ids::{ClusterId, ServerId};
 use common::udp::{ClusterKey, Endpoint};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -57,7 +59,7 @@ struct Shell {
     endpoint: Endpoint,
     inbox: Arc<Inbox>,
     counters: Arc<Counters>,
-    reports: watch::Sender<Report>,
+    reports: tokio::sync::watch::Sender<Report>,
     to_lbs: Vec<(SocketAddr, mpsc::UnboundedSender<ToLb>)>,
     progress: ProgressFn,
     started: Instant,
@@ -150,7 +152,7 @@ impl Shell {
             endpoint,
             inbox,
             counters,
-            reports: watch::channel(report).0,
+            reports: tokio::sync::watch::channel(report).0,
             to_lbs: Vec::new(),
             progress,
             started: Instant::now(),

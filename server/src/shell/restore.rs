@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -18,6 +17,7 @@ use crate::files;
 use crate::keystore::{Keystore, KeystoreLimits};
 use crate::keystore_file::{self, CheckpointMeta, KeystoreFileError, WriteError};
 use crate::log_file::{LogFile, LogOptions};
+use crate::membership::info_bytes;
 use crate::recovery::{
     self, Damage, Decision, Found, FoundCheckpoint, FoundLog, LogRepair, Recovery,
 };
@@ -33,14 +33,6 @@ pub(super) fn adopt(
     id: ServerId,
     voters: &[MemberRecord],
 ) -> anyhow::Result<()> {
-    if let Some(voter) = voters.iter().find(|voter| voter.id == id) {
-        anyhow::ensure!(
-            shell.config.fixed.is_some() || voter.info.folder == shell.info.folder,
-            "a load balancer takes this server for folder {}, but it is {}: nothing was changed",
-            voter.info.folder,
-            shell.info.folder
-        );
-    }
     let membership = Membership::of_voters(
         voters.iter().map(|voter| (NodeId(voter.id.0), info_bytes(&voter.info))),
     );
@@ -54,11 +46,6 @@ pub(super) fn adopt(
     shell.folder.adopt(cluster, id)?;
     shell.endpoint.set_hello(hello_of(&shell.folder, &shell.info));
     Ok(())
-}
-
-/// The `info` of a Raft member.
-pub(super) fn info_bytes(info: &common::control::MemberInfo) -> Arc<[u8]> {
-    serde_json::to_vec(info).unwrap_or_default().into()
 }
 
 /// Beside the keystore-file lies who the members are, so that a server that

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use super::inbox::{Inbox, Input};
 use crate::driver::Chunk;
 use crate::files::{self, File};
 use crate::keystore::Keystore;
-use crate::keystore_file::{self, CheckpointMeta, KeystoreFileError};
+use crate::keystore_file::{self, CheckpointMeta, Growth, KeystoreFileError};
 
 /// Bytes of a snapshot in one message. Chunks go one at a time, so that this
 /// is what travels per round trip, which on a busy machine takes six threads
@@ -78,8 +79,29 @@ pub(super) struct Snapshots {
     inbox: Arc<Inbox>,
     sending: BTreeMap<NodeId, Sending>,
     writer: Option<mpsc::Sender<Write>>,
+    arrival: Arc<Arrival>,
     /// When the last chunk arrived.
     received: Option<Instant>,
+}
+
+/// How far the snapshot is that arrives, for whoever wants to know.
+#[derive(Debug, Default)]
+pub(super) struct Arrival {
+    bytes: AtomicU64,
+    permille: AtomicU16,
+}
+
+impl Arrival {
+    /// Bytes that are there, and thousandths of it, nearly; `None`: nothing arrives.
+    pub(super) fn so_far(&self) -> Option<(u64, u16)> {
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        (bytes > 0).then(|| (bytes, self.permille.load(Ordering::Relaxed)))
+    }
+
+    fn note(&self, bytes: u64, permille: u16) {
+        self.permille.store(permille, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
 }
 
 /// Where a snapshot lies until it is whole.
@@ -91,7 +113,13 @@ pub(super) fn side_path(path: &Path) -> PathBuf {
 
 impl Snapshots {
     pub(super) fn new(path: PathBuf, inbox: Arc<Inbox>) -> Self {
-        Snapshots { path, inbox, sending: BTreeMap::new(), writer: None, received: None }
+        let arrival = Arc::default();
+        Snapshots { path, inbox, sending: BTreeMap::new(), writer: None, arrival, received: None }
+    }
+
+    /// How far the snapshot is that arrives.
+    pub(super) fn arrival(&self) -> Arc<Arrival> {
+        Arc::clone(&self.arrival)
     }
 
     /// Reads a chunk for `peer`; [`Input::ChunkRead`] follows. While one is
@@ -148,10 +176,11 @@ impl Snapshots {
             Some(writer) => writer,
             None => {
                 let (sender, queue) = mpsc::channel();
-                let (side, inbox) = (side_path(&self.path), Arc::clone(&self.inbox));
+                let (path, inbox) = (side_path(&self.path), Arc::clone(&self.inbox));
+                let side = Side { path, open: None, arrival: self.arrival() };
                 std::thread::Builder::new()
                     .name("snapshot".to_owned())
-                    .spawn(move || Side::new(side).run(&queue, &inbox))?;
+                    .spawn(move || side.run(&queue, &inbox))?;
                 self.writer.insert(sender)
             }
         };
@@ -193,6 +222,7 @@ fn read_chunk(path: &Path, open: Option<Outgoing>, index: Index, offset: u64) ->
 struct Side {
     path: PathBuf,
     open: Option<Incoming>,
+    arrival: Arc<Arrival>,
 }
 
 struct Incoming {
@@ -200,13 +230,10 @@ struct Incoming {
     file: File,
     length: u64,
     synced: u64,
+    growth: Growth,
 }
 
 impl Side {
-    fn new(path: PathBuf) -> Self {
-        Side { path, open: None }
-    }
-
     fn run(mut self, queue: &mpsc::Receiver<Write>, inbox: &Inbox) {
         while let Ok(Write { meta, offset, data, done }) = queue.recv() {
             let index = meta.index;
@@ -238,7 +265,8 @@ impl Side {
         if offset == 0 {
             let file = File::create(&self.path)?;
             tracing::info!(index = meta.index, "a snapshot begins to arrive");
-            self.open = Some(Incoming { meta: meta.clone(), file, length: 0, synced: 0 });
+            let (meta, growth) = (meta.clone(), Growth::default());
+            self.open = Some(Incoming { meta, file, length: 0, synced: 0, growth });
         } else if self.open.as_ref().is_none_or(|open| open.meta != *meta) {
             self.open = self.resume(meta)?;
         }
@@ -253,6 +281,7 @@ impl Side {
             open.file.sync_data()?;
             open.synced = open.length;
         }
+        self.arrival.note(open.length, open.growth.look(&self.path, open.length));
         Ok(open.length)
     }
 
@@ -267,12 +296,14 @@ impl Side {
         let file = File::open_rw(&self.path)?;
         file.set_len(length)?;
         tracing::info!(index = meta.index, bytes = length, "a snapshot goes on arriving");
-        Ok(Some(Incoming { meta: meta.clone(), file, length, synced: 0 }))
+        let (meta, growth) = (meta.clone(), Growth::default());
+        Ok(Some(Incoming { meta, file, length, synced: 0, growth }))
     }
 
     /// Reads back what has arrived and makes it durable. Nothing was replaced yet.
     fn load(&mut self, meta: &CheckpointMeta) -> Result<Keystore, String> {
         let Some(open) = self.open.take() else { return Err("nothing has arrived".to_owned()) };
+        self.arrival.note(0, 0);
         let file = File::open(&self.path).map_err(|error| error.to_string())?;
         let (keystore, found) = keystore_file::read_from(&self.path, file, open.length)
             .map_err(|error| error.to_string())?;
@@ -286,6 +317,7 @@ impl Side {
     fn give_up(&mut self, index: Index, error: &str, pause: Duration) -> u64 {
         tracing::error!(index, error, "a snapshot was given up, it is asked for anew");
         self.open = None;
+        self.arrival.note(0, 0);
         // A disk that is full must not stay full of this.
         let _ = files::remove_file(&self.path);
         std::thread::sleep(pause);

@@ -2,18 +2,18 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use common::control::{Role, Waiting};
-use common::ids::ServerId;
 use common::limits::{DEFAULT_CHECKPOINT_AFTER, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_VALUE_BYTES};
+use serde_json::json;
 use server::config::{Progress, ServerConfig, Sockets};
 use tracing::warn;
 
 use crate::announce::{Announcement, Announcer};
 use crate::args::{AddSrvArgs, LB_SERVER_PORT, SERVER_CLIENT_PORT, SERVER_PEER_PORT};
 use crate::background::{self, Background};
-use crate::failure::{Failure, Outcome, say};
+use crate::failure::{Failure, Outcome};
+use crate::following::{self, Following, Voice};
 use crate::home::{
     CommandLock, DEFAULT_DEAD_AFTER_MS, Home, Node, ServerSettings, Settings, split_number,
 };
@@ -26,16 +26,6 @@ pub(crate) const DEFAULT_HEARTBEAT_MS: u64 = 50;
 /// Random waits for a leader, unless told otherwise.
 pub(crate) const DEFAULT_ELECTION_TIMEOUT: TimeoutRange =
     TimeoutRange { low_ms: 200, high_ms: 400 };
-
-/// Reading the log-file of a large server takes long, and says so.
-const RECOVERY: Duration = Duration::from_secs(600);
-
-/// How long a load balancer may take to answer, so that the whole command
-/// fails within five seconds.
-const REGISTRATION: Duration = Duration::from_millis(4500);
-
-/// How long a registered server may take to learn its role.
-const ROLE: Duration = Duration::from_secs(5);
 
 /// What a server is started with: asked for, recorded, or default.
 #[derive(Debug)]
@@ -161,17 +151,23 @@ pub(crate) fn run(args: &AddSrvArgs) -> Outcome {
         return Err(serve::already_running(&node, pid));
     }
     let plan = plan(args, &home, &node)?;
-    say!("Distributed Key Value Store.");
-    say!("Adding Server @ clients {}, servers {}", shown(plan.client), shown(plan.peer));
+    let voice = if args.json { Voice::Json } else { Voice::People };
+    voice.tell(|| {
+        let (client, peer) = (shown(plan.client), shown(plan.peer));
+        format!("Distributed Key Value Store.\nAdding Server @ clients {client}, servers {peer}")
+    });
     let mut process = start(args, &home, &name)?;
-    say!("Starting Server with pid[{}]", process.pid());
-    let (client, peer) = wait_serving(&mut process)?;
+    let pid = process.pid();
+    voice.own_step(&name, "started", json!({ "pid": pid }));
+    voice.tell(|| format!("Starting Server with pid[{pid}]"));
+    let (client, peer) = following::wait_serving(&mut process, voice)?;
     drop(lock);
-    say!("{name} serves clients at {client} and servers at {peer}.");
+    voice.tell(|| format!("{name} serves clients at {client} and servers at {peer}."));
     if !client.ip().is_loopback() {
-        say!("Warning: anyone who reaches {client} can read and write everything.");
+        let warning = format!("anyone who reaches {client} can read and write everything.");
+        voice.tell(|| format!("Warning: {warning}"));
     }
-    report(process, &plan)
+    Following::new(process, voice, &plan.lbs, plan.registered, args.wait).follow()
 }
 
 fn shown((ip, port): (IpAddr, Port)) -> String {
@@ -184,166 +180,6 @@ fn shown((ip, port): (IpAddr, Port)) -> String {
 /// Starts the background process.
 pub(crate) fn start(args: &AddSrvArgs, home: &Home, name: &str) -> Outcome<Background> {
     background::start(&home.node(name), args.background_line(home.dir(), name))
-}
-
-/// Waits until it has read its files; its addresses for clients and servers.
-pub(crate) fn wait_serving(process: &mut Background) -> Outcome<(SocketAddr, SocketAddr)> {
-    let until = Instant::now() + RECOVERY;
-    let mut patience = Instant::now() + Duration::from_secs(3);
-    loop {
-        match process.next(patience.min(until))? {
-            Some(Announcement::Server { progress: Progress::Serving { client, peer, .. } }) => {
-                return Ok((client, peer));
-            }
-            Some(announcement) => tell_repair(&process.node.name, &announcement),
-            None if Instant::now() < until => {
-                say!("{} still reads its files ...", process.node.name);
-                patience = Instant::now() + Duration::from_secs(10);
-            }
-            None => {
-                return Err(Failure::refused(format!(
-                    "{} (pid {}) does not serve after {} s; its log: {}",
-                    process.node.name,
-                    process.pid(),
-                    RECOVERY.as_secs(),
-                    process.node.log_path().display()
-                )));
-            }
-        }
-    }
-}
-
-/// Says what a start found damaged, and what becomes of it.
-fn tell_repair(name: &str, announcement: &Announcement) {
-    match announcement {
-        Announcement::Server { progress: Progress::Repairing { what } } => {
-            say!("{name} repairs its files: {what}");
-        }
-        Announcement::Server { progress: Progress::SetAside { why, aside } } => {
-            say!(
-                "{name} joins as a new server, because its files are damaged: {why}\n\
-                 What is left of them is in {}.",
-                aside.display()
-            );
-        }
-        _ => {}
-    }
-}
-
-/// How far the registration got.
-#[derive(Debug, Default)]
-struct Standing {
-    /// The load balancer that may found a cluster: what it says counts.
-    founder: Option<SocketAddr>,
-    registered: Option<(SocketAddr, Option<Waiting>)>,
-    member: Option<(ServerId, Role)>,
-    refused: Option<String>,
-}
-
-impl Standing {
-    /// Listens to the process until it is registered and has a role, waits
-    /// for something that only others can bring, or takes too long.
-    fn listen(process: &mut Background, founder: SocketAddr) -> Outcome<Self> {
-        let mut standing = Standing { founder: Some(founder), ..Standing::default() };
-        let mut until = Instant::now() + REGISTRATION;
-        while !standing.settled() {
-            match process.next(until)? {
-                Some(Announcement::Server { progress }) => match progress {
-                    Progress::Registered { lb, waiting_for } => {
-                        if lb == founder || standing.registered.is_none() {
-                            standing.registered = Some((lb, waiting_for));
-                        }
-                        until = Instant::now() + ROLE;
-                    }
-                    Progress::Member { id, role, .. } => standing.member = Some((id, role)),
-                    Progress::NotRegistered { why } => standing.refused = Some(why),
-                    Progress::Serving { .. }
-                    | Progress::Repairing { .. }
-                    | Progress::SetAside { .. } => {}
-                },
-                Some(_) => {}
-                None => break,
-            }
-        }
-        Ok(standing)
-    }
-
-    /// Nothing goes on until somebody adds servers; everything else that a
-    /// server waits for comes by itself, and soon.
-    fn waits_for_servers(&self) -> bool {
-        matches!(
-            &self.registered,
-            Some((lb, Some(waiting))) if Some(*lb) == self.founder && waiting.missing_servers > 0
-        )
-    }
-
-    fn settled(&self) -> bool {
-        let waits = self.waits_for_servers();
-        let complete = self.registered.is_some() && self.member.is_some();
-        waits || complete || self.refused.is_some()
-    }
-}
-
-/// Says how the registration went.
-fn report(mut process: Background, plan: &Plan) -> Outcome {
-    let standing = Standing::listen(&mut process, plan.lbs[0])?;
-    let more_servers = standing.waits_for_servers();
-    let name = process.node.name.clone();
-    match (standing.registered, standing.member) {
-        (Some((lb, _)), Some((id, role))) => {
-            say!("{name} is registered with {lb}: server {id}, {}.", role_name(role));
-            Ok(())
-        }
-        (Some((lb, Some(waiting_for))), None) => {
-            say!("{name} is registered with {lb} and waits for {}.", waiting_for.what);
-            if more_servers {
-                say!("Add a server with `store addsrv`.");
-            }
-            Ok(())
-        }
-        (Some((lb, None)), None) => {
-            say!(
-                "{name} is registered with {lb}; its role is not decided yet: see `store status`."
-            );
-            Ok(())
-        }
-        (None, member) => {
-            let lbs: Vec<_> = plan.lbs.iter().map(ToString::to_string).collect();
-            let why = standing.refused.unwrap_or_else(|| {
-                format!(
-                    "no load balancer answered at {} within {:.1} s: is one running there, with the \
-                     same cluster.key? Add one with `store addlb`",
-                    lbs.join(", "),
-                    REGISTRATION.as_secs_f32()
-                )
-            });
-            let log = process.node.log_path();
-            if plan.registered || member.is_some() {
-                let pid = process.pid();
-                return Err(Failure::unreachable(format!(
-                    "{name} is not registered: {why}.\nIt holds data, so it keeps running (pid {pid}) \
-                     and trying; its log: {}",
-                    log.display()
-                )));
-            }
-            process.terminate();
-            Err(Failure::unreachable(format!(
-                "{name} is not registered and stopped again: {why}.\nIts log: {}",
-                log.display()
-            )))
-        }
-    }
-}
-
-/// In words.
-pub(crate) fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Fresh => "fresh",
-        Role::Learner => "learner",
-        Role::Follower => "follower",
-        Role::Candidate => "candidate",
-        Role::Leader => "leader",
-    }
 }
 
 fn foreground(
@@ -399,6 +235,8 @@ impl Recorder {
     fn note(&mut self, progress: &Progress) {
         match progress {
             Progress::Serving { client, peer, .. } => {
+                // Said again once a cluster has taken it in.
+                let before = self.settings.as_ref().is_some_and(|settings| settings.registered);
                 self.settings = Some(ServerSettings {
                     client: *client,
                     peer: *peer,
@@ -410,7 +248,7 @@ impl Recorder {
                     checkpoint_after_bytes: self.plan.checkpoint_after_bytes,
                     keep_log: self.plan.keep_log,
                     memory_limit_mib: self.plan.memory_limit_mib,
-                    registered: self.plan.registered,
+                    registered: before || self.plan.registered,
                 });
             }
             Progress::Registered { .. } | Progress::Member { .. } => match &mut self.settings {
@@ -418,6 +256,9 @@ impl Recorder {
                 _ => return,
             },
             Progress::NotRegistered { .. }
+            | Progress::Rejoins { .. }
+            | Progress::Syncing { .. }
+            | Progress::Voter { .. }
             | Progress::Repairing { .. }
             | Progress::SetAside { .. } => return,
         }

@@ -137,6 +137,12 @@ pub(crate) struct NodeArgs {
     store addlb\n  \
     store addlb --cip 192.168.1.10 --sip 192.168.1.10 --expect 3\n  \
     store addlb --policy round-robin   reads on all servers, linearizable as ever\n\n\
+    --policy decides who answers the reads that are routed, and whom `get-servers` names first:\n  \
+    leader        the leader, then the others by id\n  \
+    round-robin   the next server with each question\n  \
+    least-loaded  the server with the fewest unanswered reads; with the fewest connections\n\
+    Writes are routed to the leader, every server takes every command, and all reads are\n\
+    linearizable. `config get cluster` has the leader first whatever the policy is.\n\n\
     Run again on the folder of a stopped load balancer, it starts where it was.")]
 pub(crate) struct AddLbArgs {
     /// Address for clients [default: 127.0.0.1]
@@ -154,7 +160,8 @@ pub(crate) struct AddLbArgs {
     /// Fresh servers that make a new cluster [default: 2]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) expect: Option<u16>,
-    /// Who answers reads: leader, round-robin or least-loaded [default: leader]
+    /// Who answers reads, and whom clients are sent to: leader, round-robin or least-loaded
+    /// [default: leader]
     #[arg(long)]
     pub(crate) policy: Option<Policy>,
     /// Largest value that is routed, e.g. 512k or 2m: that of the servers [default: 1m]
@@ -214,6 +221,12 @@ pub(crate) struct AddSrvArgs {
     /// Largest value, e.g. 512k or 2m [default: 1m]
     #[arg(short = 'I', long, value_parser = values::item_size)]
     pub(crate) max_item_size: Option<usize>,
+    /// How long to wait for its vote while it syncs; it goes on in the background. 0: not at all
+    #[arg(long, default_value = "60s", value_parser = values::duration)]
+    pub(crate) wait: Duration,
+    /// Tell each step as one JSON object per line
+    #[arg(long, conflicts_with = "foreground")]
+    pub(crate) json: bool,
     /// What becomes of its data.
     #[command(flatten)]
     pub(crate) data: DataArgs,

@@ -13,9 +13,10 @@ use common::udp::ClusterKey;
 use server::config::{FixedCluster, Progress, ServerConfig, Sockets};
 use tracing::warn;
 
-use crate::addsrv::{DEFAULT_ELECTION_TIMEOUT, DEFAULT_HEARTBEAT_MS, role_name};
+use crate::addsrv::{DEFAULT_ELECTION_TIMEOUT, DEFAULT_HEARTBEAT_MS};
 use crate::args::RunArgs;
 use crate::failure::{Failure, Outcome, say};
+use crate::following::role_name;
 use crate::home::{FixedSettings, Node, Settings};
 use crate::logging;
 use crate::serve;
@@ -86,6 +87,9 @@ pub(crate) fn run(args: &RunArgs) -> Outcome {
         }
         Progress::Repairing { what } => say!("{} repairs its files: {what}", node.name),
         Progress::Registered { .. }
+        | Progress::Rejoins { .. }
+        | Progress::Syncing { .. }
+        | Progress::Voter { .. }
         | Progress::NotRegistered { .. }
         | Progress::SetAside { .. } => {}
     });

@@ -8,6 +8,7 @@
 //! | `background`, `announce` | starting a node as a background process, and what it tells its parent |
 //! | `up`, `addlb`, `addsrv`, `fixed`, `status`, `stop`, `print`, `verify`, `backup`, `restore` | one command each, or two that belong together |
 //! | `serve`, `sockets`, `logging` | what every node process does before it serves |
+//! | `following` | what `addsrv` tells of a server's way to its vote |
 //! | `lookup` | finding load balancers, servers and their files |
 //! | `text`, `table`, `time`, `failure` | a small memcached client, aligned tables, points in time, exit codes |
 
@@ -20,6 +21,7 @@ mod background;
 mod backup;
 mod failure;
 mod fixed;
+mod following;
 mod home;
 mod logging;
 mod lookup;

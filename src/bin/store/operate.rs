@@ -40,7 +40,7 @@ pub(crate) struct ByWay {
 /// `store removesrv`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
-    store removesrv srv-3            it votes no longer; its process and its data stay\n  \
+    store removesrv srv-3            it votes no longer and stops; its data stay\n  \
     store removesrv 3 --force        though only one server votes then\n\n\
     Refused if fewer than two servers, or no majority of them, would be left to vote.")]
 pub(crate) struct RemoveArgs {
@@ -80,7 +80,8 @@ pub(crate) fn remove(args: &RemoveArgs) -> Outcome {
                 // It was a member before, and is none any more.
                 Answer::Unknown(_) if asked => {
                     return Ok(format!(
-                        "{} is removed; its process and its data stay where they are.",
+                        "{} is removed and stops, if it runs. Its data stay: \
+                         started again, it comes back.",
                         args.server
                     ));
                 }

@@ -42,18 +42,12 @@ impl Connection {
         Ok(line)
     }
 
-    /// The first server of a discovery answer: the leader.
+    /// Where clients reach the leader, as a load balancer knows it.
     pub(crate) fn leader(&mut self) -> io::Result<Option<SocketAddr>> {
-        self.send("get-servers\r\n")?;
-        let mut leader = None;
-        loop {
-            let line = self.line()?;
-            if line.eq_ignore_ascii_case("end") {
-                return Ok(leader);
-            }
-            let address = line.parse().map_err(|_| unexpected(&line))?;
-            leader = leader.or(Some(address));
-        }
+        let stats = self.stats()?;
+        let name = stats.get("lb.leader").map_or("-", String::as_str);
+        let Some(address) = stats.get(&format!("server.{name}.client")) else { return Ok(None) };
+        address.parse().map(Some).map_err(|_| unexpected(address))
     }
 
     /// All statistics.

@@ -11,6 +11,7 @@ use crate::addsrv;
 use crate::args::{AddLbArgs, AddSrvArgs, DEFAULT_DIR, DataArgs, LB_CLIENT_PORT, NodeArgs, UpArgs};
 use crate::background::Background;
 use crate::failure::{Failure, Outcome, say};
+use crate::following::{self, Voice};
 use crate::home::{Home, LbSettings, Settings};
 use crate::table;
 use crate::text::Connection;
@@ -208,6 +209,8 @@ fn servers(
             dead_after: None,
             election_timeout: None,
             max_item_size: None,
+            wait: Duration::ZERO,
+            json: false,
             data: DataArgs {
                 checkpoint_after: None,
                 keep_log: args.keep_log,
@@ -219,7 +222,7 @@ fn servers(
     }
     let mut started = Vec::new();
     for (mut process, restarted) in processes {
-        let (client, peer) = addsrv::wait_serving(&mut process)?;
+        let (client, peer) = following::wait_serving(&mut process, Voice::People)?;
         let what = if restarted { "restarted" } else { "started" };
         rows.push(row(&process.node.name, process.pid(), client, peer, what));
         addresses.push((process.node.name.clone(), client));

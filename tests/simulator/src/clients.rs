@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
+use common::forward::WriteIds;
 use common::memcached::{self, Arithmetic, Reply, Request, StoreVerb};
 use raft::Index;
 
 use crate::history::{
     Action, History, Key, Moment, Op, OpId, Outcome, Seen, Write, delta_of, key_name,
 };
+use crate::names::Names;
 use crate::plan::WorkPlan;
 use crate::queue::Micros;
 use crate::rng::Rng;
@@ -42,6 +44,7 @@ struct Client {
 pub(crate) struct Clients {
     plan: WorkPlan,
     clients: Vec<Client>,
+    names: Names,
     pub(crate) history: History,
     next_batch: u64,
     /// The first operation of each batch that is out, and how many.
@@ -53,6 +56,7 @@ impl Clients {
         let client = |number| Client { rng: Rng::new(seed, 100 + number), token: None };
         Clients {
             clients: (0..plan.clients as u64).map(client).collect(),
+            names: Names::new(seed, plan.clients),
             plan: plan.clone(),
             history: History::default(),
             next_batch: 0,
@@ -81,8 +85,65 @@ impl Clients {
         self.out.contains_key(&batch)
     }
 
+    /// What names a batch, if its client has.
+    pub(crate) fn ids(&self, batch: u64) -> WriteIds {
+        self.names.ids(batch)
+    }
+
+    /// Whether the answer to this sending comes to nobody.
+    pub(crate) fn is_given_up(&self, batch: u64) -> bool {
+        self.names.is_given_up(batch)
+    }
+
+    /// When the connection of this sending breaks, if it does.
+    pub(crate) fn hangs_up(&mut self, client: usize, batch: u64) -> Option<Micros> {
+        self.names.hangs_up(client, batch)
+    }
+
+    /// Whether this answer leaves open what became of a batch that can be sent
+    /// again.
+    pub(crate) fn wants_again(&self, batch: u64, answer: &Answer) -> bool {
+        self.names.wants_again(batch, answer)
+    }
+
+    /// The next sending of a batch: whose it is, and its number.
+    pub(crate) fn again(&mut self, batch: u64) -> Option<(usize, u64)> {
+        let entry = self.out.remove(&batch)?;
+        let next = self.next_batch;
+        self.next_batch += 1;
+        self.out.insert(next, entry);
+        self.names.again(batch, next);
+        Some((self.history.ops[entry.0 as usize].client, next))
+    }
+
+    /// The next batch of `client`: its number and requests.
+    pub(crate) fn next(&mut self, client: usize, when: When) -> (u64, Vec<Request>) {
+        if let Some(session) = self.names.open(client, self.next_batch) {
+            let batch = self.next_batch;
+            self.next_batch += 1;
+            self.out.insert(batch, (0, 0));
+            return (batch, vec![Request::OpenSession { session }]);
+        }
+        if !self.names.names_next(client) {
+            return self.ask(client, when);
+        }
+        let count = 1 + self.clients[client].rng.below(self.plan.pipeline) as usize;
+        let mut actions = Vec::with_capacity(count);
+        while actions.len() < count {
+            let number = (self.history.ops.len() + actions.len()) as OpId;
+            let (action, _) = self.clients[client].invent(&self.plan, number);
+            // Deletes carry no number: see the witness.
+            if matches!(&action, Action::Write { write, .. } if *write != Write::Delete) {
+                actions.push((action, false));
+            }
+        }
+        let (batch, requests) = self.send(client, when, actions);
+        self.names.assign(client, batch, count);
+        (batch, requests)
+    }
+
     /// A new batch of `client`: its number and requests.
-    pub(crate) fn ask(&mut self, client: usize, when: When) -> (u64, Vec<Request>) {
+    fn ask(&mut self, client: usize, when: When) -> (u64, Vec<Request>) {
         let count = 1 + self.clients[client].rng.below(self.plan.pipeline);
         let mut actions = Vec::with_capacity(count as usize);
         while (actions.len() as u64) < count {
@@ -145,16 +206,22 @@ impl Clients {
         let Some((first, count)) = self.out.remove(&batch) else {
             return Err(format!("batch {batch} was answered twice"));
         };
+        if let Some(client) = self.names.opened(batch, answer) {
+            return Ok(client);
+        }
         let ops = &mut self.history.ops[first as usize..first as usize + count];
         let client = ops[0].client;
         let mut text = match answer {
             Answer::Broken => return Ok(client),
+            // An earlier sending may have arrived.
+            Answer::Refused if self.names.ids(batch).again => return Ok(client),
             Answer::Refused => {
                 ops.iter_mut().for_each(|op| op.outcome = Outcome::NotExecuted);
                 return Ok(client);
             }
             Answer::Replies(text) => &text[..],
         };
+        self.names.learn(client, text);
         for (op, request) in ops.iter_mut().zip(requests) {
             if request.noreply() {
                 continue;
@@ -315,9 +382,13 @@ fn parse(action: &Action, text: &mut &[u8]) -> Option<Outcome> {
 
 fn failed(line: &[u8]) -> Option<Outcome> {
     let is = |text: &str| line == text.as_bytes();
-    if is(memcached::UNKNOWN) {
+    if is(memcached::UNKNOWN) || is(memcached::SESSION_OVER) {
         Some(Outcome::Unknown)
-    } else if is(memcached::NO_LEADER) || is(memcached::BUSY) || is(memcached::SHUTTING_DOWN) {
+    } else if is(memcached::NO_LEADER)
+        || is(memcached::BUSY)
+        || is(memcached::SHUTTING_DOWN)
+        || is(memcached::SESSION_UNKNOWN)
+    {
         Some(Outcome::NotExecuted)
     } else if is(memcached::NON_NUMERIC) {
         Some(Outcome::Replied(Reply::Error(memcached::NON_NUMERIC)))

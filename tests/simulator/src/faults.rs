@@ -23,7 +23,8 @@ pub enum Fault {
     IsolateLeader,
     /// Two groups that only one host can reach both of.
     Bridge,
-    /// Links between servers break: what was forwarded over them is lost.
+    /// Links between servers break: what was forwarded over them is lost, and
+    /// some take it for the end of their leader.
     LinkLoss,
     /// A host crashes: writes that were not synced are lost or torn.
     Crash,

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
-use common::forward::{self, ForwardFrame};
+use common::forward::{self, ForwardFrame, WriteIds};
 use common::front_end::{Batch, Finish, Finished};
 use common::memcached::{self, Request};
 use raft::{Entry, Fetch, Index, NodeId, SnapshotMeta, SnapshotTask};
@@ -90,6 +90,7 @@ pub(crate) enum Input {
     },
     Client {
         number: u64,
+        ids: WriteIds,
         requests: Vec<Request>,
     },
     Fetched {
@@ -300,8 +301,8 @@ impl Process {
                 let envelope = wire::decode(&frame).expect("a peer's own encoding");
                 self.driver.message(now, envelope);
             }
-            Input::Client { number, requests } => {
-                let batch = self.batch(Origin::Client(number), requests);
+            Input::Client { number, ids, requests } => {
+                let batch = self.batch(Origin::Client(number), requests).named(ids);
                 self.driver.client(now, batch);
             }
             Input::Fetched { peer, entries } => self.driver.fetched(now, peer, entries),
@@ -321,7 +322,14 @@ impl Process {
                 self.differs = false;
                 drop(self.driver.installed(now, next_offset, meta, *state));
             }
-            Input::LinkLost(peer) => self.driver.link_lost(now, peer),
+            Input::LinkLost(peer) => {
+                // Often taken for the end of the process, rightly or wrongly.
+                if now.mono_us.is_multiple_of(2) {
+                    let term = self.driver.node().term();
+                    self.driver.leader_gone(now, peer, term);
+                }
+                self.driver.link_lost(now, peer);
+            }
             Input::Campaign => self.driver.campaign(now),
             Input::Transfer => {
                 // Refused by whoever does not lead any more.

@@ -66,6 +66,7 @@ mod history;
 mod host;
 mod hunt;
 mod life;
+mod names;
 mod nemesis;
 mod network;
 mod oracle;

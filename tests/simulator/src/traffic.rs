@@ -16,19 +16,54 @@ impl World {
         if self.healed && self.ending.clients_stop(self.now) {
             return;
         }
-        let (elsewhere, choice) = self.clients.choose(client);
-        let running: Vec<usize> =
-            (0..self.hosts.len()).filter(|host| self.hosts[*host].process.is_some()).collect();
-        let leader = self.leader().filter(|_| !elsewhere);
-        let host = leader.or_else(|| running.get(choice as usize % running.len().max(1)).copied());
-        let Some(host) = host else {
+        let running = self.running();
+        let host = self.host_for(client, &running);
+        if running.is_empty() {
             let think = self.clients.think(client);
             self.queue.push(self.now + think, Event::Client { client });
             return;
-        };
+        }
         let when = self.when();
-        let (batch, requests) = self.clients.ask(client, when);
+        let (batch, requests) = self.clients.next(client, when);
         self.send_batch(host, batch, requests);
+        self.consider_hanging_up(client, batch);
+    }
+
+    fn running(&self) -> Vec<usize> {
+        (0..self.hosts.len()).filter(|host| self.hosts[*host].process.is_some()).collect()
+    }
+
+    /// Whom `client` asks: the leader as a rule, and one of `running`, if any is.
+    fn host_for(&mut self, client: usize, running: &[usize]) -> usize {
+        let (elsewhere, choice) = self.clients.choose(client);
+        let leader = self.leader().filter(|_| !elsewhere);
+        let other = || running.get(choice as usize % running.len().max(1)).copied();
+        leader.or_else(other).unwrap_or(0)
+    }
+
+    /// The connection may break while the host goes on.
+    fn consider_hanging_up(&mut self, client: usize, batch: u64) {
+        if let Some(after) = self.clients.hangs_up(client, batch) {
+            self.queue.push(self.now + after, Event::Answer { batch, answer: Answer::Broken });
+        }
+    }
+
+    /// Sends a batch again if its answer leaves open what became of it.
+    fn send_again(&mut self, batch: u64, answer: &Answer) -> bool {
+        if !self.clients.wants_again(batch, answer) {
+            return false;
+        }
+        let running = self.running();
+        let Some(requests) = self.requests.get(&batch).filter(|_| !running.is_empty()).cloned()
+        else {
+            return false;
+        };
+        let Some((client, next)) = self.clients.again(batch) else { return false };
+        // Not always the leader; and the sending before it may yet arrive.
+        let host = self.host_for(client, &running);
+        self.send_batch(host, next, requests);
+        self.consider_hanging_up(client, next);
+        true
     }
 
     /// A batch leaves for a host.
@@ -48,12 +83,16 @@ impl World {
         }
         if let Some(requests) = self.requests.get(&batch) {
             let requests = requests.clone();
-            self.give(host, Input::Client { number: batch, requests });
+            let ids = self.clients.ids(batch);
+            self.give(host, Input::Client { number: batch, ids, requests });
         }
     }
 
     pub(crate) fn answer(&mut self, batch: u64, answer: &Answer) {
         self.fingerprint(7, batch as usize & 0xff);
+        if self.clients.is_given_up(batch) || self.send_again(batch, answer) {
+            return;
+        }
         let when = self.when();
         let Some(requests) = self.requests.remove(&batch) else { return };
         self.out.watch.trace.note(|| format!("batch {batch} came back: {answer:?}"));

@@ -4,9 +4,13 @@ use std::ops::Range;
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use crate::forward::WriteIds;
+use crate::memcached::ids;
 use crate::memcached::reply::TOO_LARGE;
 use crate::memcached::request::{Arithmetic, Request, StoreVerb};
-use crate::memcached::texts::{BAD_CHUNK, BAD_DELTA, BAD_FORMAT, DELETE_USAGE, ERROR};
+use crate::memcached::texts::{
+    BAD_CHUNK, BAD_DELTA, BAD_FORMAT, BAD_WRITE_ID, DELETE_USAGE, ERROR,
+};
 use crate::memcached::words::{Arguments, Words, is_valid_key, signed, unsigned};
 
 /// A storage command whose line was valid. Positions are from its first byte.
@@ -72,13 +76,18 @@ pub(super) enum Line {
 }
 
 /// Handles the line in the first `line_bytes` of `input` and takes it off,
-/// unless its data block is waited for.
-pub(super) fn parse_line(line_bytes: usize, max_value_bytes: usize, input: &mut BytesMut) -> Line {
+/// unless its data block is waited for. `ids` takes what names it.
+pub(super) fn parse_line(
+    line_bytes: usize,
+    max_value_bytes: usize,
+    input: &mut BytesMut,
+    ids: &mut Option<WriteIds>,
+) -> Line {
     use StoreVerb::{Add, Append, Prepend, Replace, Set};
 
     let line = line_of(input, line_bytes);
     let command = Words::new(line, 0).next().unwrap_or(0..0);
-    let mut rest = Rest { at: command.end, line_bytes, input };
+    let mut rest = Rest { at: command.end, line_bytes, input, ids };
     let storage = match &rest.input[command] {
         b"get" => return Line::Request(rest.get(false)),
         b"gets" => return Line::Request(rest.get(true)),
@@ -91,6 +100,7 @@ pub(super) fn parse_line(line_bytes: usize, max_value_bytes: usize, input: &mut 
         b"delete" => return Line::Request(rest.delete()),
         b"incr" => return Line::Request(rest.arithmetic(Arithmetic::Incr)),
         b"decr" => return Line::Request(rest.arithmetic(Arithmetic::Decr)),
+        b"session" => return Line::Request(rest.session()),
         b"verbosity" => return Line::Request(rest.verbosity()),
         b"stats" => return Line::Request(rest.stats()),
         b"config" => return Line::Request(rest.config()),
@@ -108,6 +118,7 @@ struct Rest<'a> {
     at: usize,
     line_bytes: usize,
     input: &'a mut BytesMut,
+    ids: &'a mut Option<WriteIds>,
 }
 
 impl Rest<'_> {
@@ -133,6 +144,19 @@ impl Rest<'_> {
     /// Takes the line off and keeps `range` of it.
     fn keep(&mut self, range: Range<usize>) -> Bytes {
         keep(self.input.split_to(self.line_bytes).freeze(), range)
+    }
+
+    /// Takes note of the last word if it names the write, that is if it begins
+    /// so and stands behind the `wanted` words that the command needs; false:
+    /// it begins so and is malformed.
+    fn note_ids<const N: usize>(&mut self, arguments: &Arguments<N>, wanted: usize) -> bool {
+        let word = &self.line()[arguments.last.clone()];
+        if arguments.count <= wanted || word[0] != b'@' {
+            return true;
+        }
+        let ids = ids::token(word);
+        *self.ids = ids;
+        ids.is_some()
     }
 
     /// `get <key>+`
@@ -162,7 +186,7 @@ impl Rest<'_> {
         Request::Get { keys, with_cas }
     }
 
-    /// `delete <key> [0] [noreply]`. The zero is what old PHP clients send.
+    /// `delete <key> [0] [noreply]`, `delete <key> <token>`. The zero is what old PHP clients send.
     fn delete(&mut self) -> Request {
         let arguments: Arguments<2> = self.arguments();
         if !(1..=3).contains(&arguments.count) {
@@ -171,9 +195,12 @@ impl Rest<'_> {
         let key = arguments.word(0);
         let zero = &self.line()[arguments.word(1)] == b"0";
         let noreply = arguments.noreply && arguments.count > 1;
+        if arguments.count == 2 && !self.note_ids(&arguments, 1) {
+            return self.refuse(BAD_WRITE_ID, false);
+        }
         let understood = match arguments.count {
             1 => true,
-            2 => zero || noreply,
+            2 => zero || noreply || self.ids.is_some(),
             _ => zero && noreply,
         };
         if !understood {
@@ -185,7 +212,7 @@ impl Rest<'_> {
         Request::Delete { key: self.keep(key), noreply }
     }
 
-    /// `incr|decr <key> <delta> [noreply]`
+    /// `incr|decr <key> <delta> [noreply|token]`
     fn arithmetic(&mut self, operation: Arithmetic) -> Request {
         let arguments: Arguments<2> = self.arguments();
         if !(2..=3).contains(&arguments.count) {
@@ -199,7 +226,22 @@ impl Rest<'_> {
         let Some(delta) = unsigned(&self.line()[arguments.word(1)]) else {
             return self.refuse(BAD_DELTA, noreply);
         };
+        if !self.note_ids(&arguments, 2) {
+            return self.refuse(BAD_WRITE_ID, false);
+        }
         Request::Arithmetic { operation, key: self.keep(key), delta, noreply }
+    }
+
+    /// `session <id>`
+    fn session(&mut self) -> Request {
+        let arguments: Arguments<1> = self.arguments();
+        if arguments.count != 1 {
+            return self.refuse(ERROR, false);
+        }
+        match ids::session_id(&self.line()[arguments.word(0)]) {
+            Some(session) => self.done(Request::OpenSession { session }),
+            None => self.refuse(BAD_FORMAT, false),
+        }
     }
 
     /// `verbosity <level> [noreply]`
@@ -244,7 +286,7 @@ impl Rest<'_> {
         self.done(Request::Discover { elasticache: false })
     }
 
-    /// `<command> <key> <flags> <exptime> <bytes> [<cas>] [noreply]`
+    /// `<command> <key> <flags> <exptime> <bytes> [<cas>] [noreply|token]`
     ///
     /// A line that is refused takes its data block with it whenever the block's
     /// length can be read, as recent versions of memcached do; otherwise the
@@ -253,7 +295,7 @@ impl Rest<'_> {
         let line = self.line();
         let arguments: Arguments<5> = self.arguments();
         let is_cas = matches!(storage, Storage::Cas);
-        let wanted = if is_cas { 5..=6 } else { 4..=5 };
+        let wanted = if is_cas { 5 } else { 4 };
         let noreply = arguments.noreply;
 
         let length = unsigned(&line[arguments.word(3)]).and_then(|n| u32::try_from(n).ok());
@@ -264,12 +306,14 @@ impl Rest<'_> {
             Storage::Plain(verb) => Some(verb),
             Storage::Cas => unsigned(&line[arguments.word(4)]).map(StoreVerb::Cas),
         };
-        let refusal = if !wanted.contains(&arguments.count) {
+        let refusal = if !(wanted..=wanted + 1).contains(&arguments.count) {
             Some(invalid(ERROR, false))
         } else if !is_valid_key(&line[key.clone()]) {
             Some(invalid(BAD_FORMAT, noreply))
         } else if length.is_some_and(|length| length as usize > max_value_bytes) {
             Some(invalid(TOO_LARGE, noreply))
+        } else if !self.note_ids(&arguments, wanted) {
+            Some(invalid(BAD_WRITE_ID, false))
         } else {
             None
         };

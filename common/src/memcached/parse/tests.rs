@@ -23,6 +23,7 @@ fn show(request: &Request) -> String {
         Request::Arithmetic { operation, key, delta, .. } => {
             format!("{operation:?} {} {delta}{quiet}", text(key))
         }
+        Request::OpenSession { session } => format!("session {session:x}"),
         Request::Version => "version".to_owned(),
         Request::Stats { what } => format!("stats [{}]", text(what)),
         Request::Verbosity { .. } => format!("verbosity{quiet}"),
@@ -141,6 +142,38 @@ fn lines_and_their_requests() {
         ("config get cluster x", &["! ERROR"]),
         ("config set cluster", &["! ERROR"]),
     ];
+    check(table);
+}
+
+/// The same, for the words by which clients name their writes.
+#[test]
+fn sessions_and_write_ids() {
+    check(&[
+        // Write ids are words that memcached ignores, but for a delete's.
+        ("incr n 1 @5.2.1", &["Incr n 1"]),
+        ("decr n 1 @5.2.1!", &["Decr n 1"]),
+        ("delete k @5.2.1", &["delete k"]),
+        ("delete @k", &["delete @k"]),
+        ("delete k @5.2", &["! CLIENT_ERROR bad write id"]),
+        ("incr n 1 @", &["! CLIENT_ERROR bad write id"]),
+        ("incr n @5.2.1", &["! CLIENT_ERROR invalid numeric delta argument"]),
+        ("incr n 1 @5.2.1 noreply", &["! ERROR"]),
+        ("incr n 1 noreply @5.2.1", &["! ERROR"]),
+        (
+            "delete k 0 @5.2.1",
+            &["! CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]"],
+        ),
+        ("get k @5.2.1", &["get k @5.2.1"]),
+        ("session 1f", &["session 1f"]),
+        ("session ffffffffffffffff", &["session ffffffffffffffff"]),
+        ("session", &["! ERROR"]),
+        ("session 1 noreply", &["! ERROR"]),
+        ("session 0", &["! CLIENT_ERROR bad command line format"]),
+        ("session 1g", &["! CLIENT_ERROR bad command line format"]),
+    ]);
+}
+
+fn check(table: &[(&str, &[&str])]) {
     for (line, expected) in table {
         for end in ["\n", "\r\n"] {
             let input = format!("{line}{end}version{end}");
@@ -171,6 +204,12 @@ fn storage_lines_and_their_blocks() {
         ("prepend k 0 0 1\r\na\r\n", &["Prepend k 0 0 [a]"]),
         ("cas k 0 0 1 18446744073709551615\r\na\r\n", &["Cas(18446744073709551615) k 0 0 [a]"]),
         ("cas k 0 0 1 7 noreply\r\na\r\n", &["Cas(7) k 0 0 [a] noreply"]),
+        ("set k 0 0 1 @5.2.1\r\na\r\n", &["Set k 0 0 [a]"]),
+        ("set @k 0 0 1\r\na\r\n", &["Set @k 0 0 [a]"]),
+        ("cas k 0 0 1 7 @5.2.1\r\na\r\n", &["Cas(7) k 0 0 [a]"]),
+        ("set k 0 0 1 @5\r\na\r\n", &["! CLIENT_ERROR bad write id"]),
+        ("cas k 0 0 1 @5.2.1\r\na\r\n", &[BAD]),
+        ("set k 0 0 1 noreply @5.2.1\r\na\r\n", &["! ERROR"]),
         // Without a length there is no telling what to swallow.
         ("set\r\n", &["! ERROR"]),
         ("set k\r\n", &["! ERROR"]),
@@ -234,6 +273,28 @@ fn keys_up_to_250_bytes() {
             ["! CLIENT_ERROR bad command line format", "version"],
             "{line}"
         );
+    }
+}
+
+#[test]
+fn writes_are_named_by_their_own_token() {
+    let text = b"incr n 1 @5.2.1\r\nget k\r\nset k 0 0 1 @5.3.1!\r\na\r\nset k 0 0 1\r\na\r\n\
+        delete k @5.4.4\r\nset k 0 0 5 @5.5.4\r\nabcdeXYincr n 1 x\r\n";
+    for size in [1, 7, text.len()] {
+        let mut parser = Parser::new(MAX_VALUE_BYTES);
+        let mut input = BytesMut::new();
+        let mut found = Vec::new();
+        for piece in text.chunks(size) {
+            input.extend_from_slice(piece);
+            while let Parsed::Request(_) = parser.next(&mut input) {
+                found.push(parser.ids().map(|ids| (ids.first_sequence, ids.done_below, ids.again)));
+            }
+        }
+        let named = |sequence, done_below, again| Some((sequence, done_below, again));
+        let (first, last) = (named(2, 1, false), named(4, 4, false));
+        // The block that was cut is refused in its place in the run.
+        let expected = [first, None, named(3, 1, true), None, last, named(5, 4, false), None];
+        assert_eq!(found, expected);
     }
 }
 
@@ -353,6 +414,7 @@ fn requests_are_slices_of_the_input() {
 fn command() -> impl Strategy<Value = Vec<u8>> {
     let word = prop_oneof![
         Just("noreply".to_owned()),
+        Just("@5.2.1".to_owned()),
         Just("0".to_owned()),
         "[a-z]{1,6}",
         "-?[0-9]{1,11}",
@@ -366,7 +428,7 @@ fn command() -> impl Strategy<Value = Vec<u8>> {
         Just("append"),
         Just("delete"),
         Just("incr"),
-        Just("version"),
+        Just("session"),
         Just("stats"),
         Just("verbosity"),
         Just("config"),

@@ -43,6 +43,7 @@ fn request() -> impl Strategy<Value = Request> {
         1 => (operation, key(), any::<u64>(), any::<bool>()).prop_map(
             |(operation, key, delta, noreply)| Request::Arithmetic { operation, key, delta, noreply }
         ),
+        1 => (1..=u64::MAX).prop_map(|session| Request::OpenSession { session }),
         1 => Just(Request::Version),
         1 => Just(Request::Quit),
         1 => value.prop_map(|what| Request::Stats { what }),

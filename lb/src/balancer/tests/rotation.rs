@@ -24,6 +24,69 @@ fn the_leader_comes_first_then_the_others_and_learners_last() {
     assert_eq!(world.balancer.view().version, 102, "nothing new, no new version");
 }
 
+/// The numbers of the servers that a client is told of.
+fn told(world: &mut World, policy: Policy) -> Vec<u16> {
+    let mut out = BytesMut::new();
+    world.balancer.get_servers(policy, &mut out);
+    let servers = common::discovery::parse_get_servers(&out).unwrap();
+    servers.unwrap().into_iter().map(|server| server.port() - 7000).collect()
+}
+
+#[test]
+fn each_client_is_sent_to_the_next_server() {
+    let mut world = World::new(2);
+    let mut members = voters(7);
+    members[6].voter = false;
+    assert!(told(&mut world, Policy::RoundRobin).is_empty());
+    let mut servers: Vec<Server> =
+        (1..=7).map(|number| Server::follower(number, 3, &members)).collect();
+    servers[6].report.role = Role::Learner;
+    for server in &mut servers {
+        world.connect(server);
+    }
+    assert!(told(&mut world, Policy::RoundRobin).is_empty(), "no leader, nobody");
+    servers[2].report.role = Role::Leader;
+    world.report(&servers[2]);
+    let (version, config) = {
+        let view = world.balancer.view();
+        (view.version, view.config.clone())
+    };
+    let first: Vec<_> = (0..6).map(|_| told(&mut world, Policy::RoundRobin)[0]).collect();
+    assert_eq!(first, [1, 2, 3, 4, 5, 6], "the leader is one of them, who catches up is not");
+    assert_eq!(told(&mut world, Policy::RoundRobin), [1, 2, 3, 4, 5], "five at most");
+    assert_eq!(told(&mut world, Policy::RoundRobin), [2, 3, 4, 5, 6]);
+    assert_eq!(told(&mut world, Policy::Leader), [3, 1, 2, 4, 5]);
+    world.break_link(&servers[3]);
+    world.break_link(&servers[4]);
+    let mut all = told(&mut world, Policy::RoundRobin);
+    assert_eq!(all.last(), Some(&7), "who catches up is last");
+    all.sort_unstable();
+    assert_eq!(all, [1, 2, 3, 6, 7]);
+    assert_eq!(world.balancer.view().version, version + 2, "two have left, nothing else");
+    assert_ne!(world.balancer.view().config, config);
+}
+
+#[test]
+fn the_least_loaded_is_named_first() {
+    let mut world = World::new(2);
+    let mut servers: Vec<Server> =
+        (1..=3).map(|number| Server::follower(number, 3, &voters(3))).collect();
+    servers[0].report.role = Role::Leader;
+    for (server, connections) in servers.iter_mut().zip([5, 2, 9]) {
+        server.report.connections = connections;
+        world.connect(server);
+    }
+    assert_eq!(told(&mut world, Policy::LeastLoaded), [2, 1, 3]);
+    // Until it reports again, whom it was named to counts.
+    let first: Vec<_> = (0..5).map(|_| told(&mut world, Policy::LeastLoaded)[0]).collect();
+    assert_eq!(first[..2], [2, 2]);
+    let later = [first[2], first[3], first[4]];
+    assert!(later.contains(&1) && later.contains(&2), "{first:?}");
+    servers[1].report.connections = 1;
+    world.report(&servers[1]);
+    assert_eq!(told(&mut world, Policy::LeastLoaded)[0], 2);
+}
+
 #[test]
 fn a_leader_of_an_earlier_term_is_not_the_leader() {
     let mut world = World::new(2);

@@ -77,7 +77,14 @@ fn act(world: &mut World, dice: &mut support::Dice, known: &mut u64, number: u64
         8..10 if up => {
             world.read(node);
         }
-        10 if up => world.crash(id(node)),
+        10 if up => {
+            world.crash(id(node));
+            for other in (1..=*known).filter(|other| *other != node) {
+                if world.is_up(id(other)) && dice.chance(700) {
+                    world.sees_end_of(other, node);
+                }
+            }
+        }
         11..13 if !up => world.restart(id(node)),
         13 => world.cut_off(node),
         14 => {
@@ -87,6 +94,12 @@ fn act(world: &mut World, dice: &mut support::Dice, known: &mut u64, number: u64
         15 => world.heal(),
         16 if up => world.checkpoint(node, dice.below(10)),
         17 if up && dice.chance(300) => world.campaign(node),
+        // A false alarm.
+        17 if up && dice.chance(500) => {
+            if let Some(leader) = world.node(node).leader() {
+                world.sees_end_of(node, leader.0);
+            }
+        }
         18 => change(world, dice, known, node),
         19 => {
             if let Some(leader) = world.leader() {

@@ -146,7 +146,11 @@ fn nonsense_is_survived() {
         for _ in 0..400 {
             now += dice.below(30_000);
             match dice.below(20) {
-                0 => node.campaign(now),
+                0 if dice.chance(500) => node.campaign(now),
+                0 => {
+                    let leader = node.leader().unwrap_or(id(2));
+                    node.leader_gone(now, leader, node.term());
+                }
                 1 => drop(node.propose(now, Cmd(1, 10))),
                 2 => node.read(now, dice.roll()),
                 3 => drop(node.transfer(now, None)),

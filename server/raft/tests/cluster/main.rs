@@ -5,6 +5,7 @@ mod damage;
 mod elections;
 mod faults;
 mod garbage;
+mod leader_gone;
 mod membership;
 mod reads;
 mod replication;

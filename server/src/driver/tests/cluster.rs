@@ -13,7 +13,7 @@ use common::limits::MAX_FRAME_BYTES;
 use common::memcached::decode_requests;
 use raft::{Config, DurableMark, HardState, Membership, Message, NodeId, Restored, SnapshotMeta};
 
-use super::{Answer, requests};
+use super::{Answer, ids, requests};
 use crate::driver::{
     Actions, DigestReport, Driver, Facts, ForwardId, ForwardWhat, Forwarder, IntegrityFailure,
     Node, Now,
@@ -153,7 +153,8 @@ impl Cluster {
         &mut self.server(id).driver
     }
 
-    /// A client's batch, as an input of a turn that is still to be played.
+    /// A client's batch, which is one run if its first request has a token, as
+    /// an input of a turn that is still to be played.
     pub(super) fn ask(&mut self, id: u64, text: &str) -> Answer {
         self.ask_sized(id, text, text.len())
     }
@@ -162,7 +163,7 @@ impl Cluster {
     pub(super) fn ask_sized(&mut self, id: u64, text: &str, bytes: usize) -> Answer {
         let answer = Answer::default();
         let origin = Arc::new(answer.clone());
-        let batch = Batch::new(requests(text), BytesMut::new(), bytes, origin);
+        let batch = Batch::new(requests(text), BytesMut::new(), bytes, origin).named(ids(text));
         let now = self.now;
         self.driver(id).client(now, batch);
         answer

@@ -8,6 +8,7 @@ mod forwarding;
 mod integrity;
 mod leadership;
 mod memory;
+mod named;
 mod once;
 mod reads;
 mod statistics;
@@ -16,6 +17,7 @@ mod stopping;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::BytesMut;
+use common::forward::WriteIds;
 use common::front_end::{Finish, Finished};
 use common::limits::{DEFAULT_MAX_VALUE_BYTES, REQUEST_DEADLINE};
 use common::memcached::{Parsed, Parser, Request};
@@ -72,6 +74,13 @@ fn requests(text: &str) -> Vec<Request> {
     }
     assert!(input.is_empty(), "whole requests");
     requests
+}
+
+/// What names the requests that `text` holds, if they have tokens.
+fn ids(text: &str) -> WriteIds {
+    let mut parser = Parser::new(DEFAULT_MAX_VALUE_BYTES);
+    parser.next(&mut BytesMut::from(text));
+    parser.ids().unwrap_or_default()
 }
 
 /// A `set` line with its value.

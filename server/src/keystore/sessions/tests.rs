@@ -116,6 +116,18 @@ fn the_table_is_bounded() {
 }
 
 #[test]
+fn there_is_room_while_one_session_is_not_in_use() {
+    let mut sessions = Sessions::default();
+    for session in 1..MAX_SESSIONS as u64 {
+        sessions.open(session, NOW, NOW);
+    }
+    assert!(sessions.has_room(NOW));
+    sessions.open(MAX_SESSIONS as u64, NOW, NOW + 5_000);
+    assert!(!sessions.has_room(NOW + SPARED_MS));
+    assert!(sessions.has_room(NOW + SPARED_MS + 1));
+}
+
+#[test]
 fn replies_of_all_sessions_are_bounded_together() {
     let mut sessions = Sessions::default();
     let full = MAX_ALL_REPLIES / MAX_REPLIES;

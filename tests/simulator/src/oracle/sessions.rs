@@ -1,9 +1,9 @@
-//! Which entries of forwarded writes take effect: a dumb twin of the
+//! Which entries of writes that may be sent again take effect: a dumb twin of the
 //! keystore's table of sessions, which keeps every number for ever.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use server::command::{Command, Operation};
+use server::command::{Command, Operation, RequestId};
 use server::keystore::sessions::SESSION_TTL_MS;
 
 /// The time of last use moves in steps of this, in milliseconds.
@@ -31,13 +31,19 @@ impl Sessions {
         let is_over = |then: u64| then + SESSION_TTL_MS < clock_ms;
         let stale = is_over(command.clock_ms);
         self.open.retain(|_, session| !is_over(session.used_ms));
+        let is_first = command.id.is_none_or(|id| self.is_first(id, stale));
         if let Operation::OpenSession { session } = command.operation {
-            if !stale {
+            if is_first && !stale {
                 self.open.entry(session).or_default().touch(clock_ms);
             }
             return false;
         }
-        let Some(id) = command.id else { return true };
+        is_first
+    }
+
+    /// Whether the write with this name has no effect yet, and can have one.
+    fn is_first(&mut self, id: RequestId, stale: bool) -> bool {
+        let clock_ms = self.clock_ms;
         let Some(session) = self.open.get_mut(&id.session).filter(|_| !stale) else { return false };
         if id.sequence < session.done_below || !session.applied.insert(id.sequence) {
             return false;

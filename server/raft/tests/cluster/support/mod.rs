@@ -237,6 +237,11 @@ impl World {
         self.with(node, |node, now| node.campaign(now));
     }
 
+    /// `node` is told that the process of `leader` has ended, in its own term.
+    pub(crate) fn sees_end_of(&mut self, node: u64, leader: u64) -> bool {
+        self.with(node, |node, now| node.leader_gone(now, id(leader), node.term()))
+    }
+
     pub(crate) fn propose(&mut self, node: u64, number: u64) -> Option<Index> {
         let at = self.with(node, |node, now| node.propose(now, Cmd(number, 100))).ok()?;
         self.proposals.push((id(node), at.0, at.1));

@@ -1,0 +1,100 @@
+//! The leader's judgement of who is gone, and what a fresh server makes of
+//! what it is told. Whole clusters are the simulator's part.
+
+use super::*;
+use common::ids::FolderId;
+use raft::PeerState;
+
+const NOW: Now = Now { mono_us: 100_000_000, wall_ms: 0 };
+const DEAD_AFTER: Duration = Duration::from_secs(5);
+
+/// Peers 2, 3, ... of the leader 1, by how long they have been silent.
+fn peers(silent_ms: &[u64]) -> Vec<PeerStatus> {
+    let peer = |(id, silent_ms): (u64, &u64)| PeerStatus {
+        id: NodeId(id),
+        suffrage: Suffrage::Voter,
+        matched: 1,
+        next: 2,
+        state: PeerState::Probe,
+        inflight_bytes: 0,
+        last_contact: NOW.mono_us - silent_ms * 1000,
+    };
+    (2..).zip(silent_ms).map(peer).collect()
+}
+
+fn gone_after(dead_after: Duration, silent_ms: &[u64]) -> Option<u64> {
+    let voters = silent_ms.len() + 1;
+    gone(NOW, voters, &peers(silent_ms), &[], Rules::new(dead_after)).map(|id| id.0)
+}
+
+#[test]
+fn one_whose_place_is_taken_leaves_at_once_if_the_others_can_do_without() {
+    let gone = |silent_ms: &[u64], replaced: &[u64]| {
+        let replaced: Vec<_> = replaced.iter().map(|id| NodeId(*id)).collect();
+        let (voters, rules) = (silent_ms.len() + 1, Rules::new(DEAD_AFTER));
+        gone(NOW, voters, &peers(silent_ms), &replaced, rules).map(|id| id.0)
+    };
+    assert_eq!(gone(&[1_100, 10], &[]), None);
+    assert_eq!(gone(&[1_100, 10], &[2]), Some(2));
+    assert_eq!(gone(&[900, 10], &[2]), None, "it is still there");
+    assert_eq!(gone(&[1_100, 1_100], &[2]), None, "no majority without it");
+    assert_eq!(gone(&[1_100], &[2]), None, "two voters stay");
+    assert_eq!(gone(&[1_100, 10, 1_200, 10], &[2, 4]), Some(4));
+}
+
+#[test]
+fn the_longest_silent_voter_is_removed_first() {
+    assert_eq!(gone_after(DEAD_AFTER, &[10, 4_000]), None);
+    assert_eq!(gone_after(DEAD_AFTER, &[10, 6_000]), Some(3));
+    assert_eq!(gone_after(DEAD_AFTER, &[10, 6_000, 9_000, 10]), Some(4));
+    assert_eq!(gone_after(Duration::ZERO, &[10, 6_000]), None);
+}
+
+#[test]
+fn two_voters_stay() {
+    assert_eq!(gone_after(DEAD_AFTER, &[6_000]), None);
+    assert_eq!(gone_after(DEAD_AFTER, &[]), None);
+}
+
+/// A leader that stood still for a while hears nobody at first. What it would
+/// remove then could not be committed, and yet be in force here.
+#[test]
+fn nobody_is_removed_unless_those_who_stay_are_there() {
+    assert_eq!(gone_after(DEAD_AFTER, &[6_000, 6_000]), None);
+    assert_eq!(gone_after(DEAD_AFTER, &[6_000, 4_000]), None);
+    assert_eq!(gone_after(DEAD_AFTER, &[6_000, 6_000, 10]), Some(2));
+    assert_eq!(gone_after(DEAD_AFTER, &[6_000, 6_000, 6_000, 10]), None);
+    // Shorter than the time within which a server counts as there.
+    let short = Duration::from_millis(300);
+    assert_eq!(gone_after(short, &[900, 600]), None);
+    assert_eq!(gone_after(short, &[900, 200]), Some(2));
+}
+
+#[test]
+fn a_fresh_server_takes_its_own_place_only() {
+    let info = |number: u16| MemberInfo {
+        folder: FolderId(u128::from(number)),
+        name: format!("srv-{number}"),
+        peer: ([127, 0, 0, 1], 6000 + number).into(),
+        client: ([127, 0, 0, 1], 7000 + number).into(),
+    };
+    let voter = |number: u16| MemberRecord {
+        id: ServerId(u64::from(number)),
+        voter: true,
+        info: info(number),
+    };
+    let adopt = |id: u64, voters: Vec<MemberRecord>| ToServer::Adopt {
+        cluster: ClusterId(1),
+        id: ServerId(id),
+        voters,
+        campaign: false,
+    };
+    let heard = |message| heard_fresh(&info(2), message);
+    assert!(matches!(heard(adopt(2, vec![voter(1), voter(2)])), Heard::Joins(_)));
+    assert!(matches!(heard(adopt(9, Vec::new())), Heard::Joins(_)));
+    let Heard::Stops(why) = heard(adopt(1, vec![voter(1), voter(2)])) else {
+        panic!("took the place of another folder");
+    };
+    assert!(why.contains("nothing was changed"), "{why}");
+    assert_eq!(heard(ToServer::Admit { info: info(3) }), Heard::Nothing);
+}
