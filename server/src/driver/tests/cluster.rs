@@ -98,7 +98,7 @@ fn peer(id: ForwardId) -> u64 {
     }
 }
 
-fn info(id: u64) -> MemberInfo {
+pub(super) fn info(id: u64) -> MemberInfo {
     MemberInfo {
         folder: FolderId(u128::from(id)),
         name: format!("srv-{id}"),
@@ -277,11 +277,16 @@ impl Cluster {
 
     /// The disk finishes the batch that it has, and is given the next one.
     pub(super) fn sync(&mut self, id: u64) {
+        self.finish_write(id);
+        self.run();
+    }
+
+    /// As [`Cluster::sync`], as an input of a turn that is still to be played.
+    pub(super) fn finish_write(&mut self, id: u64) {
         let now = self.now;
         let server = self.server(id);
         let mark = server.writing.take().expect("a batch is with the disk");
         server.driver.synced(now, mark);
-        self.run();
     }
 
     /// How many frames of this kind a server has sent since the last time.

@@ -7,6 +7,7 @@ mod cluster;
 mod forwarding;
 mod integrity;
 mod leadership;
+mod members;
 mod memory;
 mod named;
 mod once;
