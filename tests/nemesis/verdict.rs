@@ -8,10 +8,10 @@ use super::clients::{COUNTERS, Target, is_written_once, read_answer};
 use super::history::{Action, Answer, History, Op};
 use super::log::{Fault, Log, STALL};
 use super::model::{check, check_counter};
+use super::support::bound;
 use super::support::cluster::PATIENCE;
 use super::support::memcached::Connection;
 use super::support::process::{STORE, run};
-use super::support::{bound, eventually};
 
 /// Within which everybody serves again once everything is healed.
 const HEALED_MS: (u64, u64) = (5_000, 15_000);
@@ -78,18 +78,13 @@ pub(crate) fn wait_until_whole(arena: &mut Arena, log: &mut Log) -> Result<Durat
 /// what their files print.
 pub(crate) fn compare_keystores(arena: &Arena) -> Result<usize, String> {
     let servers = arena.servers(Life::Runs);
-    eventually("all servers have applied the same", PATIENCE, || {
-        let mut applied = Vec::new();
-        for &number in &servers {
-            let node = &arena.nodes[number];
-            let stats = Connection::open(node.client_address())
-                .and_then(|mut connection| connection.stats())
-                .map_err(|error| format!("{}: {error}", node.name))?;
-            applied.push((stats.get("raft_commit").cloned(), stats.get("raft_applied").cloned()));
+    let until = Instant::now() + PATIENCE;
+    while let Err(why) = level(arena, &servers) {
+        if Instant::now() > until {
+            return Err(format!("not all servers have applied the same after {PATIENCE:?}: {why}"));
         }
-        let level = applied.iter().all(|one| *one == applied[0]) && applied[0].0 == applied[0].1;
-        level.then_some(()).ok_or_else(|| format!("{applied:?}"))
-    });
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let until = Instant::now() + PATIENCE;
     loop {
         let printed = servers.iter().map(|&number| {
@@ -106,6 +101,20 @@ pub(crate) fn compare_keystores(arena: &Arena) -> Result<usize, String> {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// Whether all have applied what all have committed.
+fn level(arena: &Arena, servers: &[usize]) -> Result<(), String> {
+    let mut applied = Vec::new();
+    for &number in servers {
+        let node = &arena.nodes[number];
+        let stats = Connection::open(node.client_address())
+            .and_then(|mut connection| connection.stats())
+            .map_err(|error| format!("{}: {error}", node.name))?;
+        applied.push((stats.get("raft_commit").cloned(), stats.get("raft_applied").cloned()));
+    }
+    let level = applied.iter().all(|one| *one == applied[0]) && applied[0].0 == applied[0].1;
+    level.then_some(()).ok_or_else(|| format!("{applied:?}"))
 }
 
 fn differences(arena: &Arena, servers: &[usize], printed: &[String]) -> String {
