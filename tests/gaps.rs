@@ -136,6 +136,13 @@ fn handed_over() {
         });
         no_errors(&trials);
     }
+    // What the machine does by itself, to compare with.
+    measure("nothing", || {
+        let leader = cluster.wait_for_servers(3);
+        let pulse = Pulse::start(addresses(&cluster, &leader));
+        pulse.wait_for(2 * AROUND);
+        pulse.finish()
+    });
     let stop = |cluster: &mut TestCluster, through_lb| {
         let leader = cluster.wait_for_servers(3);
         let target = match through_lb {

@@ -4,7 +4,7 @@
 //! virtual ones.
 //!
 //! A leader promotes learners that have caught up, removes voters that are
-//! gone or whose place another server has taken, and does what operators ask for if that is safe. Each change is an
+//! gone, and does what operators ask for if that is safe. Each change is an
 //! entry like any other, one at a time; the core refuses what would overlap.
 //! Nothing here is remembered: whatever did not come about is found again at
 //! the next look, by this leader or by the next.
@@ -19,8 +19,11 @@ use raft::{Change, NodeId, PeerStatus, Status, Suffrage, Time};
 use crate::driver::{Driver, Now};
 
 mod planted;
+mod replaced;
 #[cfg(test)]
 mod tests;
+
+use replaced::replaced;
 
 #[cfg(feature = "planted-bugs")]
 pub use planted::PlantedBug;
@@ -65,7 +68,7 @@ pub fn mind(driver: &mut Driver, now: Now, rules: Rules) {
     // Whoever is gone leaves before somebody new votes: fewer voters are needed
     // for what comes then. The core refuses any change while another one is
     // under way, and a learner that is too far behind: asked again.
-    let replaced = replaced(driver, now, &status.peers);
+    let replaced = replaced(driver.node().id(), now, &status.peers, || driver.members());
     let gone = gone(now, voters, &status.peers, &replaced, rules);
     if let Some((id, name)) = gone.map(|id| (id, name_of(driver, id)))
         && driver.change(now, Change::Remove(id)).is_ok()
@@ -86,25 +89,6 @@ pub fn mind(driver: &mut Driver, now: Now, rules: Rules) {
             return tracing::info!(server = id.0, name, "has caught up and is to vote");
         }
     }
-}
-
-/// Silent members whose address a later one answers at: their disks were lost,
-/// or they would not have left it to somebody else. Should one of them come
-/// back elsewhere after all, with its data, it is admitted again like any other.
-fn replaced(driver: &Driver, now: Now, peers: &[PeerStatus]) -> Vec<NodeId> {
-    let is_there =
-        |id: NodeId| peers.iter().any(|peer| peer.id == id && is_heard(now, peer, HEARD_LATELY));
-    if peers.iter().all(|peer| is_there(peer.id)) {
-        return Vec::new();
-    }
-    let members = driver.members();
-    let has_successor = |old: &&MemberRecord| {
-        let at_its_address = |new: &MemberRecord| {
-            new.id > old.id && new.info.peer == old.info.peer && is_there(NodeId(new.id.0))
-        };
-        members.iter().any(at_its_address)
-    };
-    members.iter().filter(has_successor).map(|old| NodeId(old.id.0)).collect()
 }
 
 /// The voter that has been silent for the longest time, if that is so long

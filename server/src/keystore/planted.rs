@@ -14,6 +14,8 @@ pub enum PlantedBug {
     AppliedAgain,
     /// A write whose session is unknown is applied.
     NoSessionNeeded,
+    /// A leader proposes what a client has named without its name.
+    NamesDropped,
     /// A new leader stamps entries without a look at those in its log that are
     /// not applied yet.
     StampGoesBack,

@@ -8,6 +8,15 @@ use raft::PeerState;
 const NOW: Now = Now { mono_us: 100_000_000, wall_ms: 0 };
 const DEAD_AFTER: Duration = Duration::from_secs(5);
 
+fn info(number: u16) -> MemberInfo {
+    MemberInfo {
+        folder: FolderId(u128::from(number)),
+        name: format!("srv-{number}"),
+        peer: ([127, 0, 0, 1], 6000 + number).into(),
+        client: ([127, 0, 0, 1], 7000 + number).into(),
+    }
+}
+
 /// Peers 2, 3, ... of the leader 1, by how long they have been silent.
 fn peers(silent_ms: &[u64]) -> Vec<PeerStatus> {
     let peer = |(id, silent_ms): (u64, &u64)| PeerStatus {
@@ -51,6 +60,29 @@ fn the_longest_silent_voter_is_removed_first() {
 }
 
 #[test]
+fn a_later_server_at_the_address_of_a_silent_one_replaces_it() {
+    const NOBODY: [u64; 0] = [];
+    // Members by the number of the address that they give.
+    let replaced = |own: u64, silent_ms: &[u64], addresses: &[u16]| -> Vec<u64> {
+        let record = |(id, number): (u64, &u16)| MemberRecord {
+            id: ServerId(id),
+            voter: true,
+            info: info(*number),
+        };
+        let members = (1..).zip(addresses).map(record).collect();
+        let found = replaced(NodeId(own), NOW, &peers(silent_ms), || members);
+        found.into_iter().map(|id| id.0).collect()
+    };
+    assert_eq!(replaced(1, &[1_100, 10, 10], &[1, 2, 3, 4]), NOBODY);
+    assert_eq!(replaced(1, &[1_100, 10, 10], &[1, 2, 3, 2]), [2]);
+    assert_eq!(replaced(1, &[10, 10, 10], &[1, 2, 3, 2]), NOBODY, "it is there");
+    assert_eq!(replaced(1, &[1_100, 10, 1_100], &[1, 2, 3, 2]), NOBODY, "both are silent");
+    assert_eq!(replaced(1, &[10, 10, 1_100], &[1, 2, 3, 2]), NOBODY, "the earlier one is there");
+    // The one that took the place of 2 leads.
+    assert_eq!(replaced(4, &[1_100, 10], &[1, 2, 3, 2]), [2]);
+}
+
+#[test]
 fn two_voters_stay() {
     assert_eq!(gone_after(DEAD_AFTER, &[6_000]), None);
     assert_eq!(gone_after(DEAD_AFTER, &[]), None);
@@ -72,12 +104,6 @@ fn nobody_is_removed_unless_those_who_stay_are_there() {
 
 #[test]
 fn a_fresh_server_takes_its_own_place_only() {
-    let info = |number: u16| MemberInfo {
-        folder: FolderId(u128::from(number)),
-        name: format!("srv-{number}"),
-        peer: ([127, 0, 0, 1], 6000 + number).into(),
-        client: ([127, 0, 0, 1], 7000 + number).into(),
-    };
     let voter = |number: u16| MemberRecord {
         id: ServerId(u64::from(number)),
         voter: true,

@@ -35,9 +35,9 @@ const DIAL_WITHIN: Duration = Duration::from_secs(1);
 /// middle of its end: its connections may be closed before its listener is.
 const STEADY_AFTER: Duration = Duration::from_millis(500);
 
-/// So many of those in a row are replaced at once, or after a few
-/// milliseconds: the end of a process takes no longer.
-const QUICK_DIALS: u32 = 4;
+/// So many of those in a row are replaced after a moment, twice as long each
+/// time, of 1 to 64 ms: the end of a process takes no longer.
+const QUICK_DIALS: u32 = 7;
 
 /// Pauses before an address is tried again where no watch came about; doubled
 /// each time.
@@ -119,13 +119,21 @@ async fn until_refused(address: SocketAddr) {
                     (short_ones, pause) = (0, FIRST_PAUSE);
                     continue;
                 }
-                short_ones += 1;
-                if short_ones <= QUICK_DIALS {
-                    sleep(Duration::from_millis(u64::from(short_ones))).await;
+                if short_ones < QUICK_DIALS {
+                    sleep(Duration::from_millis(1 << short_ones)).await;
+                    short_ones += 1;
                     continue;
                 }
             }
             Ok(Err(error)) if watched && error.kind() == ErrorKind::ConnectionRefused => return,
+            // Taken by the listener, and ended with it.
+            Ok(Err(error))
+                if error.kind() == ErrorKind::ConnectionReset && short_ones < QUICK_DIALS =>
+            {
+                sleep(Duration::from_millis(1 << short_ones)).await;
+                short_ones += 1;
+                continue;
+            }
             Ok(Err(error)) => {
                 tracing::debug!(%address, %error, "the leader cannot be watched");
                 watched = false;

@@ -19,7 +19,7 @@ pub enum Bug {
 }
 
 /// Every bug, with the name that it has on the command line.
-pub const BUGS: [(&str, Bug, &str); 20] = [
+pub const BUGS: [(&str, Bug, &str); 21] = [
     (
         "commit-earlier-term",
         Bug::Core(PlantedBug::CommitEarlierTerm),
@@ -106,6 +106,11 @@ pub const BUGS: [(&str, Bug, &str); 20] = [
         "no-session-needed",
         Bug::Keystore(Sessions::NoSessionNeeded),
         "a forwarded write whose session has expired is applied",
+    ),
+    (
+        "names-dropped",
+        Bug::Keystore(Sessions::NamesDropped),
+        "a leader proposes a write that its client has named without the name",
     ),
     (
         "stamp-goes-back",
