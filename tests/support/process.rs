@@ -96,6 +96,11 @@ impl Process {
         })
     }
 
+    /// Whether it has ended, and how.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     /// Waits until it ends by itself.
     pub(crate) fn wait_end(&mut self, within: Duration) -> ExitStatus {
         let name = self.name.clone();

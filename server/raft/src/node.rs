@@ -192,6 +192,12 @@ impl<P: Payload> Node<P> {
         Some(SnapshotMeta { index, term, membership })
     }
 
+    /// The membership that is committed, whether or not it was handed out
+    /// already: every later leader has it, too.
+    pub fn committed_membership(&self) -> Option<&Membership> {
+        self.memberships.at(self.commit)
+    }
+
     /// This replica.
     pub fn id(&self) -> NodeId {
         self.config.id

@@ -90,11 +90,7 @@ impl Driver {
     /// The committed membership: what load balancers may act on. A change
     /// that is not committed yet can be lost with its leader.
     pub fn committed_members(&self) -> Vec<MemberRecord> {
-        // Between the step that commits and the flush that hands entries out it
-        // is the membership of what was handed out.
-        let meta = self.node.snapshot_meta(self.node.commit());
-        let meta = meta.or_else(|| self.node.snapshot_meta(self.node.status().applied));
-        meta.map_or_else(Vec::new, |meta| records(&meta.membership))
+        self.node.committed_membership().map_or_else(Vec::new, records)
     }
 
     /// `get-servers`: the leader, then the others; nobody without a leader.

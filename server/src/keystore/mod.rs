@@ -124,6 +124,13 @@ impl Keystore {
         Keystore::with(Table::new(KeyHasher::random()), Position::default(), limits)
     }
 
+    /// As [`Keystore::new`], with a given place for each key: whoever plays a
+    /// run once more gets the same checkpoints, byte by byte.
+    #[cfg(any(test, feature = "planted-bugs"))]
+    pub fn seeded(limits: KeystoreLimits, seed: u64) -> Self {
+        Keystore::with(Table::new(KeyHasher::with_seed(seed)), Position::default(), limits)
+    }
+
     fn with(table: Table, position: Position, limits: KeystoreLimits) -> Self {
         let (sessions, scratch, kept) = (Sessions::default(), Vec::new(), Arc::default());
         Keystore {

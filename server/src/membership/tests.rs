@@ -227,7 +227,7 @@ fn a_folder_is_admitted_once() {
     driver.flush(NOW, &mut actions);
     let persist = actions.persist.take().expect("the admission goes to the disk");
     driver.synced(NOW, persist.mark);
-    assert_eq!(members.admit(&mut driver, NOW, &info), None);
+    assert_eq!(members.admit(&mut driver, NOW, &info), Some(Ok(ServerId(2))));
     settle(&mut driver, &mut actions);
     assert_eq!(members.admit(&mut driver, NOW, &info), Some(Ok(ServerId(2))));
     assert_eq!(driver.members().len(), 2);

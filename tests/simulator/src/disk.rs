@@ -204,7 +204,9 @@ impl Disk {
     /// The state that the checkpoint stands for.
     pub(crate) fn keystore(&self) -> Keystore {
         if self.checkpoint.is_empty() {
-            return Keystore::new(KeystoreLimits::default());
+            // Where keys lie decides how long the next checkpoint is.
+            let seed = self.id.map_or(0, |id| id.0);
+            return Keystore::seeded(KeystoreLimits::default(), seed);
         }
         decode_keystore(&self.checkpoint).expect("the simulated disk keeps whole checkpoints").0
     }
