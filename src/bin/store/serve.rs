@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -95,12 +96,21 @@ fn begin_again(error: &anyhow::Error, uptime: Duration) -> Failure {
         ));
     }
     error!("{error}. This server begins anew");
-    let program = match std::env::current_exe() {
+    let program = match running_program() {
         Ok(program) => program,
         Err(why) => return Failure::refused(format!("{error}. No program to begin with: {why}")),
     };
-    let why = Command::new(program).args(std::env::args_os().skip(1)).env(BEGAN_AGAIN, "1").exec();
+    let mut line = std::env::args_os();
+    let name = line.next().unwrap_or_else(|| program.clone().into());
+    let why = Command::new(program).arg0(name).args(line).env(BEGAN_AGAIN, "1").exec();
     Failure::refused(format!("{error}. It cannot begin anew by itself: {why}"))
+}
+
+/// The program that runs, also when its file was replaced by another version
+/// since, or is gone: Linux still has it under this name.
+fn running_program() -> std::io::Result<PathBuf> {
+    let this = Path::new("/proc/self/exe");
+    if this.exists() { Ok(this.to_owned()) } else { std::env::current_exe() }
 }
 
 /// Makes the node's folder and refuses one that is in use.
