@@ -42,9 +42,11 @@ pub(crate) struct Node {
     pub(crate) is_lb: bool,
     pub(crate) ip: Ipv4Addr,
     pub(crate) life: Life,
-    /// It was asked to end, or an operator has asked for its removal, which it
-    /// may hear of late, once it runs again: it may end by itself.
+    /// An operator has asked for its removal, which it may hear of late, once
+    /// it runs again: it may end by itself.
     pub(crate) dismissed: bool,
+    /// Its process was asked to end, which takes as long as it takes.
+    is_ending: bool,
     /// The id that it had before it lost its place in the cluster.
     pub(crate) was: Option<u64>,
     prefix: Vec<String>,
@@ -108,6 +110,7 @@ impl Arena {
                 ip: place.as_ref().map_or(Ipv4Addr::LOCALHOST, |place| place.ip),
                 life: Life::Absent,
                 dismissed: false,
+                is_ending: false,
                 was: None,
                 prefix: place.map(|place| place.prefix).unwrap_or_default(),
                 client: free_port(),
@@ -178,6 +181,7 @@ impl Arena {
         let process = Process::start_as(name, &node.prefix, &words, &log);
         let node = &mut self.nodes[number];
         (node.life, node.process) = (Life::Runs, Some(process));
+        node.is_ending = false;
     }
 
     /// `kill -9`.
@@ -192,7 +196,7 @@ impl Arena {
     /// SIGTERM; does not wait.
     pub(crate) fn terminate(&mut self, number: usize) {
         self.nodes[number].signal(Signal::SIGTERM);
-        self.nodes[number].dismissed = true;
+        self.nodes[number].is_ending = true;
     }
 
     pub(crate) fn pause(&mut self, number: usize) {
@@ -228,7 +232,8 @@ impl Arena {
     /// Nobody ends without having been told to, nor in another way than by saying so.
     pub(crate) fn judge_end(&self, number: usize, status: ExitStatus, log: &mut Log) {
         let node = &self.nodes[number];
-        match node.dismissed && matches!(status.code(), Some(0 | 1)) {
+        let may_end = node.dismissed || node.is_ending;
+        match may_end && matches!(status.code(), Some(0 | 1)) {
             true => log.note(&format!("{} has ended ({status})", node.name)),
             false => log.wrong(&format!("{} ended by itself: {status}", node.name)),
         }

@@ -103,7 +103,7 @@ impl Orders {
         running.retain(|number| *number != spare);
         let Some(one) = dice.pick(&running) else { return };
         let name = arena.nodes[one].name.clone();
-        // Whoever was to end has, and is back.
+        // Whoever was removed has heard of it, and is back.
         arena.nodes.iter_mut().for_each(|node| node.dismissed = false);
         self.whole_since = None;
         self.shake_at = now + dice.millis(3000, 9000);
