@@ -25,8 +25,7 @@ use crate::wire;
 /// Pause after a link was lost.
 const REDIAL_PAUSE: Duration = Duration::from_millis(20);
 
-/// Pause after somebody else was found at a peer's address, as long as that
-/// goes on.
+/// Longest pause after somebody who is no member was found at a peer's address.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A chunk of a snapshot that was not answered for so long on a link that is
@@ -260,7 +259,9 @@ async fn dial(endpoint: Endpoint, inbox: Arc<Inbox>, peer: NodeId, address: Sock
     let mut pause = REDIAL_PAUSE;
     loop {
         match endpoint.connect(address).await {
-            Ok((link, hello)) if is_member(&hello, peer) => {
+            // Perhaps another member than expected, which this server has not
+            // heard of yet: then it may be the only one to tell it.
+            Ok((link, hello)) if matches!(hello.from, Party::Member { .. }) => {
                 inbox.push(Input::Link { link: link.clone(), hello });
                 link.closed().await;
                 // A link that is refused again and again must not spin.
@@ -268,10 +269,8 @@ async fn dial(endpoint: Endpoint, inbox: Arc<Inbox>, peer: NodeId, address: Sock
                 tokio::time::sleep(pause).await;
             }
             Ok((link, hello)) => {
-                // Not a member yet; or the peer has come back as another member,
-                // to which this would be a second link in place of the first.
-                tracing::debug!(%address, peer = peer.0, found = ?hello.from, "somebody else is there");
-                link.close("another member was to be there");
+                tracing::debug!(%address, peer = peer.0, found = ?hello.from, "no member is there");
+                link.close("a member was to be there");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
@@ -281,10 +280,6 @@ async fn dial(endpoint: Endpoint, inbox: Arc<Inbox>, peer: NodeId, address: Sock
             }
         }
     }
-}
-
-fn is_member(hello: &Hello, peer: NodeId) -> bool {
-    matches!(&hello.from, Party::Member { id, .. } if id.0 == peer.0)
 }
 
 #[cfg(test)]
