@@ -100,7 +100,7 @@ const ROOMS: &[&str] = &[
 ];
 
 /// What a build or a run leaves in the tree.
-const NOT_OURS: &[&str] = &["target", ".git", "store-data"];
+const NOT_OURS: &[&str] = &["target", "tests/raft_bench/target", ".git", "store-data"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
