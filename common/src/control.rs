@@ -93,6 +93,19 @@ pub enum Role {
     Leader,
 }
 
+impl Role {
+    /// In one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Fresh => "fresh",
+            Role::Learner => "learner",
+            Role::Follower => "follower",
+            Role::Candidate => "candidate",
+            Role::Leader => "leader",
+        }
+    }
+}
+
 /// What is wrong with a server that runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -23,9 +23,6 @@
 //!
 //! [`run`] gives it links (QUIC over UDP), a clock, a disk for its
 //! [`memory`], and the client port.
-//!
-//! Not here yet: a hint to campaign at once that would make a failover faster
-//! than an election timeout.
 
 pub mod balancer;
 pub mod bootstrap;

@@ -46,7 +46,7 @@ use std::collections::BTreeSet;
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
-use common::control::{MemberInfo, MemberRecord, Role, Trouble};
+use common::control::{MemberInfo, MemberRecord, Trouble};
 use common::ids::ServerId;
 
 use crate::balancer::Balancer;
@@ -192,7 +192,7 @@ impl Server<'_> {
         let info = self.info;
         let live = self.entry.filter(|entry| entry.is_live());
         put("state", &self.state());
-        put("role", &Known(live.map(|entry| role(entry.report.role))));
+        put("role", &Known(live.map(|entry| entry.report.role.name())));
         put("id", &Known(self.id()));
         put("voter", &Known(self.record.map(|record| u8::from(record.voter))));
         put("folder", &info.folder);
@@ -217,15 +217,5 @@ impl Server<'_> {
         put("pid", &report.pid);
         put("trouble", &Known(report.trouble.map(Trouble::name)));
         put("heard_ms", &now.saturating_sub(entry.last_heard).as_millis());
-    }
-}
-
-fn role(role: Role) -> &'static str {
-    match role {
-        Role::Fresh => "fresh",
-        Role::Learner => "learner",
-        Role::Follower => "follower",
-        Role::Candidate => "candidate",
-        Role::Leader => "leader",
     }
 }

@@ -116,7 +116,7 @@ impl Transport {
                 continue;
             }
             peer.dialler = dials.then(|| {
-                let dialling = dial(self.endpoint.clone(), Arc::clone(&self.inbox), id, address);
+                let dialling = dial(self.endpoint.clone(), Arc::clone(&self.inbox), address);
                 tokio_util::task::AbortOnDropHandle::new(tokio::spawn(dialling))
             });
         }
@@ -254,8 +254,8 @@ impl Transport {
     }
 }
 
-/// Dials `peer` until the link is up, and again when it is lost.
-async fn dial(endpoint: Endpoint, inbox: Arc<Inbox>, peer: NodeId, address: SocketAddr) {
+/// Dials until the link is up, and again when it is lost.
+async fn dial(endpoint: Endpoint, inbox: Arc<Inbox>, address: SocketAddr) {
     let mut pause = REDIAL_PAUSE;
     loop {
         match endpoint.connect(address).await {
@@ -269,7 +269,7 @@ async fn dial(endpoint: Endpoint, inbox: Arc<Inbox>, peer: NodeId, address: Sock
                 tokio::time::sleep(pause).await;
             }
             Ok((link, hello)) => {
-                tracing::debug!(%address, peer = peer.0, found = ?hello.from, "no member is there");
+                tracing::debug!(%address, found = ?hello.from, "no member is there");
                 link.close("a member was to be there");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);

@@ -1,5 +1,6 @@
-//! The memory limit of this server, and the room for sessions. Only a leader looks at it, before it
-//! proposes: what is in the log is applied everywhere, whatever the limits.
+//! The memory limit of this server, and the room for sessions. Only a leader
+//! looks at them, before it proposes: what is in the log is applied everywhere,
+//! whatever the limits.
 
 use common::memcached::{OUT_OF_MEMORY, Request, StoreVerb, TOO_MANY_SESSIONS};
 

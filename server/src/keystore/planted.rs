@@ -1,6 +1,6 @@
-//! Bugs of the sessions and their clock, to be brought back one at a time by whoever tests the
-//! tests. Without the feature `planted-bugs` none of this can be reached, and
-//! [`Keystore::has`] is `false` at compile time.
+//! Bugs of the sessions and their clock, to be brought back one at a time by
+//! whoever tests the tests. Without the feature `planted-bugs` none of this can
+//! be reached, and [`Keystore::has`] is `false` at compile time.
 
 use super::Keystore;
 

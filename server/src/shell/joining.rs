@@ -18,6 +18,10 @@ use crate::config::{Arriving, Progress};
 /// Shortest pause between two reports of progress.
 const OFTEN: Duration = Duration::from_millis(100);
 
+/// Between two looks at how far it is: one that catches up has thousands of
+/// turns in a second, and a look costs allocations.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
 /// A pause is at least this part of what it took so far. So there are some
 /// hundreds of reports at the most, which a pipe holds if nobody reads them:
 /// a server must not wait for whoever started it.
@@ -26,6 +30,8 @@ const PART: u32 = 64;
 /// How far a member is on its way to its vote.
 pub(super) struct Joining {
     began: Instant,
+    /// When to look again.
+    look_at: Instant,
     arrival: Arc<Arrival>,
     /// When a leader was first heard, and the highest commit index that one
     /// has told.
@@ -38,8 +44,10 @@ pub(super) struct Joining {
 
 impl Joining {
     pub(super) fn new(arrival: Arc<Arrival>) -> Self {
+        let now = Instant::now();
         Joining {
-            began: Instant::now(),
+            began: now,
+            look_at: now,
             arrival,
             heard: None,
             told_member: false,
@@ -85,6 +93,11 @@ impl Member {
         if self.joining.is_over {
             return;
         }
+        let now = Instant::now();
+        if now < self.joining.look_at {
+            return;
+        }
+        self.joining.look_at = now + LOOK_EVERY;
         let (role, id) = (self.driver.role(), ServerId(self.id.0));
         let status = self.driver.node().status();
         if status.leader.is_none() || role == Role::Candidate {

@@ -110,7 +110,8 @@ async fn until_refused(address: SocketAddr) {
     let mut watched = false;
     let mut short_ones = 0;
     loop {
-        match timeout(DIAL_WITHIN, TcpStream::connect(address)).await {
+        let may_hurry = short_ones < QUICK_DIALS;
+        let hurries = match timeout(DIAL_WITHIN, TcpStream::connect(address)).await {
             Ok(Ok(connection)) => {
                 let since = Instant::now();
                 until_closed(connection).await;
@@ -119,29 +120,28 @@ async fn until_refused(address: SocketAddr) {
                     (short_ones, pause) = (0, FIRST_PAUSE);
                     continue;
                 }
-                if short_ones < QUICK_DIALS {
-                    sleep(Duration::from_millis(1 << short_ones)).await;
-                    short_ones += 1;
-                    continue;
-                }
+                may_hurry
             }
             Ok(Err(error)) if watched && error.kind() == ErrorKind::ConnectionRefused => return,
             // Taken by the listener, and ended with it.
-            Ok(Err(error))
-                if error.kind() == ErrorKind::ConnectionReset && short_ones < QUICK_DIALS =>
-            {
-                sleep(Duration::from_millis(1 << short_ones)).await;
-                short_ones += 1;
-                continue;
-            }
+            Ok(Err(error)) if may_hurry && error.kind() == ErrorKind::ConnectionReset => true,
             Ok(Err(error)) => {
                 tracing::debug!(%address, %error, "the leader cannot be watched");
                 watched = false;
+                false
             }
-            Err(_) => watched = false,
+            Err(_) => {
+                watched = false;
+                false
+            }
+        };
+        if hurries {
+            sleep(Duration::from_millis(1 << short_ones)).await;
+            short_ones += 1;
+        } else {
+            sleep(pause).await;
+            pause = (2 * pause).min(LONGEST_PAUSE);
         }
-        sleep(pause).await;
-        pause = (2 * pause).min(LONGEST_PAUSE);
     }
 }
 

@@ -16,7 +16,6 @@ use tracing::warn;
 use crate::addsrv::{DEFAULT_ELECTION_TIMEOUT, DEFAULT_HEARTBEAT_MS};
 use crate::args::RunArgs;
 use crate::failure::{Failure, Outcome, say};
-use crate::following::role_name;
 use crate::home::{FixedSettings, Node, Settings};
 use crate::logging;
 use crate::serve;
@@ -83,7 +82,7 @@ pub(crate) fn run(args: &RunArgs) -> Outcome {
             );
         }
         Progress::Member { id, role, .. } => {
-            say!("{} is server {id} of its cluster, {}.", node.name, role_name(role));
+            say!("{} is server {id} of its cluster, {}.", node.name, role.name());
         }
         Progress::Repairing { what } => say!("{} repairs its files: {what}", node.name),
         Progress::Registered { .. }

@@ -207,7 +207,7 @@ impl<'a> Following<'a> {
                 if self.registered.is_some() {
                     self.until = Instant::now() + self.patience;
                 }
-                let role = role_name(role);
+                let role = role.name();
                 self.voice.tell(|| format!("{name} is server {id}, {role}."));
                 return self.registered.is_some() && self.patience.is_zero();
             }
@@ -223,7 +223,7 @@ impl<'a> Following<'a> {
             Progress::Voter { id, role, replaces } => {
                 self.bar.clear();
                 let after = self.began.elapsed().as_secs_f64();
-                let role = role_name(role);
+                let role = role.name();
                 self.voice.tell(|| {
                     format!("{name} is a voter: server {id}, {role}, in sync after {after:.2} s.")
                 });
@@ -317,17 +317,6 @@ impl<'a> Following<'a> {
             "{name} is not registered and stopped again: {why}.\nIts log: {}",
             log.display()
         )))
-    }
-}
-
-/// In words.
-pub(crate) fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Fresh => "fresh",
-        Role::Learner => "learner",
-        Role::Follower => "follower",
-        Role::Candidate => "candidate",
-        Role::Leader => "leader",
     }
 }
 
