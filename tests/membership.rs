@@ -129,6 +129,44 @@ fn one_that_was_removed_comes_back_with_its_data() {
     assert_ne!(cluster.stat(&format!("server.{leaves}.id")), before);
 }
 
+/// What it knows of the membership names nobody who is left.
+#[test]
+fn one_that_was_away_while_all_others_were_replaced_is_found_by_them() {
+    let mut cluster = TestCluster::empty(3);
+    cluster.start_lb();
+    for number in 1..=3 {
+        start_with(&mut cluster, &format!("srv-{number}"), "--dead-after 0");
+    }
+    cluster.wait_for_servers(3);
+    let id = |cluster: &TestCluster| cluster.stat("server.srv-1.id");
+    let before = id(&cluster);
+    cluster.stop("srv-1");
+    for number in 4..=5 {
+        start_with(&mut cluster, &format!("srv-{number}"), "--dead-after 0");
+    }
+    cluster.wait_for_voters(&["srv-1", "srv-2", "srv-3", "srv-4", "srv-5"]);
+    cluster.store(&line(&cluster, "transfer srv-4")).expect(0);
+    for goes in ["srv-2", "srv-3"] {
+        cluster.store(&line(&cluster, &format!("removesrv {goes}"))).expect(0);
+        cluster.server(goes).wait_end(PATIENCE);
+        cluster.forget(goes);
+    }
+    let all = ["srv-1", "srv-4", "srv-5"];
+    cluster.wait_for_voters(&all);
+    let leader = cluster.wait_for_leader(PATIENCE);
+    assert_eq!(cluster.connect(&leader).set("meanwhile", "1").unwrap(), "STORED");
+
+    cluster.start_server("srv-1");
+    eventually("it follows and has everything", PATIENCE, || {
+        match cluster.connect("srv-1").get("meanwhile") {
+            Ok(Some(_)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    cluster.wait_for_voters(&all);
+    assert_eq!(id(&cluster), before, "it was a member all the time");
+}
+
 #[test]
 fn seven_join_and_five_die_one_after_another_and_two_go_on() {
     let mut cluster = TestCluster::empty(2);

@@ -12,6 +12,7 @@
 //! | [`keystore_file`] | its checkpoint on disk |
 //! | [`log_file`] | the write-ahead log |
 //! | `files` | the way to the file system, for all of the above; faults for tests |
+//! | [`dialling`] | which of two servers dials the other, and when; pure |
 //! | [`membership`] | what a leader does about the members, and a server about its place; pure |
 //! | [`recovery`] | what a server starts from, by what its disk still says; pure |
 //! | [`identity`] | who this folder belongs to |
@@ -29,6 +30,7 @@
 pub mod backup;
 pub mod command;
 pub mod config;
+pub mod dialling;
 pub mod driver;
 pub mod embed;
 mod files;

@@ -1,10 +1,13 @@
 //! Links to the other servers: who dials whom, which link counts, what is
 //! sent over it.
 //!
-//! Of two servers the one with the smaller id dials, so that a pair has one
-//! link, and acknowledgements of one direction travel with the data of the
-//! other. A dialler goes on until it succeeds; a link that comes up replaces
-//! an older one of the same peer, since a peer only dials again when it has lost the old one.
+//! A pair of servers has one link, so that acknowledgements of one direction
+//! travel with the data of the other. Who dials is decided by
+//! [`crate::dialling`], and only while there is no link; a dialler goes on until
+//! there is one. A link that comes up replaces an older one of the same peer,
+//! since a peer only dials when it has lost the old one. Should both dial at
+//! once, each may keep what the other lets go of; then the smaller id dials
+//! again at once, and the other one waits.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,13 +22,14 @@ use common::udp::{Endpoint, Lane, Link, Receive};
 use raft::{Envelope, Index, Message, NodeId};
 
 use crate::command::Payload;
+use crate::dialling::dials_after;
 use crate::shell::inbox::{Inbox, Input};
 use crate::wire;
 
 /// Pause after a link was lost.
 const REDIAL_PAUSE: Duration = Duration::from_millis(20);
 
-/// Longest pause after somebody who is no member was found at a peer's address.
+/// Longest pause after somebody else was found at a peer's address.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A chunk of a snapshot that was not answered for so long on a link that is
@@ -48,6 +52,8 @@ pub(crate) struct Transport {
     me: Me,
     endpoint: Endpoint,
     inbox: Arc<Inbox>,
+    /// Where the members in force are, this server among them.
+    addresses: BTreeMap<NodeId, SocketAddr>,
     peers: BTreeMap<NodeId, Peer>,
 }
 
@@ -82,7 +88,7 @@ impl Receive for PeerReceiver {
 
 impl Transport {
     pub(crate) fn new(me: Me, endpoint: Endpoint, inbox: Arc<Inbox>) -> Self {
-        Transport { me, endpoint, inbox, peers: BTreeMap::new() }
+        Transport { me, endpoint, inbox, addresses: BTreeMap::new(), peers: BTreeMap::new() }
     }
 
     /// Lets go of everybody.
@@ -95,30 +101,36 @@ impl Transport {
     /// Takes up the membership in force: dials whom it has to dial, lets go of
     /// who is no longer there.
     pub(crate) fn set_members(&mut self, members: &[MemberRecord]) {
-        let known: BTreeMap<NodeId, (SocketAddr, FolderId)> = members
-            .iter()
-            .map(|member| (NodeId(member.id.0), (member.info.peer, member.info.folder)))
-            .filter(|(id, _)| *id != self.me.id)
-            .collect();
-        for (id, peer) in &mut self.peers {
-            if peer.known.is_some() && !known.contains_key(id) {
-                *peer = Peer::default();
-            }
-        }
-        for (&id, &(address, folder)) in &known {
-            // Who lost its disk is back at its address as another member, with
-            // a higher id: its old self will answer nobody any more.
-            let is_gone = known.iter().any(|(other, (at, _))| *other > id && *at == address);
-            let dials = self.me.id < id && !is_gone;
+        self.addresses =
+            members.iter().map(|member| (NodeId(member.id.0), member.info.peer)).collect();
+        let addresses = &self.addresses;
+        self.peers.retain(|id, peer| peer.known.is_none() || addresses.contains_key(id));
+        let me = self.me.id.0;
+        for member in members.iter().filter(|member| member.id.0 != me) {
+            let id = NodeId(member.id.0);
             let peer = self.peers.entry(id).or_default();
-            let before = peer.known.replace((address, folder));
-            if before == peer.known && peer.dialler.is_some() == dials {
-                continue;
+            let now = (member.info.peer, member.info.folder);
+            if peer.known.replace(now) != Some(now) {
+                peer.dialler = None;
             }
-            peer.dialler = dials.then(|| {
-                let dialling = dial(self.endpoint.clone(), Arc::clone(&self.inbox), address);
-                tokio_util::task::AbortOnDropHandle::new(tokio::spawn(dialling))
-            });
+            self.mind_dialler(id, Duration::ZERO);
+        }
+    }
+
+    /// Dials `peer` if this server is to, after a pause of at least `pause`, as
+    /// long as there is no link.
+    fn mind_dialler(&mut self, id: NodeId, pause: Duration) {
+        let after = dials_after(self.me.id, id, &self.addresses);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let (Some(after), Some((address, _)), None) = (after, peer.known, &peer.link) else {
+            peer.dialler = None;
+            return;
+        };
+        if peer.dialler.is_none() {
+            let (endpoint, inbox) = (self.endpoint.clone(), Arc::clone(&self.inbox));
+            let dialling = dial(endpoint, inbox, id, address, after.max(pause));
+            let task = tokio::spawn(dialling);
+            peer.dialler = Some(tokio_util::task::AbortOnDropHandle::new(task));
         }
     }
 
@@ -129,6 +141,7 @@ impl Transport {
             Ok(from) => {
                 let number = LINKS.fetch_add(1, Ordering::Relaxed);
                 let peer = self.peers.entry(from).or_default();
+                peer.dialler = None;
                 let old = peer.link.replace((number, link.clone()));
                 if let Some((_, old)) = &old {
                     old.close("replaced by a newer link");
@@ -184,6 +197,7 @@ impl Transport {
         match self.peers.get_mut(&from) {
             Some(peer) if peer.link.as_ref().is_some_and(|(number, _)| *number == link) => {
                 peer.link = None;
+                self.mind_dialler(from, REDIAL_PAUSE);
                 true
             }
             _ => false,
@@ -195,6 +209,7 @@ impl Transport {
         let link = self.peers.get_mut(&peer).and_then(|peer| peer.link.take());
         if let Some((_, link)) = &link {
             link.close(why);
+            self.mind_dialler(peer, REDIAL_PAUSE);
         }
         link.is_some()
     }
@@ -254,8 +269,15 @@ impl Transport {
     }
 }
 
-/// Dials until the link is up, and again when it is lost.
-async fn dial(endpoint: Endpoint, inbox: Arc<Inbox>, address: SocketAddr) {
+/// Dials until there is a link to `peer`, which ends this task.
+async fn dial(
+    endpoint: Endpoint,
+    inbox: Arc<Inbox>,
+    peer: NodeId,
+    address: SocketAddr,
+    after: Duration,
+) {
+    tokio::time::sleep(after).await;
     let mut pause = REDIAL_PAUSE;
     loop {
         match endpoint.connect(address).await {
@@ -264,21 +286,20 @@ async fn dial(endpoint: Endpoint, inbox: Arc<Inbox>, address: SocketAddr) {
             Ok((link, hello)) if matches!(hello.from, Party::Member { .. }) => {
                 inbox.push(Input::Link { link: link.clone(), hello });
                 link.closed().await;
-                // A link that is refused again and again must not spin.
-                pause = REDIAL_PAUSE;
-                tokio::time::sleep(pause).await;
             }
             Ok((link, hello)) => {
-                tracing::debug!(%address, found = ?hello.from, "no member is there");
+                tracing::debug!(%address, peer = peer.0, found = ?hello.from, "no member is there");
                 link.close("a member was to be there");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
             }
             Err(error) => {
-                tracing::debug!(%address, %error, "dialling failed");
+                tracing::debug!(%address, peer = peer.0, %error, "dialling failed");
                 tokio::time::sleep(error.retry_after()).await;
+                continue;
             }
         }
+        // Refused, or not whom it looked for: that must not spin.
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 

@@ -165,13 +165,18 @@ impl TestCluster {
 
     pub(crate) fn kill9(&mut self, name: &str) {
         self.server(name).kill9();
+        self.forget(name);
+    }
+
+    /// A server that has ended by itself.
+    pub(crate) fn forget(&mut self, name: &str) {
         self.servers.retain(|server| server.name != name);
     }
 
     pub(crate) fn stop(&mut self, name: &str) {
         let status = self.server(name).terminate();
         assert!(status.success(), "{name} ends with {status}");
-        self.servers.retain(|server| server.name != name);
+        self.forget(name);
     }
 
     /// Where clients reach a server, from what it recorded.

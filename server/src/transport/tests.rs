@@ -8,6 +8,9 @@ use super::*;
 
 const CLUSTER: ClusterId = ClusterId(7);
 
+/// Between two looks at what has arrived.
+const OFTEN: Duration = Duration::from_millis(5);
+
 fn party(id: u64, peer: SocketAddr) -> Hello {
     let from =
         Party::Member { cluster: CLUSTER, id: ServerId(id), folder: FolderId(id.into()), peer };
@@ -45,9 +48,9 @@ async fn links(peer: &Endpoint, inbox: &Inbox, count: usize) -> Vec<Hello> {
     found
 }
 
-fn transport(inbox: &Arc<Inbox>) -> Transport {
-    let me = Me { cluster: CLUSTER, id: NodeId(1) };
-    Transport::new(me, endpoint(1), Arc::clone(inbox))
+fn transport(id: u64, inbox: &Arc<Inbox>) -> Transport {
+    let me = Me { cluster: CLUSTER, id: NodeId(id) };
+    Transport::new(me, endpoint(id), Arc::clone(inbox))
 }
 
 /// A server that lost its disk comes back at its address as another member,
@@ -57,7 +60,7 @@ async fn a_peer_that_became_another_member_keeps_its_link() {
     let peer = endpoint(4);
     let address = peer.local_addr().unwrap();
     let inbox = Arc::new(Inbox::default());
-    let mut transport = transport(&inbox);
+    let mut transport = transport(1, &inbox);
     transport.set_members(&[record(2, address), record(4, address)]);
     assert_eq!(links(&peer, &inbox, 1).await, [party(4, address)]);
     assert!(transport.peers[&NodeId(2)].dialler.is_none(), "its link would replace that one");
@@ -70,7 +73,97 @@ async fn a_member_that_is_not_known_yet_is_taken_for_what_it_says() {
     let peer = endpoint(4);
     let address = peer.local_addr().unwrap();
     let inbox = Arc::new(Inbox::default());
-    let mut transport = transport(&inbox);
+    let mut transport = transport(1, &inbox);
     transport.set_members(&[record(2, address)]);
     assert_eq!(links(&peer, &inbox, 1).await, [party(4, address)]);
+}
+
+/// The other one was away when this server came, so it does not dial it, though
+/// its id is smaller.
+#[tokio::test]
+async fn a_member_that_does_not_know_this_one_is_dialled_by_it() {
+    let peer = endpoint(1);
+    let address = peer.local_addr().unwrap();
+    let inbox = Arc::new(Inbox::default());
+    let mut transport = transport(4, &inbox);
+    let here = transport.endpoint.local_addr().unwrap();
+    transport.set_members(&[record(1, address), record(4, here)]);
+    assert_eq!(links(&peer, &inbox, 1).await, [party(1, address)]);
+}
+
+#[tokio::test]
+async fn nobody_is_dialled_while_there_is_a_link() {
+    let peer = endpoint(1);
+    let address = peer.local_addr().unwrap();
+    let inbox = Arc::new(Inbox::default());
+    let mut transport = transport(4, &inbox);
+    let here = transport.endpoint.local_addr().unwrap();
+    let members = [record(1, address), record(4, here)];
+    transport.set_members(&members);
+    let is_dialled = |transport: &Transport| transport.peers[&NodeId(1)].dialler.as_ref().is_some();
+    assert!(is_dialled(&transport));
+
+    let (dialled, accepted) = tokio::join!(peer.connect(here), transport.endpoint.accept());
+    let (_dialled, _) = dialled.unwrap();
+    let (link, hello) = accepted.unwrap();
+    assert_eq!(transport.accept(&link, &hello), Some((NodeId(1), false)));
+    assert!(!is_dialled(&transport));
+    transport.set_members(&members);
+    assert!(!is_dialled(&transport));
+
+    let number = transport.link(NodeId(1)).unwrap().0;
+    assert!(transport.lost(NodeId(1), number));
+    assert!(is_dialled(&transport));
+}
+
+/// Both dial at the same time, and each keeps what the other lets go of.
+#[tokio::test]
+async fn two_that_dial_at_once_end_with_one_link() {
+    let inboxes = [Arc::new(Inbox::default()), Arc::new(Inbox::default())];
+    let mut both = [transport(1, &inboxes[0]), transport(4, &inboxes[1])];
+    let at = [0, 1].map(|this: usize| both[this].endpoint.local_addr().unwrap());
+    let members = [record(1, at[0]), record(4, at[1])];
+    let (dialled, accepted) =
+        tokio::join!(both[0].endpoint.connect(at[1]), both[1].endpoint.accept());
+    let first = [dialled.unwrap(), accepted.unwrap()];
+    let (dialled, accepted) =
+        tokio::join!(both[1].endpoint.connect(at[0]), both[0].endpoint.accept());
+    let second = [accepted.unwrap(), dialled.unwrap()];
+    both[0].accept(&first[0].0, &first[0].1).unwrap();
+    both[0].accept(&second[0].0, &second[0].1).unwrap();
+    both[1].accept(&second[1].0, &second[1].1).unwrap();
+    both[1].accept(&first[1].0, &first[1].1).unwrap();
+    both.iter_mut().for_each(|transport| transport.set_members(&members));
+
+    let mut heard = [false; 2];
+    while heard != [true; 2] {
+        for (this, to) in [(0, NodeId(4)), (1, NodeId(1))] {
+            both[this].request(to, |out| out.extend_from_slice(b"hello"));
+            let accepting = tokio::time::timeout(OFTEN, both[this].endpoint.accept());
+            if let Ok(Some((link, hello))) = accepting.await {
+                both[this].accept(&link, &hello);
+            }
+            heard[this] |= take(&mut both[this], &inboxes[this]);
+        }
+    }
+}
+
+/// Takes what has arrived; whether a frame over the current link is among it.
+fn take(transport: &mut Transport, inbox: &Inbox) -> bool {
+    let mut inputs = Vec::new();
+    inbox.take(&mut inputs);
+    let mut heard = false;
+    for input in inputs {
+        match input {
+            Input::Link { link, hello } => {
+                transport.accept(&link, &hello);
+            }
+            Input::LinkClosed { from, link, .. } => {
+                transport.lost(from, link);
+            }
+            Input::Frame { from, link, .. } => heard |= transport.is_current(from, link),
+            _ => {}
+        }
+    }
+    heard
 }
