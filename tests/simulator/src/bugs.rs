@@ -14,6 +14,8 @@ pub enum Bug {
     VoteNotSynced,
     /// Damage in the log is taken for the torn end of a write.
     DamageForTear,
+    /// Of two servers only that with the smaller id ever dials.
+    OneDials,
     /// One in the core.
     Core(PlantedBug),
     /// One in the keystore.
@@ -25,7 +27,7 @@ pub enum Bug {
 }
 
 /// Every bug, with the name that it has on the command line.
-pub const BUGS: [(&str, Bug, &str); 25] = [
+pub const BUGS: [(&str, Bug, &str); 26] = [
     (
         "commit-earlier-term",
         Bug::Core(PlantedBug::CommitEarlierTerm),
@@ -142,6 +144,11 @@ pub const BUGS: [(&str, Bug, &str); 25] = [
         "cluster-unseen",
         Bug::Balancer(Founding::ClusterUnseen),
         "a load balancer that has lost its memory takes no notice of the members that report",
+    ),
+    (
+        "one-dials",
+        Bug::OneDials,
+        "a server with a larger id never dials, though the other one may not know of it",
     ),
 ];
 

@@ -20,7 +20,8 @@
 //! | module | stands for |
 //! | --- | --- |
 //! | `queue`, `clock` | virtual time; clocks that drift and jump |
-//! | `network` | links: latency, loss, doubling, delay, order, cuts |
+//! | `links` | which hosts have a link, by the server's decision who dials whom |
+//! | `network` | what becomes of messages: latency, loss, doubling, delay, order, cuts |
 //! | `disk` | the log-file and keystore-file as recovery finds them: what was synced survives a crash, of the rest a torn part may |
 //! | `rot` | what of that cannot be read any more: records of entries and votes, the log's end, bits of a checkpoint |
 //! | `host`, `process`, `life`, `storage` | one server process and its machine |
@@ -71,6 +72,7 @@ mod history;
 mod host;
 mod hunt;
 mod life;
+mod links;
 mod names;
 mod nemesis;
 mod network;

@@ -43,6 +43,7 @@ impl World {
         at.life += 1;
         at.paused = false;
         at.process = Some(Process::new(id, driver, checkpoint, self.out.ways));
+        self.links.lose_all(host, self.now);
         self.out.watch.trace.note(|| {
             let last = checkpoint + restored.entries.len() as u64;
             format!(
@@ -165,6 +166,7 @@ impl World {
             let at = self.now + self.network.client_latency();
             self.queue.push(at, Event::Answer { batch, answer: crate::clients::Answer::Broken });
         }
+        self.links.lose_all(host, self.now);
         self.break_links(id, host);
         Some(life)
     }

@@ -60,6 +60,7 @@ impl World {
             }
             Fault::LinkLoss => {
                 let other = rng.below(self.hosts.len() as u64) as usize;
+                self.links.lose((host, other), self.now);
                 self.lose_link(host, other);
                 self.lose_link(other, host);
             }

@@ -19,6 +19,7 @@ use crate::disk::Disk;
 use crate::ending::Ending;
 use crate::faults::{Fault, FaultSet};
 use crate::host::{DiskMode, Host, Outgoing, Ways};
+use crate::links::Links;
 use crate::network::{Cut, Lane, Network};
 use crate::operator::Operators;
 use crate::oracle::Violation;
@@ -148,6 +149,7 @@ pub(crate) struct World {
     pub(crate) hosts: Vec<Host>,
     /// Where each server lives, or lived.
     pub(crate) homes: BTreeMap<NodeId, usize>,
+    pub(crate) links: Links,
     pub(crate) network: Network,
     pub(crate) out: Outgoing,
     pub(crate) clients: Clients,
@@ -213,6 +215,7 @@ impl World {
             now: 0,
             queue: Queue::new(),
             homes: BTreeMap::new(),
+            links: Links::default(),
             network: Network::new(plan.seed, plan.network.clone(), allowed),
             hosts,
             out,
@@ -430,6 +433,9 @@ impl World {
         }
         for (to, lane, frame, chain) in std::mem::take(&mut self.out.frames) {
             let Some(&home) = self.homes.get(&to) else { continue };
+            if !self.carries((host, home)) {
+                continue;
+            }
             let from = (host, id);
             for at in self.network.send(self.now, (host, home), lane).into_iter().flatten() {
                 let frame = frame.clone();
