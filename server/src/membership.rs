@@ -43,6 +43,14 @@ const DISMISSED_FOR: Duration = Duration::from_secs(3);
 /// only now has yet to be told.
 const LEARNER_GONE_AFTER: Duration = Duration::from_secs(5);
 
+/// A learner that this leader has never heard is not removed before this. It may
+/// be reading many gigabytes under its new id, and would only be admitted once
+/// more, to read them again. Meanwhile it costs a probe with each heartbeat.
+const LEARNER_NEVER_HEARD_FOR: Duration = Duration::from_secs(600);
+
+/// Longer than any process runs.
+const NEVER: Duration = Duration::from_secs(u32::MAX as u64);
+
 /// Fewest voters that a leader leaves by itself, or without force.
 pub const MIN_VOTERS: usize = 2;
 
@@ -204,8 +212,8 @@ impl Members {
 }
 
 /// The voter that has been silent for the longest time, if that is so long
-/// that it is to be removed, which is at once if it is among `replaced`; else such
-/// a learner.
+/// that it is to be removed, which is at once if it is among `replaced`, whatever
+/// the rules say of the silent; else such a learner.
 ///
 /// No voter goes while the others that would be left are no majority either: the
 /// change could not be committed without them, would be in force on this leader
@@ -219,18 +227,20 @@ fn gone(
     replaced: &[NodeId],
     rules: Rules,
 ) -> Option<NodeId> {
-    if rules.dead_after.is_zero() {
-        return None;
-    }
-    let lately = HEARD_LATELY.min(rules.dead_after);
+    let dead_after = match rules.dead_after {
+        Duration::ZERO => NEVER,
+        dead_after => dead_after,
+    };
+    let lately = HEARD_LATELY.min(dead_after);
     let votes = |peer: &&PeerStatus| peer.suffrage == Suffrage::Voter;
     // And the leader itself.
     let there = 1 + peers.iter().filter(votes).filter(|peer| is_there(now, peer, lately)).count();
     let longest = |voter: bool| {
         let within = |peer: &PeerStatus| match voter {
-            true if replaced.contains(&peer.id) => lately,
-            true => rules.dead_after,
-            false => rules.dead_after.max(LEARNER_GONE_AFTER),
+            _ if replaced.contains(&peer.id) => lately,
+            true => dead_after,
+            false if peer.matched == 0 => dead_after.max(LEARNER_NEVER_HEARD_FOR),
+            false => dead_after.max(LEARNER_GONE_AFTER),
         };
         let silent =
             |peer: &&PeerStatus| votes(peer) == voter && !is_heard(now, peer, within(peer));

@@ -49,6 +49,11 @@ fn one_whose_place_is_taken_leaves_at_once_if_the_others_can_do_without() {
     assert_eq!(gone(&[1_100, 1_100], &[2]), None, "no majority without it");
     assert_eq!(gone(&[1_100], &[2]), None, "two voters stay");
     assert_eq!(gone(&[1_100, 10, 1_200, 10], &[2, 4]), Some(4));
+    // Though the silent stay for ever.
+    let rules = Rules::new(Duration::ZERO);
+    let peers = peers(&[60_000, 10, 60_000]);
+    assert_eq!(super::gone(NOW, 4, &peers, &[NodeId(2)], rules), Some(NodeId(2)));
+    assert_eq!(super::gone(NOW, 4, &peers, &[], rules), None);
 }
 
 #[test]
@@ -82,6 +87,16 @@ fn a_silent_learner_goes_unless_the_leader_hears_nobody() {
     assert_eq!(with_learner(&[10], 6_000), Some(9), "though two vote");
     assert_eq!(with_learner(&[6_000], 6_000), None);
     assert_eq!(with_learner(&[10, 6_000], 9_000), Some(3), "the voter first");
+}
+
+#[test]
+fn a_learner_that_was_never_heard_has_time_to_read_its_disk() {
+    let mut peers = peers(&[10, 59_000]);
+    peers[1].suffrage = Suffrage::Learner;
+    let gone = |peers: &[PeerStatus]| gone(NOW, 2, peers, &[], Rules::new(DEAD_AFTER));
+    assert_eq!(gone(&peers), Some(NodeId(3)));
+    peers[1].matched = 0;
+    assert_eq!(gone(&peers), None);
 }
 
 #[test]
