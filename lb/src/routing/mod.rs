@@ -36,7 +36,7 @@ use common::udp::{Lane, Link, SendError};
 
 use crate::config::Policy;
 use crate::registry::LinkId;
-pub(crate) use job::Job;
+pub(crate) use job::{Job, proceed};
 use policy::Chooser;
 
 /// A load balancer that stops answers everything before its front end closes
@@ -120,8 +120,8 @@ impl<W: Wire> Router<W> {
     }
 
     /// Takes a job whose next run is to be routed. It comes back by
-    /// [`Router::pop_ready`] once that is answered.
-    pub(crate) fn submit(&mut self, now: Duration, mut job: Job) {
+    /// [`Router::exchange`] once that is answered.
+    fn submit(&mut self, now: Duration, mut job: Job) {
         let bytes = job.bytes();
         if job.is_write() {
             self.routed.writes += job.run_length();
@@ -134,6 +134,14 @@ impl<W: Wire> Router<W> {
         }
         self.bytes += bytes;
         self.place(now, job);
+    }
+
+    /// Takes a job, if there is one, and gives one whose run is answered.
+    pub(crate) fn exchange(&mut self, now: Duration, job: Option<Job>) -> Option<Job> {
+        if let Some(job) = job {
+            self.submit(now, job);
+        }
+        self.pop_ready()
     }
 
     /// A job whose run is answered.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use common::forward::{ForwardFrame, WriteIds, decode_forward};
 use common::front_end::{Batch, Finish, Finished};
 use common::limits::{MAX_UNANSWERED_WRITES, REQUEST_DEADLINE};
-use common::memcached::{Parsed, Parser, decode_requests};
+use common::memcached::{Parsed, Parser, Request, decode_requests};
 
 use super::*;
 
@@ -126,23 +126,18 @@ impl World {
         let client = Client::default();
         let batch = Batch::new(requests, BytesMut::new(), text.len(), Arc::new(client.clone()))
             .named(ids.unwrap_or_default());
-        self.proceed(Job::new(batch, self.now + REQUEST_DEADLINE));
+        self.proceed(Some(Job::new(batch, self.now + REQUEST_DEADLINE)));
         client
     }
 
-    fn proceed(&mut self, mut job: Job) {
-        if job.next_run(|_, out| out.extend_from_slice(b"own\r\n")) {
-            self.router.submit(self.now, job);
-        } else {
-            job.finish();
-        }
-        self.settle();
+    fn proceed(&mut self, job: Option<Job>) {
+        let own = |_: &Request, out: &mut BytesMut| out.extend_from_slice(b"own\r\n");
+        proceed(job, own, |job| self.router.exchange(self.now, job));
     }
 
     fn settle(&mut self) {
-        while let Some(job) = self.router.pop_ready() {
-            self.proceed(job);
-        }
+        let ready = self.router.pop_ready();
+        self.proceed(ready);
     }
 
     fn reply(&mut self, server: u64, number: u64, reply: ForwardReply) {
