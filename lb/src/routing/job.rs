@@ -10,7 +10,7 @@ use common::memcached::{NO_LEADER, Reply, Request, SESSION_OVER, SESSION_UNKNOWN
 /// A batch with its progress. It is answered in runs: what the load balancer
 /// answers itself, then a run that a server answers, and so on.
 #[derive(Debug)]
-pub(crate) struct Job {
+pub struct Job {
     batch: Batch,
     /// Requests before this one are answered.
     cursor: usize,
@@ -35,7 +35,7 @@ fn is_own(request: &Request) -> bool {
 /// the router a job whose next run is to be routed, if there is one, and takes
 /// one from it whose run is answered. In between the router is nobody's, so
 /// that it may be locked in `exchange` alone.
-pub(crate) fn proceed(
+pub fn proceed(
     mut next: Option<Job>,
     mut own: impl FnMut(&Request, &mut BytesMut),
     mut exchange: impl FnMut(Option<Job>) -> Option<Job>,
@@ -55,7 +55,8 @@ fn is_routed(request: &Request) -> bool {
 }
 
 impl Job {
-    pub(crate) fn new(batch: Batch, deadline: Duration) -> Self {
+    /// A batch that has just arrived, to be answered by `deadline`.
+    pub fn new(batch: Batch, deadline: Duration) -> Self {
         Job { batch, cursor: 0, end: 0, is_write: false, deadline, exposed: false, ids: None }
     }
 

@@ -36,7 +36,7 @@ use common::udp::{Lane, Link, SendError};
 
 use crate::config::Policy;
 use crate::registry::LinkId;
-pub(crate) use job::{Job, proceed};
+pub use job::{Job, proceed};
 use policy::Chooser;
 
 /// A load balancer that stops answers everything before its front end closes
@@ -44,8 +44,11 @@ use policy::Chooser;
 const ANSWER_WITHIN: Duration = Duration::from_millis(900);
 
 /// What frames are sent over.
-pub(crate) trait Wire {
+pub trait Wire {
     /// Queues a frame; never blocks.
+    ///
+    /// # Errors
+    /// Why it will not be sent.
     fn send(&self, encode: impl FnOnce(&mut BytesMut)) -> Result<(), SendError>;
 }
 
@@ -57,7 +60,7 @@ impl Wire for Link {
 
 /// Where requests may go.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub(crate) struct Routes {
+pub struct Routes {
     pub(crate) leader: Option<LinkId>,
     /// Servers that follow that leader, and itself, in a fixed order; empty
     /// without a leader.
@@ -84,7 +87,7 @@ struct Sent {
 }
 
 /// See the module's page.
-pub(crate) struct Router<W> {
+pub struct Router<W> {
     links: BTreeMap<LinkId, W>,
     routes: Routes,
     chooser: Chooser,
@@ -102,7 +105,9 @@ pub(crate) struct Router<W> {
 }
 
 impl<W: Wire> Router<W> {
-    pub(crate) fn new(policy: Policy, session_seed: u64) -> Self {
+    /// A router without links. `session_seed` decides the ids of its sessions:
+    /// drawn at random, for no two of them may be the same.
+    pub fn new(policy: Policy, session_seed: u64) -> Self {
         Router {
             links: BTreeMap::new(),
             routes: Routes::default(),
@@ -137,7 +142,7 @@ impl<W: Wire> Router<W> {
     }
 
     /// Takes a job, if there is one, and gives one whose run is answered.
-    pub(crate) fn exchange(&mut self, now: Duration, job: Option<Job>) -> Option<Job> {
+    pub fn exchange(&mut self, now: Duration, job: Option<Job>) -> Option<Job> {
         if let Some(job) = job {
             self.submit(now, job);
         }
@@ -145,22 +150,22 @@ impl<W: Wire> Router<W> {
     }
 
     /// A job whose run is answered.
-    pub(crate) fn pop_ready(&mut self) -> Option<Job> {
+    pub fn pop_ready(&mut self) -> Option<Job> {
         self.ready.pop()
     }
 
     /// Jobs that wait for an answer, and those that wait for a leader.
-    pub(crate) fn waiting(&self) -> (usize, usize) {
+    pub fn waiting(&self) -> (usize, usize) {
         (self.sent.len(), self.parked.len())
     }
 
     /// A link is open.
-    pub(crate) fn link_up(&mut self, id: LinkId, link: W) {
+    pub fn link_up(&mut self, id: LinkId, link: W) {
         self.links.insert(id, link);
     }
 
     /// A link is gone, and with it the answers that were to come over it.
-    pub(crate) fn link_lost(&mut self, now: Duration, id: LinkId) {
+    pub fn link_lost(&mut self, now: Duration, id: LinkId) {
         self.links.remove(&id);
         self.chooser.forget(id);
         self.session.link_lost(id);
@@ -174,7 +179,7 @@ impl<W: Wire> Router<W> {
     }
 
     /// Who leads and who may be read from.
-    pub(crate) fn set_routes(&mut self, now: Duration, routes: Routes) {
+    pub fn set_routes(&mut self, now: Duration, routes: Routes) {
         if self.routes == routes {
             return;
         }
@@ -199,7 +204,7 @@ impl<W: Wire> Router<W> {
     }
 
     /// What `over` answers to `number`.
-    pub(crate) fn reply(&mut self, now: Duration, over: LinkId, number: u64, reply: ForwardReply) {
+    pub fn reply(&mut self, now: Duration, over: LinkId, number: u64, reply: ForwardReply) {
         if self.session.is_opening(over, number) {
             self.session.opened(now, &reply);
             // A refusal is not asked about again at once.
@@ -230,7 +235,7 @@ impl<W: Wire> Router<W> {
 
     /// Time has passed: what is overdue gets its answer, what is parked
     /// another try.
-    pub(crate) fn tick(&mut self, now: Duration) {
+    pub fn tick(&mut self, now: Duration) {
         for job in self.take_sent(|sent| sent.until <= now) {
             self.fail_unknown(job);
         }
@@ -240,7 +245,7 @@ impl<W: Wire> Router<W> {
 
     /// Nothing new comes: what waits for a leader is refused, and what was
     /// sent is answered soon.
-    pub(crate) fn stop(&mut self, now: Duration) {
+    pub fn stop(&mut self, now: Duration) {
         self.stopping = true;
         for sent in self.sent.values_mut() {
             sent.until = sent.until.min(now + ANSWER_WITHIN);
