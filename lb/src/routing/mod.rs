@@ -20,6 +20,7 @@
 //! links and routes, not servers: those are the balancer's business.
 
 mod job;
+mod planted;
 mod policy;
 
 #[cfg(test)]
@@ -37,6 +38,10 @@ use common::udp::{Lane, Link, SendError};
 use crate::config::Policy;
 use crate::registry::LinkId;
 pub use job::{Job, proceed};
+#[cfg(feature = "planted-bugs")]
+pub use planted::PlantedBug;
+#[cfg(not(feature = "planted-bugs"))]
+use planted::PlantedBug;
 use policy::Chooser;
 
 /// A load balancer that stops answers everything before its front end closes
@@ -102,6 +107,8 @@ pub struct Router<W> {
     ready: Vec<Job>,
     stopping: bool,
     pub(crate) routed: Routed,
+    #[cfg(feature = "planted-bugs")]
+    planted: Option<PlantedBug>,
 }
 
 impl<W: Wire> Router<W> {
@@ -121,6 +128,8 @@ impl<W: Wire> Router<W> {
             ready: Vec::new(),
             stopping: false,
             routed: Routed::default(),
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
         }
     }
 
@@ -317,7 +326,12 @@ impl<W: Wire> Router<W> {
     /// Nobody will answer the last sending of a job.
     fn attempt_lost(&mut self, now: Duration, mut job: Job) {
         self.routed.retries += 1;
-        if job.is_write() {
+        if job.is_write() && self.has(PlantedBug::LostIsRefused) {
+            return self.fail(job, NO_LEADER);
+        }
+        if job.is_write() && self.has(PlantedBug::OtherIds) && !job.is_named_by_client() {
+            job.ids = None;
+        } else if job.is_write() {
             job.expose();
         }
         self.place(now, job);
@@ -381,6 +395,7 @@ impl<W: Wire> Router<W> {
     fn unpark(&mut self, now: Duration) {
         for job in self.take_parked() {
             match job.deadline() <= now {
+                true if self.has(PlantedBug::ParkedDropped) => self.bytes -= job.bytes(),
                 true => self.park(now, job),
                 false => self.place(now, job),
             }
