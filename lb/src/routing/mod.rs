@@ -86,8 +86,6 @@ pub(crate) struct Routed {
 /// What was sent and is not answered.
 struct Sent {
     over: LinkId,
-    /// How long the answer is waited for.
-    until: Duration,
     job: Job,
 }
 
@@ -105,7 +103,8 @@ pub struct Router<W> {
     session: Session<LinkId>,
     /// Jobs whose run is answered.
     ready: Vec<Job>,
-    stopping: bool,
+    /// It stops, and has answered everything by then.
+    stops_by: Option<Duration>,
     pub(crate) routed: Routed,
     #[cfg(feature = "planted-bugs")]
     planted: Option<PlantedBug>,
@@ -126,7 +125,7 @@ impl<W: Wire> Router<W> {
             bytes: 0,
             session: Session::new(session_seed),
             ready: Vec::new(),
-            stopping: false,
+            stops_by: None,
             routed: Routed::default(),
             #[cfg(feature = "planted-bugs")]
             planted: None,
@@ -136,6 +135,9 @@ impl<W: Wire> Router<W> {
     /// Takes a job whose next run is to be routed. It comes back by
     /// [`Router::exchange`] once that is answered.
     fn submit(&mut self, now: Duration, mut job: Job) {
+        if let Some(by) = self.stops_by {
+            job.hurry(by);
+        }
         let bytes = job.bytes();
         if job.is_write() {
             self.routed.writes += job.run_length();
@@ -245,7 +247,7 @@ impl<W: Wire> Router<W> {
     /// Time has passed: what is overdue gets its answer, what is parked
     /// another try.
     pub fn tick(&mut self, now: Duration) {
-        for job in self.take_sent(|sent| sent.until <= now) {
+        for job in self.take_sent(|sent| sent.job.deadline() <= now) {
             self.fail_unknown(job);
         }
         self.open_session(now);
@@ -255,12 +257,14 @@ impl<W: Wire> Router<W> {
     /// Nothing new comes: what waits for a leader is refused, and what was
     /// sent is answered soon.
     pub fn stop(&mut self, now: Duration) {
-        self.stopping = true;
+        let by = now + ANSWER_WITHIN;
+        self.stops_by = Some(by);
+        // Also if it should be parked later, because its link is lost.
         for sent in self.sent.values_mut() {
-            sent.until = sent.until.min(now + ANSWER_WITHIN);
+            sent.job.hurry(by);
         }
         for mut job in self.take_parked() {
-            job.hurry(now + ANSWER_WITHIN);
+            job.hurry(by);
             self.park(now, job);
         }
     }
@@ -312,8 +316,7 @@ impl<W: Wire> Router<W> {
         match sent {
             Ok(()) => {
                 self.chooser.sent(over);
-                let until = job.deadline();
-                self.sent.insert(number, Sent { over, until, job });
+                self.sent.insert(number, Sent { over, job });
             }
             // Its end will be told, and the routes change.
             Err(SendError::Closed) => self.park(now, job),
@@ -372,7 +375,7 @@ impl<W: Wire> Router<W> {
             && self.parked_bytes + job.bytes() <= MAX_PARKED_BYTES;
         let why = match room {
             _ if job.deadline() <= now => NO_LEADER,
-            _ if self.stopping && !job.is_exposed() => SHUTTING_DOWN,
+            _ if self.stops_by.is_some() && !job.is_exposed() => SHUTTING_DOWN,
             true => {
                 self.parked_bytes += job.bytes();
                 return self.parked.push_back(job);
