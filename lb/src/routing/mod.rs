@@ -240,6 +240,13 @@ impl<W: Wire> Router<W> {
                 _ => self.park(now, job),
             },
             ForwardReply::SessionUnknown => self.session_unknown(now, job),
+            // Not at once: one that still leads has no room for all of it, and
+            // would be asked again and again.
+            ForwardReply::Lost if self.routes.leader == Some(over) => {
+                self.routed.retries += 1;
+                job.expose();
+                self.park(now, job);
+            }
             ForwardReply::Lost => self.attempt_lost(now, job),
         }
     }

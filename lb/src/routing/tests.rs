@@ -305,6 +305,25 @@ fn under_a_session_a_write_goes_to_the_new_leader_with_the_same_ids() {
 }
 
 #[test]
+fn a_leader_that_has_lost_a_part_of_a_batch_is_asked_again_in_a_moment() {
+    let mut world = World::new(Policy::Leader);
+    let client = world.ask("incr n 1\r\nincr n 1\r\n");
+    let first = world.only(0);
+    world.reply(0, first.number, ForwardReply::Lost);
+    assert!(world.seen(0).is_empty(), "not at once: it may lead on, and lose it again");
+    world.pass(Duration::from_millis(50));
+    let second = world.only(0);
+    assert_eq!(second.ids, WriteIds { again: true, ..first.ids });
+    world.reply(0, second.number, ForwardReply::Lost);
+    world.leads(1);
+    let third = world.only(1);
+    assert_eq!(third.ids, second.ids, "another one at once");
+    world.reply(1, third.number, done("1\r\n2\r\n"));
+    assert_eq!(client.answer().unwrap(), "1\r\n2\r\n");
+    world.assert_empty();
+}
+
+#[test]
 fn a_write_of_a_session_that_is_over_is_sent_again_only_if_that_is_safe() {
     let mut world = World::new(Policy::Leader);
     let once = world.ask(SET);
