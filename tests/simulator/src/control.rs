@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use common::control::{Hello, PROTOCOL_VERSION, Party, Report, ToLb, ToServer};
+use common::control::{Hello, Operation, PROTOCOL_VERSION, Party, Report, ToLb, ToServer};
 use common::limits::REPORT_INTERVAL;
 use common::udp::SILENCE_LIMIT;
 use lb::balancer::Input;
@@ -58,11 +58,21 @@ impl Control {
         self.links.get_mut(&number)
     }
 
+    /// Whether the order to remove somebody is on its way.
+    pub(crate) fn brings_removal(&self) -> bool {
+        self.links.values().any(|link| link.host_end && link.to_host.iter().any(is_removal))
+    }
+
     /// Whether an adoption is on its way.
     pub(crate) fn brings_adoption(&self) -> bool {
         let adopts = |message: &ToServer| matches!(message, ToServer::Adopt { .. });
         self.links.values().any(|link| link.host_end && link.to_host.iter().any(adopts))
     }
+}
+
+/// Whether somebody is to be removed by this.
+pub(crate) fn is_removal(message: &ToServer) -> bool {
+    matches!(message, ToServer::Operate { wanted: Operation::Remove { .. }, .. })
 }
 
 pub(crate) fn micros(duration: Duration) -> Micros {
