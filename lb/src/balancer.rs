@@ -149,7 +149,7 @@ impl Balancer {
 
     /// Where requests of clients may go: the servers that follow the leader
     /// and have its log, by id.
-    pub(crate) fn routes(&self) -> Routes {
+    pub fn routes(&self) -> Routes {
         let leader = self.memory.cluster.and_then(|cluster| {
             let leader = self.registry.leader(cluster)?;
             Some((cluster, leader.id_in(cluster)?, leader.link?))

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::balancer::Balancer;
 use crate::config::Policy;
-use crate::routing::{Job, Router};
+use crate::routing::{Job, Router, proceed};
 use crate::stats;
 
 /// Answers what clients ask a load balancer.
@@ -62,18 +62,9 @@ impl ClientPort {
 
     /// Goes on with a job, and with all others whose run was answered
     /// meanwhile. Clients get their answers outside the lock.
-    fn proceed(&self, now: Duration, mut next: Option<Job>) {
-        while let Some(mut job) = next {
-            let is_routed = job.next_run(|request, out| self.answer(request, out));
-            if !is_routed {
-                job.finish();
-                next = self.router().pop_ready();
-                continue;
-            }
-            let mut router = self.router();
-            router.submit(now, job);
-            next = router.pop_ready();
-        }
+    fn proceed(&self, now: Duration, next: Option<Job>) {
+        let own = |request: &Request, out: &mut BytesMut| self.answer(request, out);
+        proceed(next, own, |job| self.router().exchange(now, job));
     }
 
     fn router(&self) -> MutexGuard<'_, Router<Link>> {

@@ -7,8 +7,9 @@
 //! form a second cluster where one exists; [`bootstrap`] and [`memory`] are
 //! about that.
 //!
-//! [`Balancer`] is the whole of it as a pure state machine: no socket,
-//! no clock, no disk, nothing random. Its parts:
+//! [`Balancer`] is what it knows and decides, as a pure state machine: no socket,
+//! no clock, no disk, nothing random. [`routing::Router`] is another one, for the
+//! requests of clients; the balancer's [`routes`](Balancer::routes) are where it sends them. Their parts:
 //!
 //! | module | decides |
 //! | --- | --- |
@@ -17,7 +18,7 @@
 //! | `health` | who is in contact |
 //! | [`bootstrap`] | when a cluster is formed, and of whom |
 //! | [`discovery`] | whom clients go to, and the text of the answers |
-//! | `routing` | the way of a client's requests to the servers and back |
+//! | [`routing`] | the way of a client's requests to the servers and back |
 //! | [`stats`] | the view as text, for `store status` |
 //! | [`events`] | what happened |
 //!
@@ -34,7 +35,7 @@ mod health;
 pub mod memory;
 mod registration;
 pub mod registry;
-mod routing;
+pub mod routing;
 mod shell;
 pub mod stats;
 

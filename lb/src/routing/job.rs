@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::BytesMut;
 use common::forward::WriteIds;
 use common::front_end::{Batch, answer_local};
 use common::memcached::{NO_LEADER, Reply, Request, SESSION_OVER, SESSION_UNKNOWN, UNKNOWN};
@@ -9,7 +10,7 @@ use common::memcached::{NO_LEADER, Reply, Request, SESSION_OVER, SESSION_UNKNOWN
 /// A batch with its progress. It is answered in runs: what the load balancer
 /// answers itself, then a run that a server answers, and so on.
 #[derive(Debug)]
-pub(crate) struct Job {
+pub struct Job {
     batch: Batch,
     /// Requests before this one are answered.
     cursor: usize,
@@ -29,18 +30,39 @@ fn is_own(request: &Request) -> bool {
     matches!(request, Request::Discover { .. } | Request::Stats { .. })
 }
 
+/// Goes on with a job until it is answered, and with all others that come up
+/// on the way. `own` answers what only a load balancer knows; `exchange` gives
+/// the router a job whose next run is to be routed, if there is one, and takes
+/// one from it whose run is answered. In between the router is nobody's, so
+/// that it may be locked in `exchange` alone.
+pub fn proceed(
+    mut next: Option<Job>,
+    mut own: impl FnMut(&Request, &mut BytesMut),
+    mut exchange: impl FnMut(Option<Job>) -> Option<Job>,
+) {
+    while let Some(mut job) = next {
+        if job.next_run(&mut own) {
+            next = exchange(Some(job));
+        } else {
+            job.finish();
+            next = exchange(None);
+        }
+    }
+}
+
 fn is_routed(request: &Request) -> bool {
     request.is_read() || request.is_write()
 }
 
 impl Job {
-    pub(crate) fn new(batch: Batch, deadline: Duration) -> Self {
+    /// A batch that has just arrived, to be answered by `deadline`.
+    pub fn new(batch: Batch, deadline: Duration) -> Self {
         Job { batch, cursor: 0, end: 0, is_write: false, deadline, exposed: false, ids: None }
     }
 
     /// Answers what needs no server, `own` what only a load balancer knows,
     /// up to the next run that needs one. False: all is answered.
-    pub(crate) fn next_run(&mut self, mut own: impl FnMut(&Request, &mut bytes::BytesMut)) -> bool {
+    fn next_run(&mut self, mut own: impl FnMut(&Request, &mut BytesMut)) -> bool {
         let requests = &self.batch.requests;
         while let Some(request) = requests.get(self.cursor)
             && !is_routed(request)
@@ -73,7 +95,7 @@ impl Job {
     }
 
     /// All is answered: back to the client.
-    pub(crate) fn finish(self) {
+    fn finish(self) {
         self.batch.finish();
     }
 

@@ -20,6 +20,7 @@
 //! links and routes, not servers: those are the balancer's business.
 
 mod job;
+mod planted;
 mod policy;
 
 #[cfg(test)]
@@ -36,7 +37,11 @@ use common::udp::{Lane, Link, SendError};
 
 use crate::config::Policy;
 use crate::registry::LinkId;
-pub(crate) use job::Job;
+pub use job::{Job, proceed};
+#[cfg(feature = "planted-bugs")]
+pub use planted::PlantedBug;
+#[cfg(not(feature = "planted-bugs"))]
+use planted::PlantedBug;
 use policy::Chooser;
 
 /// A load balancer that stops answers everything before its front end closes
@@ -44,8 +49,11 @@ use policy::Chooser;
 const ANSWER_WITHIN: Duration = Duration::from_millis(900);
 
 /// What frames are sent over.
-pub(crate) trait Wire {
+pub trait Wire {
     /// Queues a frame; never blocks.
+    ///
+    /// # Errors
+    /// Why it will not be sent.
     fn send(&self, encode: impl FnOnce(&mut BytesMut)) -> Result<(), SendError>;
 }
 
@@ -57,7 +65,7 @@ impl Wire for Link {
 
 /// Where requests may go.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub(crate) struct Routes {
+pub struct Routes {
     pub(crate) leader: Option<LinkId>,
     /// Servers that follow that leader, and itself, in a fixed order; empty
     /// without a leader.
@@ -78,13 +86,11 @@ pub(crate) struct Routed {
 /// What was sent and is not answered.
 struct Sent {
     over: LinkId,
-    /// How long the answer is waited for.
-    until: Duration,
     job: Job,
 }
 
 /// See the module's page.
-pub(crate) struct Router<W> {
+pub struct Router<W> {
     links: BTreeMap<LinkId, W>,
     routes: Routes,
     chooser: Chooser,
@@ -97,12 +103,17 @@ pub(crate) struct Router<W> {
     session: Session<LinkId>,
     /// Jobs whose run is answered.
     ready: Vec<Job>,
-    stopping: bool,
+    /// It stops, and has answered everything by then.
+    stops_by: Option<Duration>,
     pub(crate) routed: Routed,
+    #[cfg(feature = "planted-bugs")]
+    planted: Option<PlantedBug>,
 }
 
 impl<W: Wire> Router<W> {
-    pub(crate) fn new(policy: Policy, session_seed: u64) -> Self {
+    /// A router without links. `session_seed` decides the ids of its sessions:
+    /// drawn at random, for no two of them may be the same.
+    pub fn new(policy: Policy, session_seed: u64) -> Self {
         Router {
             links: BTreeMap::new(),
             routes: Routes::default(),
@@ -114,14 +125,19 @@ impl<W: Wire> Router<W> {
             bytes: 0,
             session: Session::new(session_seed),
             ready: Vec::new(),
-            stopping: false,
+            stops_by: None,
             routed: Routed::default(),
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
         }
     }
 
     /// Takes a job whose next run is to be routed. It comes back by
-    /// [`Router::pop_ready`] once that is answered.
-    pub(crate) fn submit(&mut self, now: Duration, mut job: Job) {
+    /// [`Router::exchange`] once that is answered.
+    fn submit(&mut self, now: Duration, mut job: Job) {
+        if let Some(by) = self.stops_by {
+            job.hurry(by);
+        }
         let bytes = job.bytes();
         if job.is_write() {
             self.routed.writes += job.run_length();
@@ -136,23 +152,31 @@ impl<W: Wire> Router<W> {
         self.place(now, job);
     }
 
+    /// Takes a job, if there is one, and gives one whose run is answered.
+    pub fn exchange(&mut self, now: Duration, job: Option<Job>) -> Option<Job> {
+        if let Some(job) = job {
+            self.submit(now, job);
+        }
+        self.pop_ready()
+    }
+
     /// A job whose run is answered.
-    pub(crate) fn pop_ready(&mut self) -> Option<Job> {
+    pub fn pop_ready(&mut self) -> Option<Job> {
         self.ready.pop()
     }
 
     /// Jobs that wait for an answer, and those that wait for a leader.
-    pub(crate) fn waiting(&self) -> (usize, usize) {
+    pub fn waiting(&self) -> (usize, usize) {
         (self.sent.len(), self.parked.len())
     }
 
     /// A link is open.
-    pub(crate) fn link_up(&mut self, id: LinkId, link: W) {
+    pub fn link_up(&mut self, id: LinkId, link: W) {
         self.links.insert(id, link);
     }
 
     /// A link is gone, and with it the answers that were to come over it.
-    pub(crate) fn link_lost(&mut self, now: Duration, id: LinkId) {
+    pub fn link_lost(&mut self, now: Duration, id: LinkId) {
         self.links.remove(&id);
         self.chooser.forget(id);
         self.session.link_lost(id);
@@ -166,7 +190,7 @@ impl<W: Wire> Router<W> {
     }
 
     /// Who leads and who may be read from.
-    pub(crate) fn set_routes(&mut self, now: Duration, routes: Routes) {
+    pub fn set_routes(&mut self, now: Duration, routes: Routes) {
         if self.routes == routes {
             return;
         }
@@ -191,7 +215,7 @@ impl<W: Wire> Router<W> {
     }
 
     /// What `over` answers to `number`.
-    pub(crate) fn reply(&mut self, now: Duration, over: LinkId, number: u64, reply: ForwardReply) {
+    pub fn reply(&mut self, now: Duration, over: LinkId, number: u64, reply: ForwardReply) {
         if self.session.is_opening(over, number) {
             self.session.opened(now, &reply);
             // A refusal is not asked about again at once.
@@ -216,14 +240,21 @@ impl<W: Wire> Router<W> {
                 _ => self.park(now, job),
             },
             ForwardReply::SessionUnknown => self.session_unknown(now, job),
+            // Not at once: one that still leads has no room for all of it, and
+            // would be asked again and again.
+            ForwardReply::Lost if self.routes.leader == Some(over) => {
+                self.routed.retries += 1;
+                job.expose();
+                self.park(now, job);
+            }
             ForwardReply::Lost => self.attempt_lost(now, job),
         }
     }
 
     /// Time has passed: what is overdue gets its answer, what is parked
     /// another try.
-    pub(crate) fn tick(&mut self, now: Duration) {
-        for job in self.take_sent(|sent| sent.until <= now) {
+    pub fn tick(&mut self, now: Duration) {
+        for job in self.take_sent(|sent| sent.job.deadline() <= now) {
             self.fail_unknown(job);
         }
         self.open_session(now);
@@ -232,13 +263,15 @@ impl<W: Wire> Router<W> {
 
     /// Nothing new comes: what waits for a leader is refused, and what was
     /// sent is answered soon.
-    pub(crate) fn stop(&mut self, now: Duration) {
-        self.stopping = true;
+    pub fn stop(&mut self, now: Duration) {
+        let by = now + ANSWER_WITHIN;
+        self.stops_by = Some(by);
+        // Also if it should be parked later, because its link is lost.
         for sent in self.sent.values_mut() {
-            sent.until = sent.until.min(now + ANSWER_WITHIN);
+            sent.job.hurry(by);
         }
         for mut job in self.take_parked() {
-            job.hurry(now + ANSWER_WITHIN);
+            job.hurry(by);
             self.park(now, job);
         }
     }
@@ -290,8 +323,7 @@ impl<W: Wire> Router<W> {
         match sent {
             Ok(()) => {
                 self.chooser.sent(over);
-                let until = job.deadline();
-                self.sent.insert(number, Sent { over, until, job });
+                self.sent.insert(number, Sent { over, job });
             }
             // Its end will be told, and the routes change.
             Err(SendError::Closed) => self.park(now, job),
@@ -304,7 +336,12 @@ impl<W: Wire> Router<W> {
     /// Nobody will answer the last sending of a job.
     fn attempt_lost(&mut self, now: Duration, mut job: Job) {
         self.routed.retries += 1;
-        if job.is_write() {
+        if job.is_write() && self.has(PlantedBug::LostIsRefused) {
+            return self.fail(job, NO_LEADER);
+        }
+        if job.is_write() && self.has(PlantedBug::OtherIds) && !job.is_named_by_client() {
+            job.ids = None;
+        } else if job.is_write() {
             job.expose();
         }
         self.place(now, job);
@@ -345,7 +382,7 @@ impl<W: Wire> Router<W> {
             && self.parked_bytes + job.bytes() <= MAX_PARKED_BYTES;
         let why = match room {
             _ if job.deadline() <= now => NO_LEADER,
-            _ if self.stopping && !job.is_exposed() => SHUTTING_DOWN,
+            _ if self.stops_by.is_some() && !job.is_exposed() => SHUTTING_DOWN,
             true => {
                 self.parked_bytes += job.bytes();
                 return self.parked.push_back(job);
@@ -368,6 +405,7 @@ impl<W: Wire> Router<W> {
     fn unpark(&mut self, now: Duration) {
         for job in self.take_parked() {
             match job.deadline() <= now {
+                true if self.has(PlantedBug::ParkedDropped) => self.bytes -= job.bytes(),
                 true => self.park(now, job),
                 false => self.place(now, job),
             }

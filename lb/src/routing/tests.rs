@@ -8,7 +8,7 @@ use bytes::Bytes;
 use common::forward::{ForwardFrame, WriteIds, decode_forward};
 use common::front_end::{Batch, Finish, Finished};
 use common::limits::{MAX_UNANSWERED_WRITES, REQUEST_DEADLINE};
-use common::memcached::{Parsed, Parser, decode_requests};
+use common::memcached::{Parsed, Parser, Request, decode_requests};
 
 use super::*;
 
@@ -126,23 +126,18 @@ impl World {
         let client = Client::default();
         let batch = Batch::new(requests, BytesMut::new(), text.len(), Arc::new(client.clone()))
             .named(ids.unwrap_or_default());
-        self.proceed(Job::new(batch, self.now + REQUEST_DEADLINE));
+        self.proceed(Some(Job::new(batch, self.now + REQUEST_DEADLINE)));
         client
     }
 
-    fn proceed(&mut self, mut job: Job) {
-        if job.next_run(|_, out| out.extend_from_slice(b"own\r\n")) {
-            self.router.submit(self.now, job);
-        } else {
-            job.finish();
-        }
-        self.settle();
+    fn proceed(&mut self, job: Option<Job>) {
+        let own = |_: &Request, out: &mut BytesMut| out.extend_from_slice(b"own\r\n");
+        proceed(job, own, |job| self.router.exchange(self.now, job));
     }
 
     fn settle(&mut self) {
-        while let Some(job) = self.router.pop_ready() {
-            self.proceed(job);
-        }
+        let ready = self.router.pop_ready();
+        self.proceed(ready);
     }
 
     fn reply(&mut self, server: u64, number: u64, reply: ForwardReply) {
@@ -310,6 +305,25 @@ fn under_a_session_a_write_goes_to_the_new_leader_with_the_same_ids() {
 }
 
 #[test]
+fn a_leader_that_has_lost_a_part_of_a_batch_is_asked_again_in_a_moment() {
+    let mut world = World::new(Policy::Leader);
+    let client = world.ask("incr n 1\r\nincr n 1\r\n");
+    let first = world.only(0);
+    world.reply(0, first.number, ForwardReply::Lost);
+    assert!(world.seen(0).is_empty(), "not at once: it may lead on, and lose it again");
+    world.pass(Duration::from_millis(50));
+    let second = world.only(0);
+    assert_eq!(second.ids, WriteIds { again: true, ..first.ids });
+    world.reply(0, second.number, ForwardReply::Lost);
+    world.leads(1);
+    let third = world.only(1);
+    assert_eq!(third.ids, second.ids, "another one at once");
+    world.reply(1, third.number, done("1\r\n2\r\n"));
+    assert_eq!(client.answer().unwrap(), "1\r\n2\r\n");
+    world.assert_empty();
+}
+
+#[test]
 fn a_write_of_a_session_that_is_over_is_sent_again_only_if_that_is_safe() {
     let mut world = World::new(Policy::Leader);
     let once = world.ask(SET);
@@ -443,5 +457,23 @@ fn one_that_stops_answers_what_it_has() {
     assert_eq!(sent.answer().unwrap(), "STORED\r\n");
     world.pass(ANSWER_WITHIN);
     assert_eq!(late.answer().unwrap(), UNKNOWN_LINE);
+    world.assert_empty();
+}
+
+#[test]
+fn one_that_stops_waits_no_longer_when_a_server_is_lost_meanwhile() {
+    let mut world = World::new(Policy::Leader);
+    let sent = world.ask(SET);
+    let second_run_is_late = world.ask("get a\r\nstats\r\nget b\r\n");
+    world.router.stop(world.now);
+    world.pass(ANSWER_WITHIN / 2);
+    let read = world.seen(0)[1].number;
+    world.reply(0, read, done("A\r\n"));
+    world.lose(0);
+    world.nobody_leads();
+    assert_eq!(sent.answer(), None, "another leader may know");
+    world.pass(ANSWER_WITHIN / 2);
+    assert_eq!(sent.answer().unwrap(), UNKNOWN_LINE);
+    assert_eq!(second_run_is_late.answer().unwrap().lines().last(), Some(SHUTTING_DOWN));
     world.assert_empty();
 }

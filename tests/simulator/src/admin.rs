@@ -6,6 +6,7 @@ use common::ids::{ClusterId, ServerId};
 use raft::{Membership, NodeId};
 use server::membership::{self, Heard, Place};
 
+use crate::control::is_removal;
 use crate::faults::Fault;
 use crate::host::Host;
 use crate::network::Cut;
@@ -174,9 +175,20 @@ impl World {
         let voter = self.hosts[host].disk.id.is_some_and(|id| membership.is_voter(id));
         voter
             && self.operators.want_nobody_gone()
+            && !self.removal_is_ordered()
             && membership.voters().count() >= 3
             && membership.members.keys().all(|id| self.home_of(*id).is_some())
             && agree
+    }
+
+    /// Whether the order of an operator who has given up waiting may yet be
+    /// carried out.
+    fn removal_is_ordered(&self) -> bool {
+        let waits =
+            |input: &Input| matches!(input, Input::FromLb { message, .. } if is_removal(message));
+        let inboxes = self.hosts.iter().filter_map(|host| host.process.as_ref());
+        self.control.brings_removal()
+            || inboxes.into_iter().any(|process| process.inbox.iter().any(waits))
     }
 
     /// The host of a server, if its folder is still there.

@@ -3,15 +3,18 @@
 
 use std::time::Duration;
 
-use common::ids::{ClusterId, FolderId};
+use common::ids::{ClusterId, FolderId, ServerId};
 use lb::Balancer;
 use lb::balancer::{Input, Output, Settings};
 use lb::memory::Memory;
 
 use crate::bugs::Bug;
+use crate::client_port::ClientPort;
+use crate::clients::Answer;
 use crate::control::micros;
 use crate::plan::Plan;
 use crate::queue::Micros;
+
 use crate::world::{Event, World};
 
 /// How long a server may take to answer at the address that it gives.
@@ -23,10 +26,12 @@ const RETRY: Micros = 50_000;
 /// One load balancer, running or not.
 #[derive(Default)]
 pub(crate) struct Lb {
-    balancer: Option<Balancer>,
-    started_at: Micros,
+    pub(crate) balancer: Option<Balancer>,
+    /// There while the balancer is.
+    pub(crate) port: Option<ClientPort>,
+    pub(crate) started_at: Micros,
     /// Counts its lives: what was scheduled for an earlier one is void.
-    life: u32,
+    pub(crate) life: u32,
     disk: Memory,
     /// What is being written.
     writing: Option<Memory>,
@@ -78,6 +83,7 @@ impl World {
             balancer.plant(bug);
         }
         at.balancer = Some(balancer);
+        at.port = Some(ClientPort::new(&self.plan, lb, life, self.bug));
         at.started_at = self.now;
         self.out.watch.trace.note(|| format!("lb-{} starts", lb + 1));
         if forgot && let Some(host) = witness {
@@ -119,6 +125,7 @@ impl World {
     pub(crate) fn lose_lb(&mut self, lb: usize, length: Micros, forgets: bool) {
         let Some(at) = self.lbs.get_mut(lb).filter(|at| at.is_up()) else { return };
         at.balancer = None;
+        let port = at.port.take();
         at.life += 1;
         let life = at.life;
         // What was being written is there, or not.
@@ -130,25 +137,41 @@ impl World {
         }
         let with = if forgets { "with its memory" } else { "not its memory" };
         self.out.watch.trace.note(|| format!("lb-{} is lost, {with}", lb + 1));
+        self.break_connections(port);
         self.lose_links_to(lb);
         self.lose_operators_of(lb);
         let again = Event::LbStart { lb, life };
         self.queue.push(self.now + length.max(RETRY), again);
     }
 
+    /// The load balancer that clients were connected to is gone.
+    fn break_connections(&mut self, port: Option<ClientPort>) {
+        for batch in port.map_or(Vec::new(), ClientPort::kill) {
+            let at = self.now + self.network.client_latency();
+            self.queue.push(at, Event::Answer { batch, answer: Answer::Broken });
+        }
+    }
+
     /// Gives a load balancer something, and does what it says.
     pub(crate) fn balance(&mut self, lb: usize, input: Input) {
+        if let Input::Closed { link, .. } = &input {
+            self.router_loses(lb, *link);
+        }
         let at = &mut self.lbs[lb];
         let Some(balancer) = &mut at.balancer else { return };
         let outputs = balancer.handle(Duration::from_micros(self.now - at.started_at), input);
         let life = at.life;
+        self.follow_balancer(lb);
         for output in outputs {
             match output {
                 Output::Send { link, message } if self.is_operator(link) => {
                     self.operator_hears(link, message);
                 }
                 Output::Send { link, message } => self.say_to_host(link, message),
-                Output::Close { link, .. } => self.close_link(link),
+                Output::Close { link, .. } => {
+                    self.router_loses(lb, link);
+                    self.close_link(link);
+                }
                 Output::Probe { folder, peer } => self.reach(lb, folder, peer),
                 Output::Persist(memory) => {
                     let at = self.now + self.disk_rng.between(100, 20_000);
@@ -204,6 +227,28 @@ impl World {
     pub(crate) fn probed(&mut self, lb: usize, life: u32, probed: Input) {
         if self.lbs[lb].life == life {
             self.balance(lb, probed);
+        }
+    }
+
+    /// Carries out what a turn has for load balancers, or has from them.
+    pub(crate) fn settle_with_lbs(&mut self, host: usize) {
+        for (link, frame) in std::mem::take(&mut self.out.routed) {
+            self.frame_to_lb(link, frame);
+        }
+        let Some(process) = &mut self.hosts[host].process else { return };
+        let changed = std::mem::take(&mut process.actions.changed);
+        for (lb, message) in std::mem::take(&mut process.to_lbs) {
+            self.tell_lb(host, lb, message);
+        }
+        if changed {
+            self.report_change(host);
+        }
+        let Some(process) = &mut self.hosts[host].process else { return };
+        let rejoins_as: Option<ServerId> = process.rejoins_as;
+        if process.refused {
+            self.die(host, "a load balancer refuses it");
+        } else if let Some(id) = rejoins_as {
+            self.rejoin(host, id);
         }
     }
 

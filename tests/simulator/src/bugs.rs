@@ -1,6 +1,7 @@
 //! Famous bugs, planted one at a time, to show that the simulator finds them.
 
 use lb::balancer::PlantedBug as Founding;
+use lb::routing::PlantedBug as Routing;
 use raft::{Config, PlantedBug};
 use server::keystore::{Keystore, PlantedBug as Sessions};
 use server::membership::PlantedBug as Members;
@@ -24,10 +25,12 @@ pub enum Bug {
     Membership(Members),
     /// One in the load balancer.
     Balancer(Founding),
+    /// One in how the load balancer routes.
+    Routing(Routing),
 }
 
 /// Every bug, with the name that it has on the command line.
-pub const BUGS: [(&str, Bug, &str); 26] = [
+pub const BUGS: [(&str, Bug, &str); 29] = [
     (
         "commit-earlier-term",
         Bug::Core(PlantedBug::CommitEarlierTerm),
@@ -149,6 +152,21 @@ pub const BUGS: [(&str, Bug, &str); 26] = [
         "one-dials",
         Bug::OneDials,
         "a server with a larger id never dials, though the other one may not know of it",
+    ),
+    (
+        "resent-under-other-ids",
+        Bug::Routing(Routing::OtherIds),
+        "a load balancer sends a write that the last leader may have executed to the next one under other ids",
+    ),
+    (
+        "lost-is-refused",
+        Bug::Routing(Routing::LostIsRefused),
+        "a load balancer says of a write whose link was lost that it was not executed",
+    ),
+    (
+        "parked-dropped",
+        Bug::Routing(Routing::ParkedDropped),
+        "a load balancer drops what has waited for a leader until its deadline",
     ),
 ];
 

@@ -85,6 +85,12 @@ impl Clients {
         self.out.contains_key(&batch)
     }
 
+    /// Whose batch is out.
+    pub(crate) fn sender(&self, batch: u64) -> Option<usize> {
+        let (first, _) = self.out.get(&batch)?;
+        self.history.ops.get(*first as usize).map(|op| op.client)
+    }
+
     /// What names a batch, if its client has.
     pub(crate) fn ids(&self, batch: u64) -> WriteIds {
         self.names.ids(batch)

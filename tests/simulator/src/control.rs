@@ -6,12 +6,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use common::control::{Hello, PROTOCOL_VERSION, Party, Report, ToLb, ToServer};
+use common::control::{Hello, Operation, PROTOCOL_VERSION, Party, Report, ToLb, ToServer};
 use common::limits::REPORT_INTERVAL;
 use common::udp::SILENCE_LIMIT;
 use lb::balancer::Input;
 use lb::registry::LinkId;
 
+use crate::client_port::Frames;
 use crate::network::lb_node;
 use crate::plan::{MAX_HOSTS, MAX_LBS};
 use crate::process;
@@ -22,7 +23,7 @@ use crate::world::{Event, World};
 pub(crate) const TICK: Micros = 50_000;
 
 /// What cannot get through now is tried again so soon.
-const AGAIN: Micros = 20_000;
+pub(crate) const AGAIN: Micros = 20_000;
 
 /// All links, by their numbers, which are never used again.
 #[derive(Default)]
@@ -32,14 +33,15 @@ pub(crate) struct Control {
     opened: u64,
 }
 
-struct Link {
-    host: usize,
-    lb: usize,
+pub(crate) struct Link {
+    pub(crate) host: usize,
+    pub(crate) lb: usize,
     /// Which ends have it open.
-    host_end: bool,
-    lb_end: bool,
+    pub(crate) host_end: bool,
+    pub(crate) lb_end: bool,
     to_lb: VecDeque<ToLb>,
     to_host: VecDeque<ToServer>,
+    pub(crate) frames: Frames,
     report_at: Micros,
     /// Since when nothing gets through.
     silent_since: Option<Micros>,
@@ -52,11 +54,25 @@ impl Control {
         LinkId(self.opened)
     }
 
+    pub(crate) fn link(&mut self, number: LinkId) -> Option<&mut Link> {
+        self.links.get_mut(&number)
+    }
+
+    /// Whether the order to remove somebody is on its way.
+    pub(crate) fn brings_removal(&self) -> bool {
+        self.links.values().any(|link| link.host_end && link.to_host.iter().any(is_removal))
+    }
+
     /// Whether an adoption is on its way.
     pub(crate) fn brings_adoption(&self) -> bool {
         let adopts = |message: &ToServer| matches!(message, ToServer::Adopt { .. });
         self.links.values().any(|link| link.host_end && link.to_host.iter().any(adopts))
     }
+}
+
+/// Whether somebody is to be removed by this.
+pub(crate) fn is_removal(message: &ToServer) -> bool {
+    matches!(message, ToServer::Operate { wanted: Operation::Remove { .. }, .. })
 }
 
 pub(crate) fn micros(duration: Duration) -> Micros {
@@ -69,6 +85,7 @@ impl World {
         self.queue.push(self.now + TICK, Event::Control);
         for lb in 0..self.lbs.len() {
             self.balance(lb, Input::Tick);
+            self.tick_router(lb);
         }
         for host in 0..self.hosts.len() {
             for lb in 0..self.lbs.len() {
@@ -108,6 +125,7 @@ impl World {
             lb_end: false,
             to_lb: VecDeque::new(),
             to_host: VecDeque::new(),
+            frames: Frames::default(),
             report_at: Micros::MAX,
             silent_since: None,
         };
@@ -144,6 +162,8 @@ impl World {
         };
         let hello = Hello { version: PROTOCOL_VERSION, from };
         self.balance(lb, Input::Opened { link: number, remote: peer, hello });
+        // Unless the balancer has closed it already.
+        self.router_gains(lb, number);
     }
 
     /// A member is the first that a load balancer hears which has forgotten
@@ -158,6 +178,7 @@ impl World {
             lb_end: true,
             to_lb: VecDeque::new(),
             to_host: VecDeque::new(),
+            frames: Frames::default(),
             report_at: self.now,
             silent_since: None,
         };
@@ -195,11 +216,14 @@ impl World {
     /// The host learns that a link is gone.
     pub(crate) fn link_down(&mut self, number: LinkId) {
         let Some(link) = self.control.links.get_mut(&number) else { return };
-        link.host_end = false;
-        let current = &mut self.control.current[link.host][link.lb];
+        let (host, knew) = (link.host, std::mem::take(&mut link.host_end));
+        let current = &mut self.control.current[host][link.lb];
         current.take_if(|current| *current == number);
         if !link.lb_end {
             self.control.links.remove(&number);
+        }
+        if knew {
+            self.host_notices(host, number);
         }
     }
 
@@ -207,12 +231,12 @@ impl World {
     pub(crate) fn lb_link_down(&mut self, number: LinkId) {
         let Some(link) = self.control.links.get_mut(&number) else { return };
         let (lb, knew) = (link.lb, std::mem::take(&mut link.lb_end));
+        link.frames.pipe.closed.set(true);
         if !link.host_end {
             self.control.links.remove(&number);
         }
         if knew {
-            let reason = "lost".to_owned();
-            self.balance(lb, Input::Closed { link: number, reason });
+            self.lb_notices(lb, number);
         }
     }
 
@@ -226,10 +250,11 @@ impl World {
 
     fn lose_end_of_host(&mut self, host: usize, lb: usize) {
         let Some(number) = self.control.current[host][lb] else { return };
-        let kept = self.disk_rng.below(4) as usize;
+        let [kept, frames] = [(); 2].map(|()| self.disk_rng.below(4) as usize);
         if let Some(link) = self.control.links.get_mut(&number) {
             link.to_host.clear();
             link.to_lb.truncate(kept);
+            link.frames.lose_host(frames);
         }
         self.link_down(number);
         let at = self.now + self.disk_rng.between(1_000, micros(SILENCE_LIMIT));
@@ -241,11 +266,12 @@ impl World {
         let of = self.control.links.iter().filter(|(_, link)| link.lb == lb);
         let numbers: Vec<LinkId> = of.map(|(number, _)| *number).collect();
         for number in numbers {
-            let kept = self.disk_rng.below(4) as usize;
+            let [kept, frames] = [(); 2].map(|()| self.disk_rng.below(4) as usize);
             let Some(link) = self.control.links.get_mut(&number) else { continue };
             link.lb_end = false;
             link.to_lb.clear();
             link.to_host.truncate(kept);
+            link.frames.lose_lb(frames);
             let at = self.now + self.disk_rng.between(1_000, micros(SILENCE_LIMIT));
             self.queue.push(at, Event::LinkDown(number));
         }
@@ -255,6 +281,7 @@ impl World {
     pub(crate) fn close_link(&mut self, number: LinkId) {
         let Some(link) = self.control.links.get_mut(&number) else { return };
         link.lb_end = false;
+        link.frames.pipe.closed.set(true);
         let at = self.now + self.network.client_latency();
         self.queue.push(at, Event::LinkDown(number));
     }

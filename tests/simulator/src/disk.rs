@@ -45,6 +45,8 @@ pub(crate) struct Disk {
     pub(crate) base: Index,
     pub(crate) entries: Vec<Entry<Payload>>,
     pub(crate) commit: Index,
+    /// The last entry that was dropped because a checkpoint stands for it.
+    pub(crate) dropped: Position,
     /// Where the log ended before it was damaged, until it gets there again.
     pub(crate) floor: Option<Position>,
     /// Written, not synced yet.
@@ -70,6 +72,7 @@ impl Disk {
             base: 0,
             entries: Vec::new(),
             commit: 0,
+            dropped: Position::default(),
             waiting: VecDeque::new(),
             meta: SnapshotMeta::default(),
             checkpoint: Vec::new(),
@@ -160,7 +163,9 @@ impl Disk {
     /// Forgets entries before `first_kept`.
     pub(crate) fn compact(&mut self, first_kept: Index) {
         let count = first_kept.saturating_sub(self.base + 1).min(self.entries.len() as u64);
-        self.entries.drain(..count as usize);
+        if let Some(entry) = self.entries.drain(..count as usize).next_back() {
+            self.dropped = Position { index: entry.index, term: entry.term };
+        }
         self.base += count;
         self.rot.dropped_before(self.base + 1);
     }

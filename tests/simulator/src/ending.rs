@@ -1,6 +1,6 @@
 //! The end of a run: everything heals, and the cluster has to recover.
 
-use common::memcached::{Reply, StoreVerb};
+use common::memcached::{Reply, Request, StoreVerb};
 
 use crate::history::{Action, Key, OpId, Outcome, Write};
 use crate::oracle::{Model, Violation, search, witness};
@@ -109,7 +109,7 @@ impl World {
             Stage::Probing(batches) if !batches.iter().any(|batch| self.clients.is_out(*batch)) => {
                 let term = self.members().map(|host| self.term_of(host)).max().unwrap_or(0);
                 // Those of removed servers need an answer only.
-                let count = self.members().count();
+                let count = self.members().count() + self.lbs.len();
                 let served = batches.iter().take(count).all(|batch| self.is_served(*batch));
                 self.ending.stage = match served {
                     true => Stage::Steady { since: self.now, term },
@@ -196,6 +196,9 @@ impl World {
         if self.clients.waiting() > 0 {
             return Some("requests wait for their answers");
         }
+        if !self.lbs.is_empty() && !self.routers_are_idle() {
+            return Some("a load balancer has something left to answer, or is away");
+        }
         if !self.membership_is_settled() {
             return Some("the membership is not settled");
         }
@@ -222,26 +225,45 @@ impl World {
         None
     }
 
-    /// A write and a read of everything on every member; then on servers that
-    /// were removed, whose clients must not wait for ever.
+    /// A write and a read of everything on every member, and by every load
+    /// balancer; then on servers that were removed, whose clients must not wait
+    /// for ever.
     fn probe(&mut self) -> Vec<u64> {
-        let hosts: Vec<usize> = self.members().chain(self.strays()).collect();
-        hosts
-            .into_iter()
-            .map(|host| {
-                let when = self.when();
-                let value = format!("probe of h{host} at {}", self.now).into();
-                let write = Write::Store { verb: StoreVerb::Set, value, expected: None };
-                let actions = vec![
-                    (Action::Write { key: 0, write }, false),
-                    (Action::Get { keys: self.keys(), with_cas: true }, false),
-                ];
-                let client = self.plan.work.clients + host;
-                let (batch, requests) = self.clients.send(client, when, actions);
-                self.send_batch(host, batch, requests);
-                batch
-            })
-            .collect()
+        let members: Vec<usize> = self.members().collect();
+        let strays: Vec<usize> = self.strays().collect();
+        let mut batches = Vec::new();
+        for host in members {
+            batches.push(self.probe_host(host));
+        }
+        for lb in 0..self.lbs.len() {
+            let client = self.plan.work.clients + self.hosts.len() + lb;
+            let (batch, requests) = self.ask_for_all(client, &format!("lb-{}", lb + 1));
+            self.send_to_lb(lb, batch, requests);
+            batches.push(batch);
+        }
+        for host in strays {
+            batches.push(self.probe_host(host));
+        }
+        batches
+    }
+
+    fn probe_host(&mut self, host: usize) -> u64 {
+        let client = self.plan.work.clients + host;
+        let (batch, requests) = self.ask_for_all(client, &format!("h{host}"));
+        self.send_batch(host, batch, requests);
+        batch
+    }
+
+    /// A write and a read of everything.
+    fn ask_for_all(&mut self, client: usize, name: &str) -> (u64, Vec<Request>) {
+        let when = self.when();
+        let value = format!("probe of {name} at {}", self.now).into();
+        let write = Write::Store { verb: StoreVerb::Set, value, expected: None };
+        let actions = vec![
+            (Action::Write { key: 0, write }, false),
+            (Action::Get { keys: self.keys(), with_cas: true }, false),
+        ];
+        self.clients.send(client, when, actions)
     }
 
     fn is_served(&self, batch: u64) -> bool {

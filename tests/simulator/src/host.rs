@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use common::control::MemberInfo;
 use common::ids::{ClusterId, FolderId};
+use lb::registry::LinkId;
 use raft::{Fetch, NodeId, SnapshotTask};
 use server::driver::{Driver, Facts};
 use server::membership::{self, Rules};
@@ -63,6 +64,8 @@ pub(crate) struct Outgoing {
     pub(crate) snapshots: Vec<SnapshotTask>,
     /// Answers for clients; `None`: the connection was closed instead.
     pub(crate) answers: Vec<(u64, Option<BytesMut>)>,
+    /// Answers for load balancers, by the links that they asked over.
+    pub(crate) routed: Vec<(LinkId, Bytes)>,
     /// A batch went to the disk.
     pub(crate) wrote: bool,
     /// Sees everything that the cores do.

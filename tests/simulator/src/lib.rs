@@ -11,7 +11,7 @@
 //! The Raft core, the driver, the command and wire codecs, the keystore, the
 //! format of the keystore-file, the decision what a server with a damaged disk
 //! starts from, and all that is decided about members are the server's own; the
-//! load balancer is the real one without its sockets. A host here plays the
+//! load balancer and its router are the real ones without their sockets. A host here plays the
 //! part of the server's shell: it drives the driver in the shell's order
 //! (inputs, then timers; appends leave before the disk is asked; followers
 //! wait for their disk in the turn or beside it). What is simulated is below
@@ -27,6 +27,7 @@
 //! | `host`, `process`, `life`, `storage` | one server process and its machine |
 //! | `clients`, `traffic` | memcached clients with pipelines, cas tokens, noreply |
 //! | `balancers`, `control` | the load balancers' disks and clocks, and the links between them and the hosts |
+//! | `client_port`, `routing` | the connections of their clients, and the way of requests over those links and back |
 //! | `operator` | operators, who have servers removed and leadership handed over |
 //! | `admin`, `orders` | what a server does with the word of a load balancer; what may be done to whom |
 //! | `nemesis` | what goes wrong, by [`Fault`] |
@@ -40,7 +41,8 @@
 //! - How much is said (see `silence`): messages lead to something, or end;
 //!   nothing is repeated at the speed of the network.
 //! - At the end: within 30 virtual seconds of healing all replicas have
-//!   applied the same and every server writes and reads; then nothing deposes
+//!   applied the same and every server writes and reads, as every load balancer
+//!   does, which has nothing left to answer then; then nothing deposes
 //!   the leader for two seconds.
 //! - The clients' history, by two checkers that do not trust each other (see
 //!   `oracle`): every answer is explained by one order of all operations that
@@ -50,18 +52,20 @@
 //!
 //! # How it is known to find anything
 //!
-//! [`BUGS`] are famous mistakes that can be planted, in the core behind its
+//! [`BUGS`] are famous mistakes that can be planted, in the product behind its
 //! feature `planted-bugs`, or in the simulated disk. Each has to be caught
 //! within [`CATCH_WITHIN`] seeds: `cargo simulate --bug all`.
 //!
 //! # What is not there
 //!
-//! The log-file's bytes (its own tests damage those), QUIC, the load balancer's
-//! routing of clients, and expiry of items.
+//! The log-file's bytes (its own tests damage those), QUIC, what a load balancer
+//! answers by itself (its front end, `get-servers`, `stats`), servers that are
+//! stopped in good order, and expiry of items.
 
 mod admin;
 mod balancers;
 mod bugs;
+mod client_port;
 mod clients;
 mod clock;
 mod control;
@@ -84,6 +88,7 @@ mod process;
 mod queue;
 mod rng;
 mod rot;
+mod routing;
 mod run;
 mod silence;
 mod storage;

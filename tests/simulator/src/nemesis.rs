@@ -100,7 +100,11 @@ impl World {
             Fault::Churn => self.let_leave(host, length, rng),
             Fault::LbLoss => {
                 let lb = rng.below(self.lbs.len() as u64) as usize;
-                self.lose_lb(lb, length, rng.chance(500));
+                let forgets = rng.chance(500);
+                match rng.chance(300) {
+                    true => self.stop_lb(lb, length),
+                    false => self.lose_lb(lb, length, forgets),
+                }
             }
             Fault::LbCut => {
                 let cut = self.draw_lb_cut(rng);

@@ -1,9 +1,12 @@
 //! What a seed stands for: the cluster, its timings, the clients' work and
 //! the faults that meet it.
 
+use lb::config::Policy;
+
 use crate::faults::{ALL_FAULTS, Fault, FaultSet};
 use crate::queue::Micros;
 use crate::rng::Rng;
+use crate::routing::draw_policies;
 
 /// Hosts of a run at the most: seven servers and two in reserve.
 pub(crate) const MAX_HOSTS: usize = 9;
@@ -65,6 +68,12 @@ pub(crate) struct Plan {
     pub(crate) churn_until: Micros,
     /// A leader removes voters that were silent for so long; 0: never.
     pub(crate) dead_after: Micros,
+    /// How load balancers choose whom to read from.
+    pub(crate) policies: [Policy; MAX_LBS],
+    /// Clients of a thousand that go to load balancers, where there are any.
+    pub(crate) routed_permille: u64,
+    /// Frames for which the queue of a link to a host has room.
+    pub(crate) link_room: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -105,6 +114,7 @@ impl Plan {
     /// The plan that `seed` stands for, with so many servers if that is said.
     pub(crate) fn draw(seed: u64, servers: Option<usize>) -> Self {
         let rng = &mut Rng::new(seed, 0);
+        let routing = &mut Rng::new(seed, 8);
         // Three and five are what people run, and where most schemes of
         // trouble need the fewest events.
         let drawn = *rng.pick(&[1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5, 5, 6, 7]);
@@ -164,6 +174,9 @@ impl Plan {
                 true => 2 * election_max + rng.below(3_000) * MS,
                 false => 0,
             },
+            policies: draw_policies(routing),
+            routed_permille: *routing.pick(&[300, 600, 1_000]),
+            link_room: *routing.pick(&[2, 10, 1_000]),
         }
     }
 

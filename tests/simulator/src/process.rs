@@ -1,7 +1,7 @@
 //! A running server: the real driver, and what it has under way with its
 //! devices.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use common::forward::{self, ForwardFrame, WriteIds};
 use common::front_end::{Batch, Finish, Finished};
 use common::ids::ServerId;
 use common::memcached::{self, Request};
+use lb::registry::LinkId;
 use raft::{Entry, Index, NodeId, SnapshotMeta, SnapshotTask};
 use server::command::Payload;
 use server::driver::{Actions, Chunk, DigestReport, Driver, ForwardId, Forwarder, Now};
@@ -52,6 +53,8 @@ pub(crate) struct Process {
     pub(crate) members: Members,
     /// What it has for load balancers.
     pub(crate) to_lbs: Vec<(usize, ToLb)>,
+    /// Links of load balancers that have routed something here.
+    lb_links: BTreeSet<u64>,
     /// A load balancer has given it another id.
     pub(crate) rejoins_as: Option<ServerId>,
     /// A load balancer has refused it: it ends.
@@ -101,6 +104,13 @@ pub(crate) enum Input {
         lb: usize,
         message: ToServer,
     },
+    /// A load balancer routes requests of its clients here.
+    Routed {
+        link: u64,
+        frame: Bytes,
+    },
+    /// A link of a load balancer is gone.
+    LbLost(u64),
 }
 
 impl Input {
@@ -113,14 +123,14 @@ impl Input {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Origin {
     Client(u64),
-    Peer(ForwardId),
+    Forwarder(ForwardId),
 }
 
-/// Only servers forward here.
-fn peer(id: ForwardId) -> NodeId {
+/// What is for a forwarder leaves.
+fn answer(id: ForwardId, frame: BytesMut, out: &mut Outgoing) {
     match id.from {
-        Forwarder::Peer(peer) => peer,
-        Forwarder::LoadBalancer(link) => unreachable!("no load balancer with link {link}"),
+        Forwarder::Peer(peer) => out.say(peer, Lane::Request, frame),
+        Forwarder::LoadBalancer(link) => out.routed.push((LinkId(link), frame.freeze())),
     }
 }
 
@@ -158,6 +168,7 @@ impl Process {
             answers: Arc::default(),
             members: Members::new(rules),
             to_lbs: Vec::new(),
+            lb_links: BTreeSet::new(),
             rejoins_as: None,
             refused: false,
         }
@@ -166,7 +177,7 @@ impl Process {
     pub(crate) fn input(&mut self, now: Now, input: Input) {
         match input {
             Input::Frame { from, lane: Lane::Request, frame, .. } => {
-                self.request_frame(now, from, &frame);
+                self.execute(now, Forwarder::Peer(from), &frame);
             }
             Input::Frame { frame, .. } => {
                 let envelope = wire::decode(&frame).expect("a peer's own encoding");
@@ -211,28 +222,36 @@ impl Process {
                 let _ = self.driver.change(now, change);
             }
             Input::FromLb { lb, message } => self.hear_lb(now, lb, message),
+            Input::Routed { link, frame } => {
+                self.execute(now, Forwarder::LoadBalancer(link), &frame);
+                self.lb_links.insert(link);
+            }
+            Input::LbLost(link) => {
+                self.lb_links.remove(&link);
+            }
         }
     }
 
-    fn request_frame(&mut self, now: Now, from: NodeId, frame: &Bytes) {
-        match forward::decode_forward(frame).expect("a peer's own encoding") {
-            ForwardFrame::Requests { number, ids, requests } => {
+    fn execute(&mut self, now: Now, from: Forwarder, frame: &Bytes) {
+        match (forward::decode_forward(frame).expect("a peer's own encoding"), from) {
+            (ForwardFrame::Requests { number, ids, requests }, from) => {
                 let requests = memcached::decode_requests(requests).expect("a peer's own encoding");
-                let id = ForwardId { from: Forwarder::Peer(from), number };
-                let batch = self.batch(Origin::Peer(id), requests);
+                let id = ForwardId { from, number };
+                let batch = self.batch(Origin::Forwarder(id), requests);
                 self.driver.forwarded(now, id, ids, batch);
             }
-            ForwardFrame::Reply { number, reply } => {
-                self.driver.forward_reply(now, from, number, &reply);
-            }
-            ForwardFrame::OpenSession { number, session } => {
-                let id = ForwardId { from: Forwarder::Peer(from), number };
-                let batch = self.batch(Origin::Peer(id), Vec::new());
+            (ForwardFrame::OpenSession { number, session }, from) => {
+                let id = ForwardId { from, number };
+                let batch = self.batch(Origin::Forwarder(id), Vec::new());
                 self.driver.open_session_for(now, id, session, batch);
             }
-            ForwardFrame::Digest { index, digest } => {
+            (ForwardFrame::Reply { number, reply }, Forwarder::Peer(from)) => {
+                self.driver.forward_reply(now, from, number, &reply);
+            }
+            (ForwardFrame::Digest { index, digest }, Forwarder::Peer(from)) => {
                 self.driver.digest_reported(now, from, DigestReport { index, digest });
             }
+            (frame, Forwarder::LoadBalancer(_)) => panic!("a load balancer says {frame:?}"),
         }
     }
 
@@ -304,7 +323,12 @@ impl Process {
         for refused in self.actions.refuse.drain(..) {
             let mut frame = BytesMut::new();
             refused.encode(&mut frame);
-            out.say(peer(refused.id), Lane::Request, frame);
+            if let Forwarder::LoadBalancer(link) = refused.id.from
+                && !self.lb_links.contains(&link)
+            {
+                continue;
+            }
+            answer(refused.id, frame, out);
         }
         self.differs |= self.actions.integrity_failure.take().is_some();
         for (leader, report) in self.actions.digests.drain(..) {
@@ -324,11 +348,11 @@ impl Process {
                     out.answers.push((number, finished.complete.then_some(finished.out)));
                 }
                 // A batch that was dropped was refused, and that was told.
-                Origin::Peer(_) if !finished.complete => {}
-                Origin::Peer(id) => {
+                Origin::Forwarder(_) if !finished.complete => {}
+                Origin::Forwarder(id) => {
                     let mut frame = BytesMut::new();
                     forward::encode_done(id.number, &finished.out, &mut frame);
-                    out.say(peer(id), Lane::Request, frame);
+                    answer(id, frame, out);
                 }
             }
         }
@@ -349,7 +373,7 @@ impl Process {
         let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
         let broken = answers.drain(..).filter_map(|(origin, _)| match origin {
             Origin::Client(number) => Some(number),
-            Origin::Peer(_) => None,
+            Origin::Forwarder(_) => None,
         });
         broken.chain(unread).collect()
     }

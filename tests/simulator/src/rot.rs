@@ -196,7 +196,11 @@ impl Disk {
     /// Where the log ends.
     pub(crate) fn last(&self) -> Position {
         let index = self.base + self.entries.len() as u64;
-        let before = if self.base == self.meta.index { self.meta.term } else { 0 };
+        let before = match self.base {
+            base if base == self.meta.index => self.meta.term,
+            base if base == self.dropped.index => self.dropped.term,
+            _ => 0,
+        };
         Position { index, term: self.entries.last().map_or(before, |entry| entry.term) }
     }
 }

@@ -23,7 +23,15 @@ impl World {
         }
         let when = self.when();
         let (batch, requests) = self.clients.next(client, when);
-        self.send_batch(host, batch, requests);
+        self.dispatch(client, host, batch, requests);
+    }
+
+    /// A batch leaves for `host`, or for a load balancer if that is where its client goes.
+    fn dispatch(&mut self, client: usize, host: usize, batch: u64, requests: Vec<Request>) {
+        match self.customers.choose(client, self.lbs.len()) {
+            Some(lb) => self.send_to_lb(lb, batch, requests),
+            None => self.send_batch(host, batch, requests),
+        }
         self.consider_hanging_up(client, batch);
     }
 
@@ -59,8 +67,7 @@ impl World {
         let Some((client, next)) = self.clients.again(batch) else { return false };
         // Not always the leader; and the sending before it may yet arrive.
         let host = self.host_for(client, &running);
-        self.send_batch(host, next, requests);
-        self.consider_hanging_up(client, next);
+        self.dispatch(client, host, next, requests);
         true
     }
 

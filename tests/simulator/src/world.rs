@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::ids::{ClusterId, ServerId};
+use common::ids::ClusterId;
 use common::memcached::Request;
 use lb::memory::Memory;
 use lb::registry::LinkId;
@@ -27,6 +27,7 @@ use crate::plan::Plan;
 use crate::process::{Input, Process};
 use crate::queue::{Micros, Queue};
 use crate::rng::Rng;
+use crate::routing::{Customers, Way};
 use crate::trace::Trace;
 use crate::watch::Watch;
 
@@ -129,6 +130,8 @@ pub(crate) enum Event {
     LbLinkDown(LinkId),
     ToLb(LinkId),
     ToHost(LinkId),
+    /// Requests by way of load balancers.
+    Routing(Way),
     /// The host of this server, which was removed, starts over.
     StartOver(NodeId),
     Heal,
@@ -157,6 +160,7 @@ pub(crate) struct World {
     pub(crate) requests: BTreeMap<u64, Vec<Request>>,
     pub(crate) lbs: Vec<Lb>,
     pub(crate) control: Control,
+    pub(crate) customers: Customers,
     pub(crate) operators: Operators,
     pub(crate) ending: Ending,
     pub(crate) disk_rng: Rng,
@@ -201,6 +205,7 @@ impl World {
             fetches: Vec::new(),
             snapshots: Vec::new(),
             answers: Vec::new(),
+            routed: Vec::new(),
             wrote: false,
             watch: Watch::new(Trace::new(trace), first.clone()),
             ways: Ways {
@@ -223,6 +228,7 @@ impl World {
             requests: BTreeMap::new(),
             lbs: Vec::new(),
             control: Control::default(),
+            customers: Customers::new(&plan),
             operators: Operators::default(),
             ending: Ending::default(),
             disk_rng: Rng::new(plan.seed, 4),
@@ -354,6 +360,7 @@ impl World {
             Event::LbLinkDown(link) => self.lb_link_down(link),
             Event::ToLb(link) => self.reaches_lb(link),
             Event::ToHost(link) => self.reaches_host(link),
+            Event::Routing(way) => self.on_the_way(way),
             Event::StartOver(id) => self.start_over(id),
             Event::Heal => self.heal(),
             Event::Ending => self.look_at_the_end(),
@@ -470,25 +477,6 @@ impl World {
         self.consider_checkpoint(host);
         self.set_timer(host);
         self.settle_with_lbs(host);
-    }
-
-    /// Carries out what a turn has for load balancers, or has from them.
-    fn settle_with_lbs(&mut self, host: usize) {
-        let Some(process) = &mut self.hosts[host].process else { return };
-        let changed = std::mem::take(&mut process.actions.changed);
-        for (lb, message) in std::mem::take(&mut process.to_lbs) {
-            self.tell_lb(host, lb, message);
-        }
-        if changed {
-            self.report_change(host);
-        }
-        let Some(process) = &mut self.hosts[host].process else { return };
-        let rejoins_as: Option<ServerId> = process.rejoins_as;
-        if process.refused {
-            self.die(host, "a load balancer refuses it");
-        } else if let Some(id) = rejoins_as {
-            self.rejoin(host, id);
-        }
     }
 
     /// The host that leads, as far as anybody can tell.

@@ -53,6 +53,9 @@ fn planted_bugs_are_caught() {
         "damage-for-tear",
         "learner-votes",
         "founds-unasked",
+        "resent-under-other-ids",
+        "lost-is-refused",
+        "parked-dropped",
     ] {
         let bug = Bug::named(name).expect("a bug of that name");
         assert!(catch(bug, &[1], 2).median().is_some(), "{name} was missed");
