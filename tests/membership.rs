@@ -167,6 +167,47 @@ fn one_that_was_away_while_all_others_were_replaced_is_found_by_them() {
     assert_eq!(id(&cluster), before, "it was a member all the time");
 }
 
+/// As containers do: nobody is where the others look for it.
+#[test]
+fn all_come_back_at_other_addresses() {
+    let mut cluster = TestCluster::start(3);
+    let leader = cluster.wait_for_leader(PATIENCE);
+    assert_eq!(cluster.connect(&leader).set("before", "1").unwrap(), "STORED");
+    let all = ["srv-1", "srv-2", "srv-3"];
+    let ids = all.map(|name| cluster.stat(&format!("server.{name}.id")));
+    all.iter().for_each(|name| cluster.kill9(name));
+    all.iter().for_each(|name| start_with(&mut cluster, name, ""));
+    cluster.wait_for_servers(3);
+    assert_eq!(all.map(|name| cluster.stat(&format!("server.{name}.id"))), ids);
+
+    // The membership follows: what the servers know no load balancer has to tell.
+    eventually("all name the new addresses", PATIENCE, || {
+        let mut here = all.map(|name| cluster.client_address(name));
+        here.sort_unstable();
+        for name in all {
+            let mut listed =
+                cluster.connect(name).servers().map_err(|error| format!("{name}: {error}"))?;
+            listed.sort_unstable();
+            if listed != here {
+                return Err(format!("{name} lists {listed:?}, not {here:?}"));
+            }
+        }
+        Ok(())
+    });
+    cluster.stop_lb();
+    let leader = all.into_iter().find(|name| {
+        cluster.connect(name).stats().is_ok_and(|stats| stats["raft_role"] == "leader")
+    });
+    let leader = leader.unwrap();
+    cluster.kill9(leader);
+    for name in all.into_iter().filter(|name| *name != leader) {
+        eventually("those two go on", PATIENCE, || match cluster.connect(name).get("before") {
+            Ok(Some(_)) => Ok(()),
+            other => Err(format!("{name}: {other:?}")),
+        });
+    }
+}
+
 #[test]
 fn seven_join_and_five_die_one_after_another_and_two_go_on() {
     let mut cluster = TestCluster::empty(2);

@@ -81,7 +81,7 @@ impl Stranger {
                     let _ = link.send(Lane::Control, &text);
                     let wait = tokio::time::timeout(Duration::from_millis(100), messages.recv());
                     match wait.await {
-                        Ok(Some(ToServer::Refused { why })) => return why,
+                        Ok(Some(ToServer::Refused { why, .. })) => return why,
                         Ok(Some(ToServer::Adopt { .. })) => panic!("it was taken in"),
                         Ok(Some(_)) | Err(_) => {}
                         Ok(None) => panic!("the link was closed without a reason"),
@@ -216,6 +216,17 @@ fn a_server_of_another_cluster_is_refused() {
         let told = log.contains("name load balancers of one cluster only");
         let told = told || log.contains("register it with a load balancer of its own cluster");
         told.then_some(()).ok_or(log)
+    });
+
+    // A member does not end because of one that cannot know it.
+    cluster.stop("srv-1");
+    cluster.start_server_with("srv-1", &lbs);
+    wait_for_log(&cluster, "srv-1", &["a load balancer of another cluster, not listened to"]);
+    eventually("it serves", PATIENCE, || {
+        match cluster.connect("srv-1").set("k", "v").map_err(|error| error.to_string())?.as_str() {
+            "STORED" => Ok(()),
+            other => Err(other.to_owned()),
+        }
     });
     drop(other);
     // Nothing of it came here, or it was a server without data.

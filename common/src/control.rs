@@ -307,6 +307,10 @@ pub enum ToServer {
     Refused {
         /// Why, and what to do.
         why: String,
+        /// The cluster of the load balancer, if it has one: of another one it
+        /// cannot know who belongs to it.
+        #[serde(default)]
+        cluster: Option<ClusterId>,
     },
     /// Become a member of this cluster: sent to the first voters at bootstrap,
     /// and to a fresh server that the leader has admitted. Idempotent; refused
@@ -338,9 +342,16 @@ pub enum ToServer {
         /// The term of the leader that is gone.
         term: u64,
     },
-    /// To the leader: admit a fresh server as a learner. Idempotent by folder.
+    /// To the leader: admit a fresh server as a learner, or take note of the new
+    /// addresses of a member. Idempotent by folder.
     Admit {
         /// Whom.
         info: MemberInfo,
+    },
+    /// To a member that follows nobody: where the others are that report here. It
+    /// may know them at addresses that they have left.
+    Whereabouts {
+        /// Their ids and UDP addresses.
+        members: Vec<(ServerId, SocketAddr)>,
     },
 }

@@ -262,6 +262,7 @@ impl Balancer {
             self.log_change(folder, change);
         }
         self.register_member(folder, link);
+        self.tell_whereabouts(link, folder);
     }
 
     /// A member needs nothing but the answer to its first report on a link.

@@ -54,6 +54,8 @@ pub struct Entry {
     pub(crate) probed: Option<(SocketAddr, bool)>,
     /// How many clients were sent to it since its last report.
     pub(crate) sent_there: u64,
+    /// It was told where the others are, which has to stay true.
+    pub(crate) told_whereabouts: bool,
     /// Why the leader did not admit it the last time.
     pub(crate) leader_says: Option<String>,
 }
@@ -154,6 +156,7 @@ impl Registry {
                 contact: Contact::Live,
                 order: self.registrations,
                 told: None,
+                told_whereabouts: false,
                 asked: None,
                 probed: None,
                 sent_there: 0,

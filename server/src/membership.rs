@@ -193,6 +193,7 @@ impl Members {
     ) -> Option<Result<ServerId, String>> {
         let members = driver.committed_members();
         if let Some(known) = members.iter().find(|member| member.info.folder == info.folder) {
+            note_addresses(driver, now, info);
             return Some(Ok(known.id));
         }
         let dismissed =
@@ -208,6 +209,19 @@ impl Members {
         }
         let change = Change::AddLearner { info: info_bytes(info) };
         driver.change(now, change).err().map(|error| Err(error.to_string()))
+    }
+}
+
+/// A member has come back at other addresses: the others look for it there from
+/// now on. Asked again until it is so.
+fn note_addresses(driver: &mut Driver, now: Now, info: &MemberInfo) {
+    let members = driver.members();
+    let moved = |member: &&MemberRecord| member.info.folder == info.folder && member.info != *info;
+    let Some(member) = members.iter().find(moved) else { return };
+    let change = Change::Update { id: NodeId(member.id.0), info: info_bytes(info) };
+    if driver.change(now, change).is_ok() {
+        let (server, name, peer) = (member.id.0, &info.name, info.peer);
+        tracing::info!(server, name, %peer, client = %info.client, "has other addresses now");
     }
 }
 
@@ -329,6 +343,13 @@ pub fn placed(driver: &Driver, own: ClusterId, place: &Place) -> Placed {
     }
 }
 
+/// Whether a member with these load balancers ends because one of them, of this
+/// cluster, refuses it. Another cluster's does not know who belongs to this one: it
+/// is not listened to while there is a leader, or somebody else to ask.
+pub fn ends_refused(driver: &Driver, own: ClusterId, by: Option<ClusterId>, lbs: usize) -> bool {
+    by.is_none_or(|by| by == own) || (driver.node().leader().is_none() && lbs <= 1)
+}
+
 /// What a server that is no member yet makes of the word of a load balancer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Heard {
@@ -356,7 +377,7 @@ pub fn heard_fresh(own: &MemberInfo, message: ToServer) -> Heard {
         ToServer::Registered { lb, cluster, waiting_for } => {
             Heard::Registered { lb, cluster, waiting_for }
         }
-        ToServer::Refused { why } => Heard::Stops(format!("refused this server: {why}")),
+        ToServer::Refused { why, .. } => Heard::Stops(format!("refused this server: {why}")),
         ToServer::Adopt { cluster, id, voters, campaign } => {
             match voters.iter().find(|voter| voter.id == id) {
                 Some(voter) if voter.info.folder != own.folder => Heard::Stops(format!(

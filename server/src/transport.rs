@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use common::control::{Hello, MemberRecord, Party};
-use common::ids::{ClusterId, FolderId};
+use common::ids::{ClusterId, FolderId, ServerId};
 use common::udp::{Endpoint, Lane, Link, Receive};
 use raft::{Envelope, Index, Message, NodeId};
 
@@ -54,16 +54,20 @@ pub(crate) struct Transport {
     inbox: Arc<Inbox>,
     /// Where the members in force are, this server among them.
     addresses: BTreeMap<NodeId, SocketAddr>,
+    /// Where they are by the word of a load balancer, which knows better while
+    /// there is no leader. A link is only taken from whom it was meant for.
+    whereabouts: BTreeMap<NodeId, SocketAddr>,
     peers: BTreeMap<NodeId, Peer>,
 }
 
 #[derive(Default)]
 struct Peer {
-    /// As the membership has it; `None` for one that dialled before this
-    /// server heard of it.
-    known: Option<(SocketAddr, FolderId)>,
+    /// Its folder, as the membership has it; `None` for one that dialled before
+    /// this server heard of it.
+    known: Option<FolderId>,
     link: Option<(u64, Link)>,
-    dialler: Option<tokio_util::task::AbortOnDropHandle<()>>,
+    /// And where it dials.
+    dialler: Option<(tokio_util::task::AbortOnDropHandle<()>, SocketAddr)>,
     /// The chunk of a snapshot that was sent last: on which link, which
     /// snapshot, from which byte on, when.
     chunk: Option<(u64, Index, u64, Instant)>,
@@ -88,7 +92,8 @@ impl Receive for PeerReceiver {
 
 impl Transport {
     pub(crate) fn new(me: Me, endpoint: Endpoint, inbox: Arc<Inbox>) -> Self {
-        Transport { me, endpoint, inbox, addresses: BTreeMap::new(), peers: BTreeMap::new() }
+        let (addresses, whereabouts, peers) = Default::default();
+        Transport { me, endpoint, inbox, addresses, whereabouts, peers }
     }
 
     /// Lets go of everybody.
@@ -101,18 +106,30 @@ impl Transport {
     /// Takes up the membership in force: dials whom it has to dial, lets go of
     /// who is no longer there.
     pub(crate) fn set_members(&mut self, members: &[MemberRecord]) {
-        self.addresses =
+        let addresses =
             members.iter().map(|member| (NodeId(member.id.0), member.info.peer)).collect();
+        if self.addresses != addresses {
+            // What was said while nobody led is older than this entry of the log.
+            self.whereabouts.clear();
+            self.addresses = addresses;
+        }
         let addresses = &self.addresses;
         self.peers.retain(|id, peer| peer.known.is_none() || addresses.contains_key(id));
         let me = self.me.id.0;
         for member in members.iter().filter(|member| member.id.0 != me) {
             let id = NodeId(member.id.0);
             let peer = self.peers.entry(id).or_default();
-            let now = (member.info.peer, member.info.folder);
-            if peer.known.replace(now) != Some(now) {
-                peer.dialler = None;
-            }
+            peer.known = Some(member.info.folder);
+            self.mind_dialler(id, Duration::ZERO);
+        }
+    }
+
+    /// Looks for members where they are said to be.
+    pub(crate) fn set_whereabouts(&mut self, members: &[(ServerId, SocketAddr)]) {
+        let members = members.iter().map(|(id, at)| (NodeId(id.0), *at));
+        self.whereabouts = members.filter(|(id, _)| self.addresses.contains_key(id)).collect();
+        let ids: Vec<_> = self.peers.keys().copied().collect();
+        for id in ids {
             self.mind_dialler(id, Duration::ZERO);
         }
     }
@@ -120,17 +137,19 @@ impl Transport {
     /// Dials `peer` if this server is to, after a pause of at least `pause`, as
     /// long as there is no link.
     fn mind_dialler(&mut self, id: NodeId, pause: Duration) {
-        let after = dials_after(self.me.id, id, &self.addresses);
+        let mut addresses = self.addresses.clone();
+        addresses.extend(&self.whereabouts);
+        let after = dials_after(self.me.id, id, &addresses);
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let (Some(after), Some((address, _)), None) = (after, peer.known, &peer.link) else {
+        let (Some(after), Some(&address), None) = (after, addresses.get(&id), &peer.link) else {
             peer.dialler = None;
             return;
         };
-        if peer.dialler.is_none() {
+        if peer.dialler.as_ref().is_none_or(|(_, dialled)| *dialled != address) {
             let (endpoint, inbox) = (self.endpoint.clone(), Arc::clone(&self.inbox));
             let dialling = dial(endpoint, inbox, id, address, after.max(pause));
             let task = tokio::spawn(dialling);
-            peer.dialler = Some(tokio_util::task::AbortOnDropHandle::new(task));
+            peer.dialler = Some((tokio_util::task::AbortOnDropHandle::new(task), address));
         }
     }
 
@@ -178,7 +197,7 @@ impl Transport {
                     return Err(format!("this server has the id {} itself", id.0));
                 }
                 match self.peers.get(&id).and_then(|peer| peer.known) {
-                    Some((_, known)) if known != *folder => {
+                    Some(known) if known != *folder => {
                         Err(format!("id {} belongs to the folder {known}, not to {folder}", id.0))
                     }
                     _ => Ok(id),

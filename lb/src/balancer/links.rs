@@ -102,7 +102,7 @@ impl Balancer {
             }
         }
         self.log(Severity::Warning, format!("refused {who}: {why}"));
-        self.send(link, ToServer::Refused { why });
+        self.send(link, ToServer::Refused { why, cluster: self.memory.cluster });
     }
 
     pub(super) fn drop_link(&mut self, link: LinkId, reason: String) {

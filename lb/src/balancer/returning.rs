@@ -1,5 +1,6 @@
-//! Servers with data that are in the membership no longer: they were away for
-//! too long, or an operator has removed them.
+//! Servers with data that are in the membership no longer, or at addresses that
+//! they have left: they were away for too long, an operator has removed them,
+//! or they have moved.
 //!
 //! One that was away comes back by itself. The leader admits its folder as a
 //! learner under a new id, and the server takes that id and keeps its data. One
@@ -7,6 +8,7 @@
 //! the same way.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use common::control::{Operation, Outcome, ToServer};
 use common::ids::{FolderId, ServerId};
@@ -57,7 +59,10 @@ impl Balancer {
             let folder = entry.report.info.folder;
             let place = members.iter().find(|member| member.info.folder == folder);
             match place {
-                Some(member) if member.id == id => {}
+                Some(member) if member.id == id && member.info == entry.report.info => {}
+                Some(member) if member.id == id => {
+                    steps.push((folder, leader_link, Step::Admission));
+                }
                 Some(member) => steps.push((folder, link, Step::Place(member.id))),
                 None if self.dismissed.0.contains(&folder) => {
                     steps.push((folder, link, Step::Stop(link)));
@@ -76,6 +81,35 @@ impl Balancer {
         for (folder, over, step) in steps {
             self.take_step(folder, over, step);
         }
+    }
+
+    /// A member without a leader is told where the others are, if it takes any
+    /// of them to be elsewhere: when most have moved, nobody can say so by an
+    /// entry in the log.
+    pub(super) fn tell_whereabouts(&mut self, link: LinkId, folder: FolderId) {
+        let Some(cluster) = self.memory.cluster else { return };
+        let Some(entry) = self.registry.get(folder) else { return };
+        if entry.report.leader.is_some() || entry.id_in(cluster).is_none() {
+            return;
+        }
+        let others = self
+            .registry
+            .iter()
+            .filter(|other| other.is_live() && other.report.info.folder != folder);
+        let members: Vec<_> = others
+            .filter_map(|other| Some((other.id_in(cluster)?, other.report.info.peer)))
+            .collect();
+        let is_astray = |&(id, peer): &(ServerId, SocketAddr)| {
+            entry.report.members.iter().any(|known| known.id == id && known.info.peer != peer)
+        };
+        let was_told = entry.told_whereabouts;
+        if !was_told && !members.iter().any(is_astray) {
+            return;
+        }
+        if let Some(entry) = self.registry.get_mut(folder) {
+            entry.told_whereabouts = true;
+        }
+        self.send(link, ToServer::Whereabouts { members });
     }
 
     fn take_step(&mut self, folder: FolderId, over: LinkId, step: Step) {

@@ -11,6 +11,7 @@ mod churn;
 mod contact;
 mod joining;
 mod leader_gone;
+mod moved;
 mod refusals;
 mod rotation;
 mod several;
@@ -225,7 +226,7 @@ impl World {
 
     fn refusal(&mut self, server: &Server) -> Option<String> {
         self.received(server).into_iter().find_map(|message| match message {
-            ToServer::Refused { why } => Some(why),
+            ToServer::Refused { why, .. } => Some(why),
             _ => None,
         })
     }

@@ -11,7 +11,7 @@ use super::member::Member;
 use super::operator;
 use crate::config::Progress;
 use crate::driver::Now;
-use crate::membership::Place;
+use crate::membership::{Place, ends_refused};
 use crate::wire;
 
 impl Member {
@@ -96,10 +96,16 @@ impl Member {
                 tracing::info!(%lb, name, "registered");
                 (self.shell.progress)(Progress::Registered { lb, waiting_for });
             }
-            ToServer::Refused { why } => {
-                self.failed =
-                    Some(anyhow::anyhow!("load balancer {lb} refused this server: {why}"));
+            ToServer::Refused { why, cluster } => {
+                let lbs = self.shell.config.lbs.len();
+                if ends_refused(&self.driver, self.cluster, cluster, lbs) {
+                    self.failed =
+                        Some(anyhow::anyhow!("load balancer {lb} refused this server: {why}"));
+                } else {
+                    tracing::warn!(%lb, why, "a load balancer of another cluster, not listened to");
+                }
             }
+            ToServer::Whereabouts { members } => self.transport.set_whereabouts(&members),
             ToServer::Adopt { cluster, id, voters, campaign } => {
                 self.take_place(now, lb, &Place { cluster, id, voters, campaign });
             }

@@ -29,7 +29,8 @@ impl Process {
             }
             ToServer::Campaign { term } => self.driver.campaign_in(now, term),
             ToServer::Refused { .. } => self.refused = true,
-            ToServer::Registered { .. } | ToServer::Operated(_) => {}
+            // Nobody moves here.
+            ToServer::Registered { .. } | ToServer::Operated(_) | ToServer::Whereabouts { .. } => {}
         }
     }
 }

@@ -156,11 +156,12 @@ impl Churn {
 
     fn deliver(&mut self, receiver: usize, message: &ToServer) {
         match message {
-            ToServer::Refused { why } => panic!("refused: {why}"),
+            ToServer::Refused { why, .. } => panic!("refused: {why}"),
             ToServer::Registered { .. }
             | ToServer::Campaign { .. }
             | ToServer::Operate { .. }
-            | ToServer::Operated(_) => {}
+            | ToServer::Operated(_)
+            | ToServer::Whereabouts { .. } => {}
             ToServer::Admit { info } => {
                 let leads = self.servers[receiver].report.role == Role::Leader;
                 let known = self.members.iter().any(|member| member.info.folder == info.folder);
