@@ -40,7 +40,7 @@ fn members_without_a_leader_hear_where_the_others_are_now() {
             ToServer::Whereabouts { members } => Some(members),
             _ => None,
         });
-        told.last()
+        told.reduce(|_, later| later)
     };
     assert_eq!(told(&mut world, &here), None, "nobody is astray");
 

@@ -250,7 +250,10 @@ impl Replay<'_> {
                 batch = (op.batch, floor);
             }
             let place = self.place(number as OpId, op, batch.1)?;
-            batch.1.raise(place, number);
+            // What is unknown may take effect after what was sent behind it.
+            if op.outcome != Outcome::Unknown {
+                batch.1.raise(place, number);
+            }
             self.places[number] = self.places[number].or(place);
         }
         Ok(())
