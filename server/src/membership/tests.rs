@@ -1,7 +1,9 @@
 //! The leader's judgement of who is gone, and what a fresh server makes of
 //! what it is told. Whole clusters are the simulator's part.
 
+use super::operator::{DISMISSED_FOR, FewVoters, few_voters};
 use super::*;
+use common::control::{Operation, Outcome};
 use common::ids::FolderId;
 use raft::PeerState;
 

@@ -1,0 +1,153 @@
+//! What operators ask a leader for: it does that if it is safe, or says why not.
+
+use std::time::Duration;
+
+use common::control::{MemberRecord, Operation, Outcome};
+use raft::{Change, NodeId, PeerStatus, Suffrage, Time};
+
+use super::{HEARD_LATELY, Members, Rules, is_heard, is_there, name_of};
+use crate::driver::{Driver, Now};
+
+/// A server that an operator has removed is not admitted again for so long: of
+/// several load balancers one tells it to stop, and the others must not bring it
+/// back before they see that it has. They take it for live for up to a second
+/// after its end.
+pub(super) const DISMISSED_FOR: Duration = Duration::from_secs(3);
+
+impl Members {
+    /// Does what an operator asks a server for, or says why not.
+    pub fn operate(&mut self, driver: &mut Driver, now: Now, operation: &Operation) -> Outcome {
+        if !driver.is_leader() {
+            let name = driver.info().name.clone();
+            return Outcome::Pending(format!("{name} does not lead"));
+        }
+        match operation {
+            Operation::Remove { server, force } => self.remove(driver, now, server, *force),
+            Operation::Transfer { to } => hand_over(driver, now, to.as_deref()),
+        }
+    }
+
+    fn remove(&mut self, driver: &mut Driver, now: Now, server: &str, force: bool) -> Outcome {
+        let Some(record) = find(driver, server) else { return unknown(driver, server) };
+        let (id, name) = (NodeId(record.id.0), record.info.name);
+        if id == driver.node().id() {
+            return Outcome::Refused(format!(
+                "{name} leads: hand over first with `store transfer`, then remove it"
+            ));
+        }
+        let status = driver.node().status();
+        let rules = self.rules;
+        let voters = status.membership.voters().filter(|voter| *voter != id).count();
+        if status.membership.is_voter(id) && !force {
+            match few_voters(now, id, voters, &status.peers, rules) {
+                Some(FewVoters::For(why)) => {
+                    return Outcome::Refused(format!(
+                        "without {name} {why}; --force removes it all the same"
+                    ));
+                }
+                Some(FewVoters::Perhaps) => {
+                    let leader = &driver.info().name;
+                    let why = format!("{leader} leads only now, and has not heard a majority yet");
+                    return Outcome::Pending(why);
+                }
+                None => {}
+            }
+        }
+        match driver.change(now, Change::Remove(id)) {
+            Ok(()) => {
+                tracing::info!(server = id.0, name, force, "removed at an operator's request");
+                let until = now.mono_us.saturating_add(DISMISSED_FOR.as_micros() as Time);
+                self.dismissed.push((record.info.folder, until));
+                Outcome::Pending(format!("the removal of {name} is being committed"))
+            }
+            Err(error @ raft::ChangeError::LastVoter(_)) => Outcome::Refused(error.to_string()),
+            Err(error) => Outcome::Pending(error.to_string()),
+        }
+    }
+}
+
+fn hand_over(driver: &mut Driver, now: Now, to: Option<&str>) -> Outcome {
+    let status = driver.node().status();
+    let there = |peer: &&PeerStatus| is_heard(now, peer, HEARD_LATELY);
+    let (to, name) = match to {
+        Some(server) => match find(driver, server) {
+            Some(record) => (NodeId(record.id.0), record.info.name),
+            None => return unknown(driver, server),
+        },
+        None => {
+            let voters = status.peers.iter().filter(|peer| peer.suffrage == Suffrage::Voter);
+            match voters.filter(there).max_by_key(|peer| peer.matched) {
+                Some(peer) => (peer.id, name_of(driver, peer.id)),
+                None => return Outcome::Refused("no other voter was heard lately".to_owned()),
+            }
+        }
+    };
+    if to == driver.node().id() {
+        return Outcome::Done(format!("{name} leads"));
+    }
+    if !status.peers.iter().filter(there).any(|peer| peer.id == to) {
+        return Outcome::Refused(format!(
+            "{name} was not heard lately: start it first, or name another server"
+        ));
+    }
+    match driver.transfer(now, Some(to)) {
+        Ok(()) => Outcome::HandsOver(name),
+        Err(error @ raft::TransferError::InProgress { .. }) => Outcome::Pending(error.to_string()),
+        Err(error) => Outcome::Refused(error.to_string()),
+    }
+}
+
+/// A member by its name or its id.
+fn find(driver: &Driver, server: &str) -> Option<MemberRecord> {
+    let members = driver.members();
+    let id = server.parse().ok();
+    let named = members.iter().find(|member| member.info.name == server);
+    named.or_else(|| members.iter().find(|member| Some(member.id.0) == id)).cloned()
+}
+
+fn unknown(driver: &Driver, server: &str) -> Outcome {
+    let members = driver.members();
+    let names: Vec<_> = members.iter().map(|member| &*member.info.name).collect();
+    Outcome::Unknown(format!(
+        "no member is called {server}, or has that id: there are {}",
+        names.join(", ")
+    ))
+}
+
+/// What speaks against going on without `leaving`, which votes, when so many
+/// `voters` are left then. `peers` are those of the leader.
+pub(super) fn few_voters(
+    now: Now,
+    leaving: NodeId,
+    voters: usize,
+    peers: &[PeerStatus],
+    rules: Rules,
+) -> Option<FewVoters> {
+    if voters < rules.min_voters() {
+        let why = format!("only {voters} server would vote: the next one lost would be the end");
+        return Some(FewVoters::For(why));
+    }
+    let stays = |peer: &&PeerStatus| peer.suffrage == Suffrage::Voter && peer.id != leaving;
+    // And the leader itself.
+    let count = |is: fn(Now, &PeerStatus, Duration) -> bool| {
+        1 + peers.iter().filter(stays).filter(|peer| is(now, peer, HEARD_LATELY)).count()
+    };
+    let (there, perhaps) = (count(is_there), count(is_heard));
+    if there > voters / 2 {
+        None
+    } else if perhaps > voters / 2 {
+        Some(FewVoters::Perhaps)
+    } else {
+        Some(FewVoters::For(format!(
+            "{there} of the {voters} remaining voters would be there, which is no majority"
+        )))
+    }
+}
+
+/// Why a server is not to be removed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum FewVoters {
+    For(String),
+    /// The leader is so new that it has not heard the others yet.
+    Perhaps,
+}
