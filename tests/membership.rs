@@ -167,6 +167,40 @@ fn one_that_was_away_while_all_others_were_replaced_is_found_by_them() {
     assert_eq!(id(&cluster), before, "it was a member all the time");
 }
 
+/// A server that was lost, and another one of its name elsewhere.
+#[test]
+fn of_two_members_of_one_name_the_right_one_is_removed() {
+    let mut cluster = TestCluster::empty(3);
+    cluster.start_lb();
+    for number in 1..=3 {
+        start_with(&mut cluster, &format!("srv-{number}"), "--dead-after 0");
+    }
+    cluster.wait_for_servers(3);
+    let lost = cluster.stat("server.srv-3.id");
+    cluster.kill9("srv-3");
+    std::fs::remove_dir_all(cluster.home().join("srv-3")).unwrap();
+    start_with(&mut cluster, "srv-3", "--dead-after 0");
+    let voters = |cluster: &TestCluster, count: &str| {
+        eventually("this many vote", PATIENCE, || {
+            let stats = cluster.connect("srv-3").stats().map_err(|error| error.to_string())?;
+            let voters = stats.get("raft_voters").cloned();
+            if voters.as_deref() == Some(count) { Ok(()) } else { Err(format!("{voters:?}")) }
+        });
+    };
+    voters(&cluster, "4");
+    let remove = |what: &str| cluster.store(&line(&cluster, &format!("removesrv {what}")));
+    eventually("it says which is silent", PATIENCE, || {
+        let refused = remove("srv-3").expect(1).complains("2 members are called srv-3");
+        if refused.err.contains("(silent)") { Ok(()) } else { Err(refused.err) }
+    });
+    voters(&cluster, "4");
+    cluster.store(&line(&cluster, "transfer srv-3")).expect(0).says("srv-3 leads");
+    remove(&format!("#{lost}")).expect(0).says("is removed");
+    voters(&cluster, "3");
+    assert_eq!(cluster.connect("srv-3").set("k", "v").unwrap(), "STORED");
+    assert!(cluster.server("srv-3").pid() > 0);
+}
+
 /// As containers do: nobody is where the others look for it.
 #[test]
 fn all_come_back_at_other_addresses() {

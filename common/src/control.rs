@@ -167,7 +167,7 @@ pub enum ToLb {
 pub enum Operation {
     /// Take a server out of the membership.
     Remove {
-        /// Its name or id.
+        /// Its name or id; `#5` is an id in any case.
         server: String,
         /// Even if few voters are left.
         force: bool,
@@ -187,6 +187,16 @@ pub enum Outcome {
     Done(String),
     /// Leadership goes to this server: ask for just that until it leads.
     HandsOver(String),
+    /// The removal of this member is under way: ask for just that one, as `#ID`,
+    /// until it is unknown. Its name may soon mean another member.
+    Removes {
+        /// Its id.
+        id: ServerId,
+        /// Its folder.
+        folder: FolderId,
+        /// Its name.
+        name: String,
+    },
     /// Under way, or to be asked again.
     Pending(String),
     /// No member has that name or id.

@@ -33,18 +33,19 @@ enum Step {
 impl Balancer {
     /// An operator's removal is under way, or came to nothing.
     pub(super) fn note_removal(&mut self, wanted: &Operation, outcome: &Outcome) {
+        if let Outcome::Removes { folder, .. } = outcome {
+            self.dismissed.0.insert(*folder);
+        }
         let Operation::Remove { server, .. } = wanted else { return };
         let Some(cluster) = self.memory.cluster else { return };
-        let id = server.parse().ok();
+        let id = server.strip_prefix('#').unwrap_or(server).parse().ok();
         let members = self.registry.membership(cluster);
         let named = members.iter().find(|member| member.info.name == *server);
         let member = named.or_else(|| members.iter().find(|member| Some(member.id.0) == id));
         let Some(folder) = member.map(|member| member.info.folder) else { return };
-        match outcome {
-            Outcome::Pending(_) => self.dismissed.0.insert(folder),
-            Outcome::Refused(_) => self.dismissed.0.remove(&folder),
-            _ => false,
-        };
+        if let Outcome::Refused(_) = outcome {
+            self.dismissed.0.remove(&folder);
+        }
     }
 
     /// Looks after every live server that is not who it takes itself for.

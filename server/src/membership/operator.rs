@@ -28,7 +28,14 @@ impl Members {
     }
 
     fn remove(&mut self, driver: &mut Driver, now: Now, server: &str, force: bool) -> Outcome {
-        let Some(record) = find(driver, server) else { return unknown(driver, server) };
+        let record = match &find(&driver.members(), server)[..] {
+            [] if !find(&driver.committed_members(), server).is_empty() => {
+                return Outcome::Pending(format!("the removal of {server} is being committed"));
+            }
+            [] => return unknown(driver, server),
+            [record] => record.clone(),
+            several => return ambiguous(driver, now, server, several),
+        };
         let (id, name) = (NodeId(record.id.0), record.info.name);
         if id == driver.node().id() {
             return Outcome::Refused(format!(
@@ -57,8 +64,9 @@ impl Members {
             Ok(()) => {
                 tracing::info!(server = id.0, name, force, "removed at an operator's request");
                 let until = now.mono_us.saturating_add(DISMISSED_FOR.as_micros() as Time);
-                self.dismissed.push((record.info.folder, until));
-                Outcome::Pending(format!("the removal of {name} is being committed"))
+                let folder = record.info.folder;
+                self.dismissed.push((folder, until));
+                Outcome::Removes { id: record.id, folder, name }
             }
             Err(error @ raft::ChangeError::LastVoter(_)) => Outcome::Refused(error.to_string()),
             Err(error) => Outcome::Pending(error.to_string()),
@@ -70,10 +78,20 @@ fn hand_over(driver: &mut Driver, now: Now, to: Option<&str>) -> Outcome {
     let status = driver.node().status();
     let there = |peer: &&PeerStatus| is_heard(now, peer, HEARD_LATELY);
     let (to, name) = match to {
-        Some(server) => match find(driver, server) {
-            Some(record) => (NodeId(record.id.0), record.info.name),
-            None => return unknown(driver, server),
-        },
+        Some(server) => {
+            let mut found = find(&driver.members(), server);
+            if found.len() > 1 {
+                // A dead one of that name is not meant.
+                found.retain(|member| is_live(driver, now, member));
+            }
+            match &found[..] {
+                [record] => (NodeId(record.id.0), record.info.name.clone()),
+                _ => match &find(&driver.members(), server)[..] {
+                    [] => return unknown(driver, server),
+                    several => return ambiguous(driver, now, server, several),
+                },
+            }
+        }
         None => {
             let voters = status.peers.iter().filter(|peer| peer.suffrage == Suffrage::Voter);
             match voters.filter(there).max_by_key(|peer| peer.matched) {
@@ -90,6 +108,9 @@ fn hand_over(driver: &mut Driver, now: Now, to: Option<&str>) -> Outcome {
             "{name} was not heard lately: start it first, or name another server"
         ));
     }
+    if !status.membership.is_voter(to) {
+        return Outcome::Refused(format!("{name} is a learner: it can lead once it votes"));
+    }
     match driver.transfer(now, Some(to)) {
         Ok(()) => Outcome::HandsOver(name),
         Err(error @ raft::TransferError::InProgress { .. }) => Outcome::Pending(error.to_string()),
@@ -97,12 +118,36 @@ fn hand_over(driver: &mut Driver, now: Now, to: Option<&str>) -> Outcome {
     }
 }
 
-/// A member by its name or its id.
-fn find(driver: &Driver, server: &str) -> Option<MemberRecord> {
-    let members = driver.members();
-    let id = server.parse().ok();
-    let named = members.iter().find(|member| member.info.name == server);
-    named.or_else(|| members.iter().find(|member| Some(member.id.0) == id)).cloned()
+/// The members that are meant by a name, else by an id. `#5` is an id in any case:
+/// no name contains that sign.
+fn find(members: &[MemberRecord], server: &str) -> Vec<MemberRecord> {
+    let named = |member: &&MemberRecord| member.info.name == server;
+    let found: Vec<_> = members.iter().filter(named).cloned().collect();
+    if !found.is_empty() {
+        return found;
+    }
+    let id = server.strip_prefix('#').unwrap_or(server).parse().ok();
+    members.iter().filter(|member| Some(member.id.0) == id).cloned().collect()
+}
+
+fn is_live(driver: &Driver, now: Now, member: &MemberRecord) -> bool {
+    let id = NodeId(member.id.0);
+    let peers = driver.node().status().peers;
+    id == driver.node().id()
+        || peers.iter().any(|peer| peer.id == id && is_there(now, peer, HEARD_LATELY))
+}
+
+/// A server that was lost, and the one that came in its place, may have one name.
+fn ambiguous(driver: &Driver, now: Now, server: &str, several: &[MemberRecord]) -> Outcome {
+    let each = several.iter().map(|member| match is_live(driver, now, member) {
+        true => format!("#{} (live)", member.id.0),
+        false => format!("#{} (silent)", member.id.0),
+    });
+    let each: Vec<_> = each.collect();
+    let (count, each) = (several.len(), each.join(" and "));
+    Outcome::Refused(format!(
+        "{count} members are called {server}: {each}; name one by its id, in quotes because of the #"
+    ))
 }
 
 fn unknown(driver: &Driver, server: &str) -> Outcome {

@@ -41,10 +41,10 @@ pub(crate) struct ByWay {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     store removesrv srv-3            it votes no longer and stops; its data stay\n  \
-    store removesrv 3 --force        though only one server votes then\n\n\
+    store removesrv '#3' --force     by its id; though only one server votes then\n\n\
     Refused if fewer than two servers, or no majority of them, would be left to vote.")]
 pub(crate) struct RemoveArgs {
-    /// Its name or its id
+    /// Its name, or its id: `#3`, or `3` if none has that name
     pub(crate) server: String,
     /// Even if fewer than two voters or no majority of them would be left
     #[arg(long)]
@@ -68,15 +68,18 @@ pub(crate) struct TransferArgs {
 /// `store removesrv`.
 pub(crate) fn remove(args: &RemoveArgs) -> Outcome {
     run(&args.by, async |mut order: Order| {
-        let wanted = Operation::Remove { server: args.server.clone(), force: args.force };
+        let mut wanted = Operation::Remove { server: args.server.clone(), force: args.force };
         let mut asked = false;
         loop {
             match order.ask(&wanted).await? {
                 Answer::Done(text) => return Ok(text),
-                Answer::Pending(why) | Answer::HandsOver(why) => {
+                // Its name may mean another server once it is gone.
+                Answer::Removes { id, name, .. } => {
                     asked = true;
-                    order.wait(&why).await?;
+                    wanted = Operation::Remove { server: format!("#{id}"), force: args.force };
+                    order.wait(&format!("the removal of {name} is being committed")).await?;
                 }
+                Answer::Pending(why) | Answer::HandsOver(why) => order.wait(&why).await?,
                 // It was a member before, and is none any more.
                 Answer::Unknown(_) if asked => {
                     return Ok(format!(
@@ -103,6 +106,9 @@ pub(crate) fn transfer(args: &TransferArgs) -> Outcome {
                     to = Some(name);
                 }
                 Answer::Pending(why) => order.wait(&why).await?,
+                Answer::Removes { name, .. } => {
+                    return Err(Failure::refused(format!("{name} is being removed instead")));
+                }
                 Answer::Unknown(why) | Answer::Refused(why) => return Err(Failure::refused(why)),
             }
         }

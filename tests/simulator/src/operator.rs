@@ -163,7 +163,7 @@ impl World {
                 operator.hand_over = leader == Some(*id);
                 operator.next_at = self.now + AFTER_REFUSAL;
             }
-            (_, Outcome::Pending(_) | Outcome::HandsOver(_)) => {}
+            (_, Outcome::Removes { .. } | Outcome::Pending(_) | Outcome::HandsOver(_)) => {}
         }
         if done {
             let Operator { wish, .. } = self.operators.at_work.swap_remove(at);
