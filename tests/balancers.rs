@@ -156,3 +156,17 @@ fn a_copied_folder_is_refused_while_the_original_lives() {
     cluster.start_server("srv-3");
     cluster.wait_for_servers(3);
 }
+
+/// It is added later than the servers, which are restarted as they were.
+#[test]
+fn a_load_balancer_that_is_added_is_known_after_a_restart() {
+    let mut cluster = TestCluster::start(3);
+    let (second, _, _process) = cluster.another_lb("lb-2");
+    for name in ["srv-1", "srv-2", "srv-3"] {
+        cluster.stop(name);
+        cluster.start_server(name);
+        cluster.wait_for_servers(3);
+    }
+    Two::wait_for_rotation(second, 3);
+    set(second, "through-the-second");
+}

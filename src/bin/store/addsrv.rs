@@ -105,8 +105,8 @@ fn plan(args: &AddSrvArgs, home: &Home, node: &Node) -> Outcome<Plan> {
     })
 }
 
-/// Those asked for, then those recorded, then those of the same data folder,
-/// then the default.
+/// Those asked for; else those recorded and those of the same data folder; else the
+/// default.
 fn load_balancers(
     args: &AddSrvArgs,
     home: &Home,
@@ -122,8 +122,16 @@ fn load_balancers(
         let found = values::remote(&format!("{host}:{port}")).map_err(Failure::usage)?;
         return Ok(vec![found]);
     }
-    if let Some(recorded) = recorded.filter(|server| !server.lbs.is_empty()) {
-        return Ok(recorded.lbs.clone());
+    // Those it knows come first, as the first one may found a cluster; but load
+    // balancers of this folder may have been added or moved since.
+    let mut known = recorded.map_or_else(Vec::new, |server| server.lbs.clone());
+    if !known.is_empty() {
+        for (_, lb) in home.load_balancers()? {
+            if !known.contains(&lb.server) {
+                known.push(lb.server);
+            }
+        }
+        return Ok(known);
     }
     let beside = home.load_balancers()?;
     if beside.is_empty() {

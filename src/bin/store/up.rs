@@ -36,7 +36,7 @@ pub(crate) fn run(args: &UpArgs) -> Outcome {
     let names = server_names(args, &home)?;
     let mut rows = Vec::new();
     let lb = load_balancers(args, &home, names.len(), &mut rows)?;
-    let (mut processes, waiting) = servers(args, &home, &lb, &names, &mut rows)?;
+    let (mut processes, waiting) = servers(args, &home, &names, &mut rows)?;
     drop(lock);
     let header = ["NODE", "PID", "CLIENTS", "SERVERS", ""];
     let table = table::render(&header, &[false, true, false, false, false], &rows);
@@ -180,7 +180,6 @@ type Started = (Vec<Background>, Vec<(String, SocketAddr)>);
 fn servers(
     args: &UpArgs,
     home: &Home,
-    lb: &LbSettings,
     names: &[String],
     rows: &mut Vec<Vec<String>>,
 ) -> Outcome<Started> {
@@ -202,8 +201,8 @@ fn servers(
             sport: None,
             lbip: None,
             lbport: None,
-            // One that was there before keeps the load balancers it knows.
-            lb: if recorded { Vec::new() } else { vec![lb.server] },
+            // All of the folder, and those that it knows if it was there before.
+            lb: Vec::new(),
             name: Some(name.clone()),
             heartbeat: None,
             dead_after: None,
