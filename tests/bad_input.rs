@@ -85,6 +85,27 @@ fn a_bad_command_line_is_an_error() {
 }
 
 #[test]
+fn closed_outputs_change_no_exit_code() {
+    let home = Background::new();
+    let closed = |line: &str| {
+        let (reader, out) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = std::process::Command::new(STORE);
+        command.args(line.split_whitespace()).current_dir(home.cwd());
+        command.stdout(out.try_clone().unwrap()).stderr(out);
+        command.status().unwrap().code()
+    };
+    assert_eq!(closed("stop nosuch"), Some(2));
+    assert_eq!(closed("nonsense"), Some(2));
+    assert_eq!(closed("status"), Some(3));
+    assert_eq!(closed("--help"), Some(0));
+    // A node whose log goes nowhere.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    assert_eq!(closed(&format!("addlb --foreground --cport {port}")), Some(2));
+}
+
+#[test]
 fn a_port_that_was_asked_for_and_is_taken_is_named() {
     let home = Background::new();
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -13,7 +13,7 @@ use server::identity::Folder;
 use server::offline::State;
 
 use crate::args::BackupArgs;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, complain};
 use crate::home::Home;
 use crate::lookup::{self, Files};
 use crate::table;
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &BackupArgs) -> Outcome {
     };
     let place = if to_stdout { String::new() } else { format!(" in {}", args.file.display()) };
     // Standard output may be the backup itself.
-    eprintln!(
+    complain!(
         "Backup of {} items as of entry {} (term {}, {}), from {}: {}{place}, {:.1} s.",
         about.items,
         about.index,
@@ -221,7 +221,7 @@ fn of_files(files: &Files, out: &mut dyn Write) -> Outcome<About> {
     }
     backup::write_to(out, &frozen, &state.meta, &about)
         .map_err(|error| refused(format!("cannot write the backup: {error}")))?;
-    eprintln!(
+    complain!(
         "{} does not run: the backup holds what it knew to be committed; \
          other servers may know of more.",
         about.server

@@ -60,3 +60,13 @@ macro_rules! say {
     }};
 }
 pub(crate) use say;
+
+/// Prints a line to standard error, which may be closed as well: `eprintln!`
+/// would end the process there, with a code that says something else.
+macro_rules! complain {
+    ($($arg:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr().lock(), $($arg)*);
+    }};
+}
+pub(crate) use complain;

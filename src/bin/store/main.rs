@@ -44,14 +44,14 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Cli, Command};
-use failure::Outcome;
+use failure::{Outcome, complain};
 
 fn main() -> ExitCode {
     let cli = Cli::parse_from(argv::normalise(std::env::args_os()));
     match dispatch(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("store: {failure}");
+            complain!("store: {failure}");
             ExitCode::from(failure.code)
         }
     }

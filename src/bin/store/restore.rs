@@ -260,10 +260,10 @@ fn confirmed() -> Outcome<bool> {
              --i-understand-data-may-be-lost",
         ));
     }
-    print!("Type `yes` to go on: ");
     let mut answer = String::new();
-    io::stdout()
-        .flush()
+    let mut out = io::stdout();
+    out.write_all(b"Type `yes` to go on: ")
+        .and_then(|()| out.flush())
         .and_then(|()| io::stdin().read_line(&mut answer))
         .map_err(|error| Failure::refused(format!("nothing was changed: {error}")))?;
     Ok(answer.trim() == "yes")
