@@ -171,6 +171,18 @@ fn without_a_majority_requests_wait_and_then_are_told_so() {
     assert!(took >= Duration::from_millis(1000), "it was parked only {took:?}");
     assert!(took < bound(Duration::from_millis(1750), Duration::from_secs(3)), "{took:?}");
 
+    // That holds for each request of a deep pipeline, too.
+    for address in [cluster.lb_client(), cluster.client_address(&leader)] {
+        let mut client = Connection::open(address).unwrap();
+        let asked = Instant::now();
+        client.send("get k\r\n".repeat(1024)).unwrap();
+        for _ in 0..1024 {
+            assert_eq!(client.line().unwrap(), "SERVER_ERROR no leader, not executed");
+        }
+        let took = asked.elapsed();
+        assert!(took < bound(Duration::from_millis(1750), Duration::from_secs(3)), "{took:?}");
+    }
+
     // What waits goes on as soon as somebody leads.
     cluster.start_server(&followers[0]);
     eventually("service", PATIENCE, || match client.set("k", "3") {

@@ -42,6 +42,11 @@ pub const NO_LEADER_WAIT: Duration = Duration::from_millis(1500);
 /// a wait for a leader stays within the same bound: a request has one deadline.
 pub const REQUEST_DEADLINE: Duration = Duration::from_millis(1500);
 
+/// What is left of that at least, where somebody leads, to a batch that waited
+/// behind others of its connection: it is most likely executed in a moment, and
+/// must not end as an unknown outcome for the time that those before it took.
+pub const LATE_CHANCE: Duration = Duration::from_millis(500);
+
 /// Requests and bytes that wait for a leader on one server.
 pub const MAX_PARKED_BATCHES: usize = 8192;
 /// See [`MAX_PARKED_BATCHES`].

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use common::front_end::{Batch, Counters, Service};
-use common::limits::REQUEST_DEADLINE;
 use common::memcached::{Request, write_end};
 use common::udp::Link;
 use tokio::time::Instant;
@@ -30,7 +29,8 @@ pub(crate) struct ClientPort {
 impl Service for ClientPort {
     fn call(&self, batch: Batch) {
         let now = self.now();
-        self.proceed(now, Some(Job::new(batch, now + REQUEST_DEADLINE)));
+        let deadline = now + batch.time_left();
+        self.proceed(now, Some(Job::new(batch, deadline)));
     }
 }
 

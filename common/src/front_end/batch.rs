@@ -1,13 +1,16 @@
 //! Requests on their way to a service, and the replies on their way back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 
 use crate::forward::WriteIds;
+use crate::limits::REQUEST_DEADLINE;
 use crate::memcached::Request;
 
-/// The requests of one read from one connection, with room for their replies.
+/// Requests that were read at one go from one connection, with room for their
+/// replies.
 ///
 /// Whoever holds it answers every request in order into `out` (nothing for
 /// one that wants no reply) and calls [`Batch::finish`]. A batch that is
@@ -23,6 +26,8 @@ pub struct Batch {
     /// What names its requests if their client did so itself: all of them are
     /// writes then, with consecutive sequences. Session 0: it did not.
     pub ids: WriteIds,
+    /// How long it has waited behind batches that were read together with it.
+    pub waited: Duration,
     origin: Option<Arc<dyn Finish>>,
 }
 
@@ -51,7 +56,8 @@ impl Batch {
         bytes: usize,
         origin: Arc<dyn Finish>,
     ) -> Self {
-        Batch { requests, out, bytes, ids: WriteIds::default(), origin: Some(origin) }
+        let (ids, waited) = (WriteIds::default(), Duration::ZERO);
+        Batch { requests, out, bytes, ids, waited, origin: Some(origin) }
     }
 
     /// The same, with ids from the client.
@@ -59,6 +65,20 @@ impl Batch {
     pub fn named(mut self, ids: WriteIds) -> Self {
         self.ids = ids;
         self
+    }
+
+    /// The same, after it has waited behind others.
+    #[must_use]
+    pub fn after(mut self, waited: Duration) -> Self {
+        self.waited = waited;
+        self
+    }
+
+    /// What is left of the time within which it is to be answered: that runs
+    /// from when it was read, or each batch of a deep pipeline would wait in
+    /// vain for the whole of it, one after the other.
+    pub fn time_left(&self) -> Duration {
+        REQUEST_DEADLINE.saturating_sub(self.waited)
     }
 
     /// All requests are answered in `out`: back to where it came from.

@@ -5,7 +5,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt;
@@ -35,6 +35,8 @@ pub(super) struct Connection {
     /// How much room a read is given: grows while reads fill it, so that bulk
     /// takes few reads and an idle connection little memory.
     read_bytes: usize,
+    /// When the input was read; looked up only once it makes a second batch.
+    read_at: Option<Instant>,
     requests: Vec<Request>,
     /// What names them, if their client did; session 0: it did not.
     ids: WriteIds,
@@ -80,6 +82,7 @@ impl Connection {
             config,
             input: BytesMut::with_capacity(INITIAL_BYTES),
             read_bytes: INITIAL_BYTES,
+            read_at: None,
             requests: Vec::new(),
             ids: WriteIds::default(),
             held: None,
@@ -205,7 +208,9 @@ impl Connection {
         let requests = std::mem::take(&mut self.requests);
         let out = std::mem::take(&mut self.out);
         let ids = std::mem::take(&mut self.ids);
-        self.service.call(Batch::new(requests, out, bytes, self.link.clone()).named(ids));
+        let waited = self.waited(next);
+        let batch = Batch::new(requests, out, bytes, self.link.clone()).named(ids).after(waited);
+        self.service.call(batch);
 
         // With nothing to do but read, the next bytes may wake this task, not
         // the batch. If they come while the batch is still out, it may not be
@@ -236,17 +241,30 @@ impl Connection {
         Ok(finished.complete)
     }
 
+    /// How long the batch at hand has waited since it was read, if it was not
+    /// the first of its read. A read that makes one batch costs no clock.
+    fn waited(&mut self, next: Next) -> Duration {
+        let waited = self.read_at.map_or(Duration::ZERO, |read_at| read_at.elapsed());
+        if next == Next::Parse && self.read_at.is_none() {
+            // Nothing but parsing has happened since the read.
+            self.read_at = Some(Instant::now());
+        }
+        waited
+    }
+
     /// Reads what there is; 0: the client has gone, or the front end is shut down.
     async fn read(
         &mut self,
         mut shutdown: Pin<&mut WaitForCancellationFuture<'_>>,
     ) -> io::Result<usize> {
+        // What is left is a part of a request: it arrives with its rest.
+        self.read_at = None;
         let spare = self.input.capacity() - self.input.len();
         if self.parser.missing_bytes(&self.input) == 0 && spare < self.read_bytes / 2 {
             self.input.reserve(self.read_bytes);
         }
         let spare = self.input.capacity() - self.input.len();
-        let bytes = poll_fn(|cx: &mut Context<'_>| {
+        let mut bytes = poll_fn(|cx: &mut Context<'_>| {
             // First, or a client that always has more to send would delay it.
             if shutdown.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ok(0));
@@ -257,10 +275,31 @@ impl Connection {
         .await?;
         if bytes == spare {
             self.read_bytes = (self.read_bytes * 2).min(KEEP_BYTES);
+            bytes += self.read_more();
         } else if bytes < self.read_bytes / 4 {
             self.read_bytes = (self.read_bytes / 2).max(INITIAL_BYTES);
         }
         Ok(bytes)
+    }
+
+    /// There may be more than there was room for. What came together is read
+    /// together, within bounds: what stays in the socket while batches wait for
+    /// a leader could not be told from what comes later.
+    fn read_more(&mut self) -> usize {
+        let mut more = 0;
+        while self.parser.missing_bytes(&self.input) == 0
+            && self.input.len() == self.input.capacity()
+            && self.input.len() < KEEP_BYTES
+        {
+            self.input.reserve(self.read_bytes.min(KEEP_BYTES - self.input.len()));
+            // An end or an error is found again by the next read.
+            match self.socket.try_read_buf(&mut self.input) {
+                Ok(bytes) if bytes > 0 => more += bytes,
+                _ => break,
+            }
+            self.read_bytes = (self.read_bytes * 2).min(KEEP_BYTES);
+        }
+        more
     }
 
     /// Says that nothing more comes and throws away what the client still

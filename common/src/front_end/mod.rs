@@ -1,6 +1,6 @@
 //! The TCP side that faces clients.
 //!
-//! A connection is a loop: read, parse all whole requests into one
+//! A connection is a loop: read, parse all whole requests, up to a bound, into one
 //! [`Batch`], hand it to the [`Service`], wait for it to come back with the
 //! replies, write them at once, go on. While a batch is out nothing more is
 //! read: the kernel's socket buffers hold a pipelining client back, and a slow

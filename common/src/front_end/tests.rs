@@ -335,6 +335,33 @@ async fn a_batch_that_is_dropped_closes_its_connection() {
 }
 
 #[tokio::test]
+async fn what_is_read_together_waits_together() {
+    const HELD: Duration = Duration::from_millis(30);
+    // More than the first read has room for.
+    const GETS: usize = 3 * crate::limits::MAX_BATCH_REQUESTS;
+    let running = start(Memory::holding(), 10).await;
+    let mut client = running.connect().await;
+    client.write_all("get none\r\n".repeat(GETS).as_bytes()).await.expect("sent");
+    let mut waited = Duration::ZERO;
+    for _ in 0..3 {
+        let batch = running.service.take().await;
+        assert_eq!(batch.requests.len(), crate::limits::MAX_BATCH_REQUESTS);
+        assert!(batch.waited >= waited, "{:?} after {waited:?}", batch.waited);
+        assert_eq!(batch.waited.is_zero(), waited.is_zero());
+        waited += HELD;
+        tokio::time::sleep(HELD).await;
+        running.service.answer(batch);
+    }
+    expect(&mut client, &"END\r\n".repeat(GETS)).await;
+    // What comes later has not waited.
+    client.write_all(b"get none\r\n").await.expect("sent");
+    let batch = running.service.take().await;
+    assert!(batch.waited.is_zero());
+    running.service.answer(batch);
+    expect(&mut client, "END\r\n").await;
+}
+
+#[tokio::test]
 async fn connections_above_the_limit_are_told_so() {
     let running = start(Memory::default(), 2).await;
     let mut first = running.connect().await;

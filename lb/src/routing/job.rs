@@ -120,6 +120,11 @@ impl Job {
         self.deadline
     }
 
+    /// There is time at least until `deadline`.
+    pub(super) fn allow(&mut self, deadline: Duration) {
+        self.deadline = self.deadline.max(deadline);
+    }
+
     pub(super) fn hurry(&mut self, deadline: Duration) {
         self.deadline = self.deadline.min(deadline);
     }

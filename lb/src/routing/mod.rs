@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use common::forward::{self, ForwardReply, Session, WriteIds};
-use common::limits::{MAX_PARKED_BATCHES, MAX_PARKED_BYTES, MAX_ROUTED_BYTES};
+use common::limits::{LATE_CHANCE, MAX_PARKED_BATCHES, MAX_PARKED_BYTES, MAX_ROUTED_BYTES};
 use common::memcached::{BUSY, NO_LEADER, SHUTTING_DOWN, TOO_LARGE, encode_requests};
 use common::udp::{Lane, Link, SendError};
 
@@ -135,6 +135,9 @@ impl<W: Wire> Router<W> {
     /// Takes a job whose next run is to be routed. It comes back by
     /// [`Router::exchange`] once that is answered.
     fn submit(&mut self, now: Duration, mut job: Job) {
+        if self.routes.leader.is_some() {
+            job.allow(now + LATE_CHANCE);
+        }
         if let Some(by) = self.stops_by {
             job.hurry(by);
         }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use common::forward::{ForwardFrame, WriteIds, decode_forward};
 use common::front_end::{Batch, Finish, Finished};
-use common::limits::{MAX_UNANSWERED_WRITES, REQUEST_DEADLINE};
+use common::limits::{LATE_CHANCE, MAX_UNANSWERED_WRITES, REQUEST_DEADLINE};
 use common::memcached::{Parsed, Parser, Request, decode_requests};
 
 use super::*;
@@ -115,6 +115,11 @@ impl World {
     }
 
     fn ask(&mut self, text: &str) -> Client {
+        self.ask_after(Duration::ZERO, text)
+    }
+
+    /// A batch that has waited so long behind others.
+    fn ask_after(&mut self, waited: Duration, text: &str) -> Client {
         let mut input = BytesMut::from(text);
         let mut parser = Parser::new(1024);
         let mut requests = Vec::new();
@@ -125,8 +130,10 @@ impl World {
         }
         let client = Client::default();
         let batch = Batch::new(requests, BytesMut::new(), text.len(), Arc::new(client.clone()))
-            .named(ids.unwrap_or_default());
-        self.proceed(Some(Job::new(batch, self.now + REQUEST_DEADLINE)));
+            .named(ids.unwrap_or_default())
+            .after(waited);
+        let deadline = self.now + batch.time_left();
+        self.proceed(Some(Job::new(batch, deadline)));
         client
     }
 
@@ -407,6 +414,26 @@ fn without_a_leader_requests_wait_and_then_are_told_so() {
     assert_eq!(write.answer().unwrap(), NO_LEADER_LINE);
     assert_eq!(read.answer().unwrap(), NO_LEADER_LINE);
     assert_eq!(quiet.answer().unwrap(), "");
+    world.assert_empty();
+}
+
+#[test]
+fn the_time_behind_other_batches_counts() {
+    let mut world = World::new(Policy::Leader);
+    let executed = world.ask_after(Duration::from_secs(60), SET);
+    let seen = world.only(0);
+    world.pass(LATE_CHANCE - Duration::from_millis(1));
+    world.reply(0, seen.number, done("STORED\r\n"));
+    assert_eq!(executed.answer().unwrap(), "STORED\r\n", "as somebody leads");
+
+    world.nobody_leads();
+    let overdue = world.ask_after(REQUEST_DEADLINE, SET);
+    assert_eq!(overdue.answer().unwrap(), NO_LEADER_LINE);
+    let late = world.ask_after(REQUEST_DEADLINE - Duration::from_millis(10), "get k\r\n");
+    world.pass(Duration::from_millis(9));
+    assert_eq!(late.answer(), None);
+    world.pass(Duration::from_millis(1));
+    assert_eq!(late.answer().unwrap(), NO_LEADER_LINE);
     world.assert_empty();
 }
 

@@ -60,7 +60,6 @@ use bytes::BytesMut;
 use common::control::MemberInfo;
 use common::forward::{self, WriteIds};
 use common::front_end::Batch;
-use common::limits;
 use raft::{Envelope, Fetch, NodeId, Output, Persist, RoleKind, SnapshotTask, Time};
 
 use crate::command::{Command, Payload};
@@ -267,7 +266,7 @@ impl Driver {
 
     /// Requests of a client of this server, which may have named them.
     pub fn client(&mut self, now: Now, batch: Batch) {
-        let deadline = now.mono_us + limits::REQUEST_DEADLINE.as_micros() as Time;
+        let deadline = self.deadline(now, &batch);
         let ids = batch.ids;
         self.route(now, Job::new(batch, deadline, None).named(ids));
     }
@@ -275,14 +274,14 @@ impl Driver {
     /// Requests that a peer forwards, because it takes this server for the
     /// leader, or that a load balancer brings. `ids` name them.
     pub fn forwarded(&mut self, now: Now, from: ForwardId, ids: WriteIds, batch: Batch) {
-        let deadline = now.mono_us + limits::REQUEST_DEADLINE.as_micros() as Time;
+        let deadline = self.deadline(now, &batch);
         self.route(now, Job::new(batch, deadline, Some(from)).named(ids));
     }
 
     /// A forwarder wants `session` to be open. `batch` has no requests; it is
     /// finished once that is so.
     pub fn open_session_for(&mut self, now: Now, from: ForwardId, session: u64, batch: Batch) {
-        let deadline = now.mono_us + limits::REQUEST_DEADLINE.as_micros() as Time;
+        let deadline = self.deadline(now, &batch);
         let mut job = Job::new(batch, deadline, Some(from));
         job.opens = Some(session);
         self.route(now, job);

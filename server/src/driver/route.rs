@@ -2,8 +2,10 @@
 
 use bytes::BytesMut;
 use common::control::Trouble;
+use common::front_end::Batch;
 use common::limits;
 use common::memcached::{self, Request};
+use raft::Time;
 
 use super::job::{Job, Need, need};
 use super::waiting::{Proposed, ReadGroup};
@@ -36,6 +38,16 @@ fn operation(request: &Request) -> Option<Operation<'_>> {
 }
 
 impl Driver {
+    /// By when a batch is answered. One that has waited behind others is only
+    /// given up without a try if there is nobody to try it with.
+    pub(super) fn deadline(&self, now: Now, batch: &Batch) -> Time {
+        let left = match self.node.leader() {
+            Some(_) => batch.time_left().max(limits::LATE_CHANCE),
+            None => batch.time_left(),
+        };
+        now.mono_us + left.as_micros() as Time
+    }
+
     /// Sends a batch its way; see the module's page.
     pub(super) fn route(&mut self, now: Now, mut job: Job) {
         match job.need() {

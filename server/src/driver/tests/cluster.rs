@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use common::control::MemberInfo;
@@ -161,9 +162,20 @@ impl Cluster {
 
     /// As [`Cluster::ask`], with a batch that counts as `bytes`.
     pub(super) fn ask_sized(&mut self, id: u64, text: &str, bytes: usize) -> Answer {
+        self.ask_batch(id, text, bytes, Duration::ZERO)
+    }
+
+    /// As [`Cluster::ask`], with a batch that has waited behind others.
+    pub(super) fn ask_after(&mut self, id: u64, waited: Duration, text: &str) -> Answer {
+        self.ask_batch(id, text, text.len(), waited)
+    }
+
+    fn ask_batch(&mut self, id: u64, text: &str, bytes: usize, waited: Duration) -> Answer {
         let answer = Answer::default();
         let origin = Arc::new(answer.clone());
-        let batch = Batch::new(requests(text), BytesMut::new(), bytes, origin).named(ids(text));
+        let batch = Batch::new(requests(text), BytesMut::new(), bytes, origin)
+            .named(ids(text))
+            .after(waited);
         let now = self.now;
         self.driver(id).client(now, batch);
         answer

@@ -1,5 +1,7 @@
 //! Batches whose leader is deposed while they wait for their entries.
 
+use std::time::Duration;
+
 use super::*;
 
 /// Proposes on server 1, which is cut off from the others.
@@ -163,6 +165,44 @@ fn a_write_that_finds_no_leader_in_time_is_certainly_not_executed() {
     let answer = cluster.play(1, &[&set("k", "v"), "get k\r\nquit\r\n"].concat());
     cluster.advance_ms(PAST_THE_DEADLINE_MS);
     answer.expect(&[NO_LEADER, NO_LEADER].concat());
+}
+
+#[test]
+fn the_time_behind_other_batches_counts() {
+    let mut cluster = Cluster::new(3);
+    for id in [1, 2, 3] {
+        cluster.isolate(id);
+    }
+    let waited = Duration::from_millis(1000);
+    let answers = [set("k", "v").as_str(), "get k\r\n"].map(|text| {
+        let overdue = cluster.ask_after(1, REQUEST_DEADLINE, text);
+        let late = cluster.ask_after(1, waited, text);
+        cluster.run();
+        overdue.expect(NO_LEADER);
+        late
+    });
+    cluster.advance_ms(490);
+    answers.iter().for_each(Answer::expect_none);
+    cluster.advance_ms(20);
+    answers.iter().for_each(|answer| answer.expect(NO_LEADER));
+}
+
+#[test]
+fn where_somebody_leads_an_overdue_batch_is_still_executed() {
+    let mut cluster = Cluster::led(3);
+    let late = Duration::from_secs(60);
+    let answers = [1, 2].map(|id| cluster.ask_after(id, late, &set("k", "v")));
+    cluster.run();
+    answers.iter().for_each(|answer| answer.expect("STORED\r\n"));
+    let read = cluster.ask_after(2, late, "get k\r\n");
+    cluster.run();
+    read.expect(&hit("k", "v"));
+    // But not waited for as long as another one.
+    cluster.isolate(1);
+    let answer = cluster.ask_after(1, late, &set("k", "v"));
+    cluster.run();
+    cluster.advance_ms(510);
+    answer.expect(UNKNOWN);
 }
 
 #[test]
