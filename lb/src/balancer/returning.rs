@@ -36,14 +36,15 @@ impl Balancer {
         if let Outcome::Removes { folder, .. } = outcome {
             self.dismissed.0.insert(*folder);
         }
-        let Operation::Remove { server, .. } = wanted else { return };
+        // Whoever asks again does so by the id.
+        let (Operation::Remove { server, .. }, Outcome::Refused(_)) = (wanted, outcome) else {
+            return;
+        };
         let Some(cluster) = self.memory.cluster else { return };
         let id = server.strip_prefix('#').unwrap_or(server).parse().ok();
         let members = self.registry.membership(cluster);
-        let named = members.iter().find(|member| member.info.name == *server);
-        let member = named.or_else(|| members.iter().find(|member| Some(member.id.0) == id));
-        let Some(folder) = member.map(|member| member.info.folder) else { return };
-        if let Outcome::Refused(_) = outcome {
+        let member = members.iter().find(|member| Some(member.id.0) == id);
+        if let Some(folder) = member.map(|member| member.info.folder) {
             self.dismissed.0.remove(&folder);
         }
     }

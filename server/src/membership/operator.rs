@@ -28,10 +28,13 @@ impl Members {
     }
 
     fn remove(&mut self, driver: &mut Driver, now: Now, server: &str, force: bool) -> Outcome {
-        let record = match &find(&driver.members(), server)[..] {
-            [] if !find(&driver.committed_members(), server).is_empty() => {
-                return Outcome::Pending(format!("the removal of {server} is being committed"));
-            }
+        let found = find(&driver.members(), server);
+        // Until a removal is committed it may be undone, and the name means that one.
+        let leaves = |old: &MemberRecord| found.iter().all(|member| member.id != old.id);
+        if find(&driver.committed_members(), server).iter().any(leaves) {
+            return Outcome::Pending(format!("the removal of {server} is being committed"));
+        }
+        let record = match &found[..] {
             [] => return unknown(driver, server),
             [record] => record.clone(),
             several => return ambiguous(driver, now, server, several),
