@@ -52,6 +52,8 @@ pub(crate) struct Transport {
     me: Me,
     endpoint: Endpoint,
     inbox: Arc<Inbox>,
+    /// The first id that the membership in force has not given to anybody.
+    next_id: u64,
     /// Where the members in force are, this server among them.
     addresses: BTreeMap<NodeId, SocketAddr>,
     /// Where they are by the word of a load balancer, which knows better while
@@ -93,7 +95,7 @@ impl Receive for PeerReceiver {
 impl Transport {
     pub(crate) fn new(me: Me, endpoint: Endpoint, inbox: Arc<Inbox>) -> Self {
         let (addresses, whereabouts, peers) = Default::default();
-        Transport { me, endpoint, inbox, addresses, whereabouts, peers }
+        Transport { me, endpoint, inbox, next_id: 0, addresses, whereabouts, peers }
     }
 
     /// Lets go of everybody.
@@ -104,8 +106,9 @@ impl Transport {
     }
 
     /// Takes up the membership in force: dials whom it has to dial, lets go of
-    /// who is no longer there.
-    pub(crate) fn set_members(&mut self, members: &[MemberRecord]) {
+    /// who is no longer there. Ids from `next_id` on are not given yet.
+    pub(crate) fn set_members(&mut self, members: &[MemberRecord], next_id: u64) {
+        self.next_id = next_id;
         let addresses =
             members.iter().map(|member| (NodeId(member.id.0), member.info.peer)).collect();
         if self.addresses != addresses {
@@ -199,6 +202,10 @@ impl Transport {
                 match self.peers.get(&id).and_then(|peer| peer.known) {
                     Some(known) if known != *folder => {
                         Err(format!("id {} belongs to the folder {known}, not to {folder}", id.0))
+                    }
+                    // Ids are not used again. One that comes later may lead.
+                    _ if id.0 < self.next_id && !self.addresses.contains_key(&id) => {
+                        Err(format!("server {} is no member any more", id.0))
                     }
                     _ => Ok(id),
                 }

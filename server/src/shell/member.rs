@@ -85,7 +85,7 @@ impl Member {
             shell.endpoint.clone(),
             std::sync::Arc::clone(&shell.inbox),
         );
-        transport.set_members(&driver.members());
+        transport.set_members(&driver.members(), driver.node().membership().next_id);
         (shell.progress)(Progress::Serving {
             client: shell.info.client,
             peer: shell.info.peer,
@@ -222,7 +222,8 @@ impl Member {
         }
         self.consider_install();
         if std::mem::take(&mut self.actions.changed) {
-            self.transport.set_members(&self.driver.members());
+            let next_id = self.driver.node().membership().next_id;
+            self.transport.set_members(&self.driver.members(), next_id);
             self.watch_leader();
             let status = self.driver.node().status();
             let is_open = status.membership_index > status.commit;
