@@ -81,6 +81,7 @@ impl World {
         for lb in 0..self.lbs.len() {
             self.start_lb_now(lb);
         }
+        self.give_up_transfers();
         self.ending.healed_at = self.now;
         self.queue.push(self.now + MORE_WORK, Event::Ending);
     }

@@ -176,6 +176,12 @@ impl World {
         self.balance(lb, Input::Closed { link, reason });
     }
 
+    /// Nobody moves leadership from now on. An order that is on its way arrives
+    /// long before it has to stay where it is.
+    pub(crate) fn give_up_transfers(&mut self) {
+        self.operators.at_work.retain(|operator| !matches!(operator.wish, Wish::Transfer));
+    }
+
     /// Their load balancer is gone.
     pub(crate) fn lose_operators_of(&mut self, lb: usize) {
         for operator in &mut self.operators.at_work {
