@@ -26,6 +26,9 @@ const RESTART: Micros = 500_000;
 /// An operator gives up after so long.
 const LEAVES_WITHIN: Micros = 8_000_000;
 
+/// A member that its leader has not heard for so long may be removed before long.
+const SILENT_FOR: Micros = 500_000;
+
 impl World {
     /// A load balancer says something to a server that is no member yet.
     pub(crate) fn fresh_hears(
@@ -137,9 +140,9 @@ impl World {
         }
     }
 
-    /// Whether a voter can be spared: every member runs and has all its data,
-    /// and all of them agree on a membership of at least three voters. Whoever
-    /// takes away more than that takes away data, too.
+    /// Whether a voter can be spared: every member runs, is heard and has all its
+    /// data, and all of them agree on a membership of at least three voters.
+    /// Whoever takes away more than that takes away data, too.
     pub(crate) fn can_spare(&self, host: usize) -> bool {
         let members = &self.out.watch.membership.1.members;
         self.is_of_settled_voters(host)
@@ -147,6 +150,21 @@ impl World {
                 .keys()
                 .all(|id| self.home_of(*id).is_some_and(|host| host.driver().is_some()))
             && self.impaired() == 0
+            && !self.is_about_to_remove()
+    }
+
+    /// Whether a leader may soon remove somebody whom it does not hear. It takes a
+    /// server that has lost its disk for one that is there for another second, and
+    /// would count on it.
+    fn is_about_to_remove(&self) -> bool {
+        let hears_all = |host: &Host| {
+            let now = host.clock.now(self.now).mono_us;
+            host.driver().filter(|driver| driver.is_leader()).is_none_or(|leader| {
+                let peers = leader.node().status().peers;
+                peers.iter().all(|peer| now.saturating_sub(peer.last_contact) <= SILENT_FOR)
+            })
+        };
+        self.plan.dead_after > 0 && !self.hosts.iter().all(hears_all)
     }
 
     /// Whether bits may rot on a host so that the cluster is certain to heal:
