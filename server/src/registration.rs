@@ -66,7 +66,7 @@ impl Receive for LbReceiver {
 #[derive(Clone, Copy)]
 pub(crate) struct Lb {
     pub(crate) address: SocketAddr,
-    /// The first in the list: only that one may found a cluster.
+    /// Only one of a server's list may found a cluster: [`crate::config::founder`].
     pub(crate) may_found: bool,
 }
 

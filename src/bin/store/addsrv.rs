@@ -122,8 +122,7 @@ fn load_balancers(
         let found = values::remote(&format!("{host}:{port}")).map_err(Failure::usage)?;
         return Ok(vec![found]);
     }
-    // Those it knows come first, as the first one may found a cluster; but load
-    // balancers of this folder may have been added or moved since.
+    // Load balancers of this folder may have been added or moved since.
     let mut known = recorded.map_or_else(Vec::new, |server| server.lbs.clone());
     if !known.is_empty() {
         for (_, lb) in home.load_balancers()? {

@@ -202,7 +202,8 @@ pub(crate) struct AddSrvArgs {
     /// The load balancer's port for servers [default: 5001]
     #[arg(long, conflicts_with = "lb")]
     pub(crate) lbport: Option<u16>,
-    /// Several load balancers, e.g. `a:5001,b:5001`; only the first may found a cluster
+    /// Several load balancers, e.g. `a:5001,b:5001`; that with the smallest address
+    /// may found a cluster
     #[arg(long, value_delimiter = ',', value_parser = values::remote)]
     pub(crate) lb: Vec<SocketAddr>,
     /// Its name and its folder's [default: the next free srv-N]

@@ -10,7 +10,7 @@ use common::ids::ServerId;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::json;
-use server::config::{Arriving, Progress};
+use server::config::{Arriving, Progress, founder};
 
 use crate::announce::Announcement;
 use crate::background::Background;
@@ -128,8 +128,9 @@ pub(crate) struct Following<'a> {
     process: Background,
     name: String,
     voice: Voice,
-    /// Its load balancers; what the first says counts, which may found a cluster.
     lbs: &'a [SocketAddr],
+    /// Its load balancer that may found a cluster: what that one says counts.
+    founder: Option<SocketAddr>,
     /// One of them has accepted this folder before.
     was_registered: bool,
     /// How long it may take from its membership to its vote.
@@ -157,6 +158,7 @@ impl<'a> Following<'a> {
             name,
             voice,
             lbs,
+            founder: founder(lbs),
             was_registered,
             patience,
             began: now,
@@ -243,7 +245,7 @@ impl<'a> Following<'a> {
     }
 
     fn registered(&mut self, lb: SocketAddr, waiting_for: Option<Waiting>) -> bool {
-        if lb != self.lbs[0] && self.registered.is_some() {
+        if Some(lb) != self.founder && self.registered.is_some() {
             return false;
         }
         let (name, now) = (&self.name, Instant::now());
@@ -259,7 +261,7 @@ impl<'a> Following<'a> {
         // server waits for comes by itself, and soon.
         let missing = waiting_for.as_ref().map_or(0, |waiting| waiting.missing_servers);
         self.registered = Some((lb, waiting_for));
-        if lb == self.lbs[0] && missing > 0 && self.member.is_none() {
+        if Some(lb) == self.founder && missing > 0 && self.member.is_none() {
             self.voice.tell(|| {
                 let servers = if missing == 1 { "a server" } else { "servers" };
                 format!("Add {servers} with `store addsrv`.")
