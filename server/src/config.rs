@@ -171,9 +171,15 @@ pub enum Progress {
         /// Where the data are now.
         aside: PathBuf,
     },
-    /// No load balancer answered for five seconds, or one refused.
+    /// A load balancer is not reached for long, or cannot be registered with.
+    /// The server goes on trying.
     NotRegistered {
-        /// Which address, what happened, what to do.
+        /// Which.
+        lb: SocketAddr,
+        /// It answered, and is none for this server: it has another key, another
+        /// version, or is no load balancer.
+        refuses: bool,
+        /// What happened, and what to do.
         why: String,
     },
 }

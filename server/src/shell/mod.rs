@@ -171,7 +171,11 @@ impl Shell {
             let (sender, receiver) = mpsc::unbounded_channel();
             self.to_lbs.push((lb, sender));
             self.tasks.push(spawn(crate::registration::keep_registered(
-                Lb { address: lb, may_found: Some(lb) == founder },
+                Lb {
+                    address: lb,
+                    may_found: Some(lb) == founder,
+                    key_file: self.config.key_file.clone(),
+                },
                 self.endpoint.clone(),
                 Arc::clone(&self.inbox),
                 self.reports.subscribe(),

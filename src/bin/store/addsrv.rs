@@ -174,7 +174,7 @@ pub(crate) fn run(args: &AddSrvArgs) -> Outcome {
         let warning = format!("anyone who reaches {client} can read and write everything.");
         voice.tell(|| format!("Warning: {warning}"));
     }
-    Following::new(process, voice, &plan.lbs, plan.registered, args.wait).follow()
+    Following::new(process, voice, &home, &plan.lbs, plan.registered, args.wait).follow()
 }
 
 fn shown((ip, port): (IpAddr, Port)) -> String {
