@@ -107,7 +107,7 @@ fn plan(args: &AddSrvArgs, home: &Home, node: &Node) -> Outcome<Plan> {
 
 /// Those asked for; else those recorded and those of the same data folder; else the
 /// default.
-fn load_balancers(
+pub(crate) fn load_balancers(
     args: &AddSrvArgs,
     home: &Home,
     recorded: Option<&ServerSettings>,

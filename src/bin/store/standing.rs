@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use server::config::Progress;
 
+use crate::announce::Announcement;
 use crate::background::Background;
-use crate::failure::Failure;
+use crate::failure::{Failure, Outcome};
 use crate::home::Home;
 use crate::silent;
 
@@ -129,6 +130,24 @@ impl Standing {
         let message = format!("{name} is not registered and stopped again: {why}.\nIts log: {log}");
         if refused { Failure::refused(message) } else { Failure::unreachable(message) }
     }
+}
+
+/// Waits until a server that serves is taken in, without telling of it.
+///
+/// # Errors
+/// It ends, or nobody takes it in.
+pub(crate) fn wait_accepted(
+    mut process: Background,
+    mut standing: Standing,
+) -> Outcome<Background> {
+    while !standing.is_accepted() {
+        match process.next(standing.until())? {
+            Some(Announcement::Server { progress }) => standing.note(&progress),
+            Some(_) => {}
+            None => return Err(standing.give_up(process)),
+        }
+    }
+    Ok(process)
 }
 
 #[cfg(test)]
