@@ -1,0 +1,99 @@
+//! What the commands tell when something is wrong: a start that is refused, a
+//! load balancer that is away or hangs, a folder that is damaged.
+
+mod support;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use support::background::Background;
+use support::ports::free_port;
+use support::process::signal;
+
+fn settings(home: &Background, name: &str) -> PathBuf {
+    home.home().join(name).join("settings.json")
+}
+
+fn pid(home: &Background, name: &str) -> u32 {
+    common::folder::holder(&home.home().join(name)).expect("it runs")
+}
+
+/// Gives the folder another cluster key; the one it had.
+fn change_key(home: &Background, key: &str) -> String {
+    let path = home.home().join("cluster.key");
+    let before = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, key).unwrap();
+    before
+}
+
+#[test]
+fn a_wrong_key_is_told_at_once_and_changes_nothing() {
+    let home = Background::new();
+    home.up(2);
+    home.store("stop srv-2").expect(0);
+    let before = std::fs::read(settings(&home, "srv-2")).unwrap();
+    let key = change_key(&home, &format!("{}\n", "5a".repeat(32)));
+    // A new one is stopped again.
+    let ports = format!("--cport {} --sport {}", free_port(), free_port());
+    let new = home.store(&format!("addsrv {ports}")).expect(1);
+    assert!(new.took < Duration::from_secs(3), "{new:?}");
+    let new = new.complains("has another cluster key than").complains("store-data/cluster.key");
+    new.complains("load balancer 127.0.0.1:").complains("stopped again");
+    // So is a member, as its peers do not want it either.
+    let member = home.store(&format!("addsrv --name srv-2 --cport {}", free_port())).expect(1);
+    assert!(member.took < Duration::from_millis(3500), "{member:?}");
+    member.complains("has another cluster key than");
+    assert_eq!(std::fs::read(settings(&home, "srv-2")).unwrap(), before);
+
+    let up = home.store("up").expect(1).says("is not taken in");
+    assert!(!up.out.contains("restarted"), "{up:?}");
+    up.complains("srv-2 is not registered").complains("has another cluster key than");
+    assert_eq!(std::fs::read(settings(&home, "srv-2")).unwrap(), before);
+    change_key(&home, &key);
+    home.store("up").expect(0).says("restarted");
+    home.store("down").expect(0);
+}
+
+#[test]
+fn a_copied_folder_keeps_its_settings_when_it_is_refused() {
+    let home = Background::new();
+    home.up(2);
+    let copy = home.home().join("srv-9");
+    let from = home.home().join("srv-1");
+    let copied = std::process::Command::new("cp").arg("-r").args([&from, &copy]).status().unwrap();
+    assert!(copied.success());
+    let before = std::fs::read(settings(&home, "srv-9")).unwrap();
+    let ports = format!("--cport {} --sport {}", free_port(), free_port());
+    home.store(&format!("addsrv --name srv-9 {ports}")).expect(1).complains("a copy of it");
+    assert_eq!(std::fs::read(settings(&home, "srv-9")).unwrap(), before);
+    // As they were copied, its addresses are in use.
+    let up = home.store("up").expect(2).complains("srv-9 did not start").complains("is taken by");
+    up.says("runs already").says("is not taken in");
+    assert_eq!(std::fs::read(settings(&home, "srv-9")).unwrap(), before);
+    home.store("down").expect(0);
+}
+
+#[test]
+fn a_member_serves_without_its_load_balancers() {
+    let home = Background::new();
+    home.up(3);
+    let restart = |texts: &[&str]| {
+        home.store("stop srv-3").expect(0);
+        let mut started = home.store("addsrv --name srv-3").expect(0).says("srv-3 serves (pid ");
+        for text in texts {
+            started = started.says(text);
+        }
+        assert!(started.took < Duration::from_secs(4), "{started:?}");
+    };
+    let lb = pid(&home, "lb-1");
+    signal(lb, Signal::SIGSTOP);
+    restart(&["its peers know it", &format!("is suspended (pid {lb})")]);
+    home.store("up").expect(3).complains(&format!("is suspended (pid {lb})"));
+    let ports = format!("--cport {} --sport {}", free_port(), free_port());
+    let new = home.store(&format!("addsrv {ports}")).expect(3);
+    new.complains("is suspended").complains("stopped again");
+    signal(lb, Signal::SIGKILL);
+    restart(&["lb-1", "does not run", "`store addlb --name lb-1`"]);
+    home.store("down").expect(0);
+}
