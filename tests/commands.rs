@@ -97,3 +97,25 @@ fn a_member_serves_without_its_load_balancers() {
     restart(&["lb-1", "does not run", "`store addlb --name lb-1`"]);
     home.store("down").expect(0);
 }
+
+#[test]
+fn damaged_settings_of_one_node_stop_no_command() {
+    let home = Background::new();
+    home.up(3);
+    std::fs::write(settings(&home, "srv-2"), "{").unwrap();
+    let warned = |line: &str| {
+        let way_out = "srv-2/settings.json is damaged";
+        home.store(line).expect(0).complains(way_out).complains("remove it")
+    };
+    warned("status").says("srv-2");
+    let up = warned("up").says("runs already").says("leads");
+    assert!(!up.out.contains("srv-4"), "{up:?}");
+    warned("down").says("srv-2 (pid ").says("Everything is stopped");
+    assert!(home.pids().is_empty());
+    home.store("status").expect(3).complains("srv-2/settings.json is damaged").says("srv-3");
+    warned("up").says("srv-3").says("restarted");
+    // The way out.
+    std::fs::remove_file(settings(&home, "srv-2")).unwrap();
+    home.store("addsrv --name srv-2").expect(0).says("srv-2 is a voter");
+    home.store("down").expect(0);
+}

@@ -199,7 +199,7 @@ fn folders(home: &Home) -> Outcome {
     let mut rows = Vec::new();
     for node in home.nodes()? {
         let running = node.running();
-        let settings = node.settings()?;
+        let settings = node.readable_settings();
         let address = |of: fn(&Settings) -> SocketAddr| {
             settings.as_ref().map_or("-".to_owned(), |settings| of(settings).to_string())
         };

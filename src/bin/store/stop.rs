@@ -54,7 +54,7 @@ pub(crate) fn down(args: &DownArgs) -> Outcome {
     let mut lbs = Vec::new();
     for node in home.nodes()? {
         let Some(pid) = node.running() else { continue };
-        match node.settings()? {
+        match node.readable_settings() {
             Some(Settings::LoadBalancer(_)) => lbs.push((node, pid)),
             _ => servers.push((node, pid)),
         }

@@ -12,7 +12,7 @@ use crate::args::{AddLbArgs, AddSrvArgs, DEFAULT_DIR, DataArgs, LB_CLIENT_PORT, 
 use crate::background::Background;
 use crate::failure::{Failure, Outcome, say};
 use crate::following::{self, Voice};
-use crate::home::{Home, LbSettings, Settings};
+use crate::home::{Home, LbSettings, Settings, split_number};
 use crate::silent;
 use crate::standing::{self, Standing};
 use crate::table;
@@ -84,8 +84,11 @@ fn server_names(args: &UpArgs, home: &Home) -> Outcome<Vec<String>> {
             names.push(node.name);
         }
     }
+    // One whose record is damaged is a server all the same.
+    let unreadable = home.unreadable()?;
+    let left_out = unreadable.iter().filter(|node| split_number(&node.name).0 == "srv-").count();
     let wanted = args.servers.map_or(DEFAULT_SERVERS, usize::from);
-    while names.len() < wanted {
+    while names.len() + left_out < wanted {
         names.push(home.next_server_name(&names)?);
     }
     Ok(names)
