@@ -119,3 +119,25 @@ fn damaged_settings_of_one_node_stop_no_command() {
     home.store("addsrv --name srv-2").expect(0).says("srv-2 is a voter");
     home.store("down").expect(0);
 }
+
+#[test]
+fn what_does_not_end_is_named_and_keeps_nothing_else_from_ending() {
+    let home = Background::new();
+    home.store("down").expect(2).complains("there is no folder").complains("--dir");
+    home.up(2);
+    home.store("stop srv-9").expect(2).complains("it holds lb-1, srv-1, srv-2");
+    std::fs::create_dir(home.home().join("mine")).unwrap();
+    home.store("stop mine").expect(2).complains("there is no node mine");
+    home.store("stop srv-2").expect(0).says("stopped");
+    home.store("stop srv-2").expect(0).says("srv-2 does not run");
+    let server = pid(&home, "srv-1");
+    signal(server, Signal::SIGSTOP);
+    for line in ["stop srv-1", "down"] {
+        let finished = home.store(line).expect(3).complains(&format!("suspended (pid {server})"));
+        assert!(finished.took < Duration::from_secs(6), "{finished:?}");
+    }
+    assert_eq!(home.pids(), [server], "the load balancer has ended");
+    signal(server, Signal::SIGCONT);
+    home.store("down").expect(0);
+    home.store("down").expect(0).says("Nothing runs");
+}
