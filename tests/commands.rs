@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use support::background::Background;
+use support::cluster::PATIENCE;
+use support::eventually;
 use support::ports::free_port;
 use support::process::signal;
 
@@ -140,4 +142,29 @@ fn what_does_not_end_is_named_and_keeps_nothing_else_from_ending() {
     signal(server, Signal::SIGCONT);
     home.store("down").expect(0);
     home.store("down").expect(0).says("Nothing runs");
+}
+
+#[test]
+fn without_a_leader_commands_say_what_they_wait_for() {
+    let home = Background::new();
+    home.up(3);
+    home.store("stop srv-3").expect(0);
+    for name in ["srv-1", "srv-2"] {
+        signal(pid(&home, name), Signal::SIGKILL);
+    }
+    eventually("nobody leads", PATIENCE, || {
+        let status = home.store("status --json").expect(0).out;
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        status["lb"]["leader"].is_null().then_some(()).ok_or_else(|| status.to_string())
+    });
+    for line in ["removesrv srv-2", "transfer"] {
+        let finished = home.store(line).expect(3);
+        finished
+            .complains("store: no server leads; waiting up to 5 s")
+            .complains("not done within 5 s");
+    }
+    let server = home.store("addsrv --name srv-3").expect(0);
+    let server = server.says("No server leads: srv-3 waits up to 5 s for a leader.");
+    server.says("goes on in the background").says("it hears no leader");
+    home.store("down").expect(0);
 }

@@ -288,7 +288,7 @@ impl Following {
             (None, _) => return Err(self.standing.give_up(self.process)),
             (Some(_), Some(_)) => format!("it has no vote after {waited} s"),
             (Some(Some(waiting)), None) => format!("it waits for {}", waiting.what),
-            (Some(None), None) => "its role is not decided yet".to_owned(),
+            (Some(None), None) => "it hears no leader".to_owned(),
         };
         let pid = self.process.pid();
         self.voice.own_step(name, "goes-on", json!({ "pid": pid, "why": why }));
