@@ -168,3 +168,32 @@ fn without_a_leader_commands_say_what_they_wait_for() {
     server.says("goes on in the background").says("it hears no leader");
     home.store("down").expect(0);
 }
+
+#[test]
+fn a_load_balancer_that_is_added_later_is_learned_at_the_next_start() {
+    let home = Background::new();
+    home.up(2);
+    let (cport, sport) = (free_port(), free_port());
+    let line = format!("addlb --name lb-2 --cport {cport} --sport {sport}");
+    let added = home.store(&line).expect(0).says("not known yet to srv-1, srv-2");
+    added.says("store stop NAME").says("store addsrv --name NAME");
+    let second = format!("--lbport {cport}");
+    home.store(&format!("status {second}")).expect(0).says("No server is registered");
+    for name in ["srv-1", "srv-2"] {
+        home.store(&format!("stop {name}")).expect(0);
+        home.store(&format!("addsrv --name {name}")).expect(0).says("is a voter");
+    }
+    // A new one registers with both.
+    let ports = format!("--cport {} --sport {}", free_port(), free_port());
+    home.store(&format!("addsrv {ports}")).expect(0).says("srv-3 is a voter");
+    eventually("all are known to the second one", PATIENCE, || {
+        let status = home.store(&format!("status --json {second}")).expect(0).out;
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        let votes = |name: &&str| status["servers"][name]["vote"] == "voter";
+        let all = ["srv-1", "srv-2", "srv-3"].iter().all(votes);
+        all.then_some(()).ok_or_else(|| status.to_string())
+    });
+    home.store("stop lb-2").expect(0);
+    home.store(&line).expect(0).says("Add a server with");
+    home.store("down").expect(0);
+}
