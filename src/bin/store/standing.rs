@@ -127,8 +127,9 @@ impl Standing {
             ));
         }
         process.terminate();
-        let message = format!("{name} is not registered and stopped again: {why}.\nIts log: {log}");
-        if refused { Failure::refused(message) } else { Failure::unreachable(message) }
+        Failure::unreachable(format!(
+            "{name} is not registered and stopped again: {why}.\nIts log: {log}"
+        ))
     }
 }
 
