@@ -38,17 +38,17 @@ fn a_wrong_key_is_told_at_once_and_changes_nothing() {
     let key = change_key(&home, &format!("{}\n", "5a".repeat(32)));
     // A new one is stopped again.
     let ports = format!("--cport {} --sport {}", free_port(), free_port());
-    let new = home.store(&format!("addsrv {ports}")).expect(1);
+    let new = home.store(&format!("addsrv {ports}")).expect(3);
     assert!(new.took < Duration::from_secs(3), "{new:?}");
     let new = new.complains("has another cluster key than").complains("store-data/cluster.key");
     new.complains("load balancer 127.0.0.1:").complains("stopped again");
     // So is a member, as its peers do not want it either.
-    let member = home.store(&format!("addsrv --name srv-2 --cport {}", free_port())).expect(1);
+    let member = home.store(&format!("addsrv --name srv-2 --cport {}", free_port())).expect(3);
     assert!(member.took < Duration::from_millis(3500), "{member:?}");
     member.complains("has another cluster key than");
     assert_eq!(std::fs::read(settings(&home, "srv-2")).unwrap(), before);
 
-    let up = home.store("up").expect(1).says("is not taken in");
+    let up = home.store("up").expect(3).says("is not taken in");
     assert!(!up.out.contains("restarted"), "{up:?}");
     up.complains("srv-2 is not registered").complains("has another cluster key than");
     assert_eq!(std::fs::read(settings(&home, "srv-2")).unwrap(), before);
@@ -196,4 +196,32 @@ fn a_load_balancer_that_is_added_later_is_learned_at_the_next_start() {
     home.store("stop lb-2").expect(0);
     home.store(&line).expect(0).says("Add a server with");
     home.store("down").expect(0);
+}
+
+/// Wrong words are told as such, and cost nothing.
+#[test]
+fn wrong_words_end_with_2_and_say_what_is_right() {
+    let home = Background::new();
+    for (line, text) in [
+        ("addsrv --lb 127.0.0.1", "has no port: write it like"),
+        ("addsrv --heartbeat 0", "more than 0"),
+        ("addsrv --heartbeat 300ms", "shorter --heartbeat"),
+        ("addsrv --election-timeout 5", "write it like 200ms..400ms"),
+        ("addsrv --cip here", "no IP address"),
+        ("addsrv --name a/b", "no node name"),
+        ("addlb --policy any", "leader, round-robin and least-loaded"),
+        ("up --servers 0", "1..=64"),
+        ("stop srv-1", "there is no node srv-1"),
+        ("log srv-1", "is no folder"),
+        ("removesrv srv-1", "no cluster key"),
+    ] {
+        home.store(line).expect(2).complains(text);
+    }
+    assert!(home.pids().is_empty());
+    let commands = "up addlb addsrv run status stop down removesrv transfer log keystore verify \
+                    backup restore recover";
+    for command in commands.split_whitespace() {
+        let help = home.store(&format!("{command} --help")).expect(0).says("Usage: store");
+        assert!(!help.out.contains("possible values"), "{help:?}");
+    }
 }

@@ -66,7 +66,7 @@ fn plan(args: &AddSrvArgs, home: &Home, node: &Node) -> Outcome<Plan> {
         Port::choose(asked, recorded.map(|address| address.port()), default)
     };
     let (client, peer) = (recorded.map(|server| server.client), recorded.map(|server| server.peer));
-    Ok(Plan {
+    let plan = Plan {
         client: (
             args.cip.or(client.map(|address| address.ip())).unwrap_or(LOOPBACK),
             ports(args.cport, client, SERVER_CLIENT_PORT),
@@ -102,7 +102,9 @@ fn plan(args: &AddSrvArgs, home: &Home, node: &Node) -> Outcome<Plan> {
             .or(recorded.map(|server| server.memory_limit_mib))
             .unwrap_or_default(),
         registered: recorded.is_some(),
-    })
+    };
+    plan.check()?;
+    Ok(plan)
 }
 
 /// Those asked for; else those recorded and those of the same data folder; else the
@@ -278,6 +280,19 @@ impl Recorder {
 }
 
 impl Plan {
+    /// Whether a leader can stay one.
+    fn check(&self) -> Outcome {
+        let TimeoutRange { low_ms, high_ms } = self.election_timeout;
+        let heartbeat_ms = self.heartbeat.as_millis();
+        if heartbeat_ms < u128::from(low_ms) {
+            return Ok(());
+        }
+        Err(Failure::usage(format!(
+            "no leader could stay one with a heartbeat each {heartbeat_ms} ms and an election timeout of \
+             {low_ms}ms..{high_ms}ms: choose a shorter --heartbeat or a longer --election-timeout"
+        )))
+    }
+
     /// What is recorded of a server that runs by this plan.
     fn settings(&self, client: SocketAddr, peer: SocketAddr, registered: bool) -> ServerSettings {
         ServerSettings {
@@ -335,6 +350,18 @@ mod tests {
             Some(Settings::Server(server)) => Some((server.client.port(), server.registered)),
             _ => None,
         }
+    }
+
+    #[test]
+    fn heartbeats_are_shorter_than_the_election_timeout() {
+        let temp = tempfile::tempdir().unwrap();
+        let node = Home::create(temp.path()).unwrap().node("srv-1");
+        let mut plan = recorder(&node, false).plan;
+        assert!(plan.check().is_ok());
+        plan.heartbeat = Duration::from_millis(200);
+        let failure = plan.check().unwrap_err();
+        assert_eq!(failure.code, crate::failure::USAGE);
+        assert!(failure.message.contains("--election-timeout"), "{failure}");
     }
 
     #[test]

@@ -24,6 +24,7 @@ use common::limits::DEFAULT_MAX_VALUE_BYTES;
 use lb::config::Policy;
 use serde::{Deserialize, Serialize};
 
+use crate::args::DEFAULT_DIR;
 use crate::failure::{Failure, Outcome, complain};
 use crate::values::TimeoutRange;
 
@@ -325,6 +326,16 @@ impl Node {
         fs::write(&beside, text)
             .and_then(|()| fs::rename(&beside, &path))
             .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// The option that chooses its data folder on a command line, after a space;
+    /// nothing if that is the one that is chosen anyway.
+    pub(crate) fn dir_option(&self) -> String {
+        let home = self.dir.parent().unwrap_or(&self.dir);
+        match std::path::absolute(DEFAULT_DIR) {
+            Ok(default) if default == home => String::new(),
+            _ => format!(" --dir {}", home.display()),
+        }
     }
 
     /// The log of the background process.

@@ -36,7 +36,7 @@ pub(crate) struct ByWay {
     #[arg(long, default_value = DEFAULT_DIR)]
     pub(crate) dir: PathBuf,
     /// Load balancers' addresses for servers, e.g. `a:5001,b:5001` [default: those of the folder]
-    #[arg(long, value_delimiter = ',', value_parser = values::remote)]
+    #[arg(long, value_delimiter = ',', value_parser = values::remote, value_name = "HOST:PORT")]
     pub(crate) lb: Vec<SocketAddr>,
 }
 

@@ -15,10 +15,10 @@ pub(crate) fn why(home: &Home, address: SocketAddr) -> String {
              one with `store addlb`, or name another with --lb"
         );
     };
-    let name = &node.name;
+    let (name, dir) = (&node.name, node.dir_option());
     match node.running() {
         None => format!(
-            "load balancer {name} at {address} does not run: start it with `store addlb --name {name}`"
+            "load balancer {name} at {address} does not run: start it with `store addlb --name {name}{dir}`"
         ),
         Some(pid) if is_suspended(pid) => format!(
             "load balancer {name} at {address} is suspended (pid {pid}): `kill -CONT {pid}` lets it \
@@ -26,7 +26,7 @@ pub(crate) fn why(home: &Home, address: SocketAddr) -> String {
         ),
         Some(pid) => format!(
             "load balancer {name} at {address} runs and does not answer (pid {pid}): `kill -9 {pid}` \
-             ends it, `store addlb --name {name}` starts it again"
+             ends it, `store addlb --name {name}{dir}` starts it again"
         ),
     }
 }
