@@ -52,6 +52,8 @@ fn a_wrong_key_is_told_at_once_and_changes_nothing() {
     assert!(!up.out.contains("restarted"), "{up:?}");
     up.complains("srv-2 is not registered").complains("has another cluster key than");
     assert_eq!(std::fs::read(settings(&home, "srv-2")).unwrap(), before);
+    change_key(&home, "no key\n");
+    home.store("addsrv --name srv-2").expect(2).complains("cluster.key is not a cluster key");
     change_key(&home, &key);
     home.store("up").expect(0).says("restarted");
     home.store("down").expect(0);
@@ -91,7 +93,9 @@ fn a_member_serves_without_its_load_balancers() {
     let lb = pid(&home, "lb-1");
     signal(lb, Signal::SIGSTOP);
     restart(&["its peers know it", &format!("is suspended (pid {lb})")]);
-    home.store("up").expect(3).complains(&format!("is suspended (pid {lb})"));
+    for line in ["up", "status"] {
+        home.store(line).expect(3).complains(&format!("is suspended (pid {lb})"));
+    }
     let ports = format!("--cport {} --sport {}", free_port(), free_port());
     let new = home.store(&format!("addsrv {ports}")).expect(3);
     new.complains("is suspended").complains("stopped again");

@@ -133,7 +133,7 @@ pub(crate) fn start(args: &AddLbArgs, home: &Home) -> Outcome<Background> {
 fn cluster_key(home: &Home) -> Outcome {
     match ClusterKey::load_or_create(&home.key_file()) {
         Ok(_) => Ok(()),
-        Err(error) => Err(Failure::refused(error.to_string())),
+        Err(error) => Err(Failure::usage(error.to_string())),
     }
 }
 

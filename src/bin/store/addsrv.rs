@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use common::limits::{DEFAULT_CHECKPOINT_AFTER, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_VALUE_BYTES};
+use common::udp::ClusterKey;
 use serde_json::json;
 use server::config::{Progress, ServerConfig, Sockets};
 use tracing::warn;
@@ -200,6 +201,8 @@ fn foreground(
 ) -> Outcome {
     serve::claim(node)?;
     let plan = plan(args, home, node)?;
+    let key_file = home.key_file();
+    ClusterKey::load_or_create(&key_file).map_err(|error| Failure::usage(error.to_string()))?;
     let sockets = Sockets {
         client: sockets::bind_clients(plan.client.0, plan.client.1, CLIENT_OPTIONS)?,
         peer: sockets::bind_servers(plan.peer.0, plan.peer.1, SERVER_OPTIONS)?,
@@ -210,7 +213,7 @@ fn foreground(
         dir: node.dir.clone(),
         log_file: node.dir.join("log-file"),
         keystore_file: node.dir.join("keystore-file"),
-        key_file: home.key_file(),
+        key_file,
         lbs: plan.lbs.clone(),
         fixed: None,
         heartbeat: plan.heartbeat,

@@ -2,7 +2,16 @@
 
 use std::net::SocketAddr;
 
-use crate::home::Home;
+use crate::home::{Home, LbSettings};
+
+/// What to say of a load balancer at one of `addresses` that runs and does not
+/// answer.
+pub(crate) fn hung(home: &Home, addresses: &[SocketAddr]) -> Option<String> {
+    let known = home.load_balancers().unwrap_or_default();
+    let is_meant = |lb: &LbSettings| [lb.server, lb.client].iter().any(|at| addresses.contains(at));
+    let mut found = known.iter().filter(|(node, lb)| is_meant(lb) && node.running().is_some());
+    found.next().map(|(_, lb)| why(home, lb.server))
+}
 
 /// Why the load balancer at `address` does not answer, and what to do.
 pub(crate) fn why(home: &Home, address: SocketAddr) -> String {

@@ -10,6 +10,7 @@ use crate::args::StatusArgs;
 use crate::failure::{Failure, Outcome, say};
 use crate::home::{Home, Settings, split_number};
 use crate::lookup;
+use crate::silent;
 use crate::table::{self, bytes, uptime};
 use crate::text::Stats;
 
@@ -37,6 +38,7 @@ pub(crate) fn run(args: &StatusArgs) -> Outcome {
                 if !args.json {
                     folders(&home)?;
                 }
+                let why = silent::hung(&home, &addresses).unwrap_or(why);
                 return Err(Failure::unreachable(why));
             }
         };
