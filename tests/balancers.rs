@@ -132,6 +132,25 @@ fn a_load_balancer_without_memory_founds_no_second_cluster() {
     assert!(two.second.pid() > 0);
 }
 
+/// Whoever lists them, in whatever order: one of them founds, and it finds that
+/// all servers may found with it.
+#[test]
+fn servers_that_list_load_balancers_in_opposite_orders_found_one_cluster() {
+    let mut cluster = TestCluster::empty(2);
+    cluster.start_lb();
+    let (second_client, second, _process) = cluster.another_lb("lb-2");
+    let first = cluster.lb_server();
+    for (name, lbs) in [("srv-1", [first, second]), ("srv-2", [second, first])] {
+        let (cport, sport) = (free_port(), free_port());
+        let line = format!("--lb {},{} --cport {cport} --sport {sport}", lbs[0], lbs[1]);
+        cluster.start_server_with(name, &line);
+    }
+    cluster.wait_for_servers(2);
+    Two::wait_for_rotation(second_client, 2);
+    let cluster_at = |lb| Connection::open(lb).unwrap().stats().unwrap()["lb.cluster"].clone();
+    assert_eq!(cluster_at(cluster.lb_client()), cluster_at(second_client));
+}
+
 #[test]
 fn a_copied_folder_is_refused_while_the_original_lives() {
     let mut cluster = TestCluster::start(2);

@@ -240,8 +240,8 @@ pub struct Report {
     pub connections: u64,
     /// Process id, for people.
     pub pid: u32,
-    /// The receiver is the first in the server's list of load balancers: only
-    /// that one may found a cluster with it.
+    /// The receiver has the smallest address in the server's list of load
+    /// balancers: only that one may found a cluster with it.
     pub may_found: bool,
     /// The cluster that another load balancer has told a fresh server of.
     pub heard_of: Option<ClusterId>,

@@ -25,6 +25,7 @@
 //! | `role` | `fresh`, `learner`, `follower`, `candidate`, `leader`; `-` unless in contact |
 //! | `id` | in the cluster, or `-` |
 //! | `voter` | 1, 0 (learner), or `-` (in no membership) |
+//! | `vote` | `voter`, `learner`, `removed` (it has an id, and the members do not have it any more), or `-` |
 //! | `folder`, `client`, `peer` | folder id; addresses for clients (TCP) and servers (UDP) |
 //!
 //! and for servers that have reported to this load balancer, as of the last report:
@@ -85,7 +86,7 @@ pub fn stats(balancer: &Balancer, now: Duration) -> String {
     servers.sort_by_key(Server::order);
 
     for (server, name) in servers.iter().zip(names(&servers)) {
-        server.write(&mut text, &name, leader, now);
+        server.write(&mut text, &name, !members.is_empty(), leader, now);
     }
     text.push_str("END\r\n");
     text
@@ -174,6 +175,16 @@ impl Server<'_> {
         (id.is_none(), id.map_or(0, |id| id.0), self.entry.map_or(0, |entry| entry.order))
     }
 
+    /// What its cluster takes it for.
+    fn vote(&self, has_members: bool) -> &'static str {
+        match self.record {
+            Some(record) if record.voter => "voter",
+            Some(_) => "learner",
+            None if has_members && self.id().is_some() => "removed",
+            None => "-",
+        }
+    }
+
     fn state(&self) -> &'static str {
         match self.entry {
             Some(entry) => match entry.contact {
@@ -186,7 +197,14 @@ impl Server<'_> {
         }
     }
 
-    fn write(&self, text: &mut String, name: &str, leader: Option<&Entry>, now: Duration) {
+    fn write(
+        &self,
+        text: &mut String,
+        name: &str,
+        has_members: bool,
+        leader: Option<&Entry>,
+        now: Duration,
+    ) {
         let of = format!("server.{name}");
         let mut put = |key: &str, value: &dyn Display| line(text, &of, key, value);
         let info = self.info;
@@ -195,6 +213,7 @@ impl Server<'_> {
         put("role", &Known(live.map(|entry| entry.report.role.name())));
         put("id", &Known(self.id()));
         put("voter", &Known(self.record.map(|record| u8::from(record.voter))));
+        put("vote", &self.vote(has_members));
         put("folder", &info.folder);
         put("client", &info.client);
         put("peer", &info.peer);

@@ -55,6 +55,13 @@ impl ServerConfig {
     }
 }
 
+/// The one of a server's load balancers that may found a cluster: that with the
+/// smallest address. All servers that list the same ones agree on it, in
+/// whatever order they list them, so that no two clusters are founded.
+pub fn founder(lbs: &[SocketAddr]) -> Option<SocketAddr> {
+    lbs.iter().copied().min()
+}
+
 /// The members of a cluster without a load balancer (`store run`).
 #[derive(Clone, Debug)]
 pub struct FixedCluster {
@@ -164,9 +171,34 @@ pub enum Progress {
         /// Where the data are now.
         aside: PathBuf,
     },
-    /// No load balancer answered for five seconds, or one refused.
+    /// A load balancer is not reached for long, or cannot be registered with.
+    /// The server goes on trying.
     NotRegistered {
-        /// Which address, what happened, what to do.
+        /// Which.
+        lb: SocketAddr,
+        /// It answered, and is none for this server: it has another key, another
+        /// version, or is no load balancer.
+        refuses: bool,
+        /// What happened, and what to do.
         why: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_founds_does_not_hang_on_the_order_of_the_list() {
+        let lbs = ["10.0.0.9:5001", "10.0.0.10:5001", "10.0.0.9:5003", "[::1]:5001"];
+        let mut lbs = lbs.map(|lb| lb.parse().unwrap());
+        let smallest = "10.0.0.9:5001".parse().unwrap();
+        for _ in 0..lbs.len() {
+            lbs.rotate_left(1);
+            assert_eq!(founder(&lbs), Some(smallest));
+            let reversed: Vec<SocketAddr> = lbs.iter().rev().copied().collect();
+            assert_eq!(founder(&reversed), Some(smallest));
+        }
+        assert_eq!(founder(&[]), None);
+    }
 }

@@ -6,6 +6,7 @@
 //! away stops nobody.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use common::control::{Hello, Party, Report, ToLb, ToServer};
 use common::limits::REPORT_INTERVAL;
-use common::udp::{Endpoint, Lane, Link, Receive};
+use common::udp::{ConnectError, Endpoint, Lane, Link, Receive};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Progress;
@@ -63,11 +64,13 @@ impl Receive for LbReceiver {
 }
 
 /// A load balancer of this server.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Lb {
     pub(crate) address: SocketAddr,
-    /// The first in the list: only that one may found a cluster.
+    /// Only one of a server's list may found a cluster: [`crate::config::founder`].
     pub(crate) may_found: bool,
+    /// Where the key is kept that it must have as well.
+    pub(crate) key_file: PathBuf,
 }
 
 /// Keeps the server registered at `lb` for as long as it runs.
@@ -79,7 +82,7 @@ pub(crate) async fn keep_registered(
     mut messages: mpsc::UnboundedReceiver<ToLb>,
     progress: ProgressFn,
 ) {
-    let Lb { address: lb, may_found } = lb;
+    let Lb { address: lb, may_found, key_file } = lb;
     let started = Instant::now();
     let mut told = false;
     loop {
@@ -94,13 +97,15 @@ pub(crate) async fn keep_registered(
             }
             Ok((link, _)) => {
                 link.close("a load balancer was expected at this address");
-                tell(&progress, &mut told, &format!("{lb} is no load balancer"));
+                tell(&progress, &mut told, lb, true, format!("{lb} is no load balancer"));
             }
             Err(error) => {
                 tracing::debug!(%lb, %error, "load balancer not reached");
-                if started.elapsed() > TELL_AFTER {
+                if let Some(why) = refusal(&error, &key_file) {
+                    tell(&progress, &mut told, lb, true, why);
+                } else if started.elapsed() > TELL_AFTER {
                     let why = format!("load balancer {lb} did not answer: {error}");
-                    tell(&progress, &mut told, &why);
+                    tell(&progress, &mut told, lb, false, why);
                 }
             }
         }
@@ -112,13 +117,25 @@ fn is_lb(hello: &Hello) -> bool {
     matches!(hello.from, Party::LoadBalancer { .. })
 }
 
-fn tell(progress: &ProgressFn, told: &mut bool, why: &str) {
+/// Why a load balancer that answers is none for this server; to wait for it
+/// would be in vain.
+fn refusal(error: &ConnectError, key_file: &Path) -> Option<String> {
+    match error {
+        ConnectError::DifferentKey { addr, fingerprint } => Some(format!(
+            "load balancer {addr} has another cluster key than {} (fingerprint {fingerprint}): copy \
+             cluster.key from a host of the cluster",
+            key_file.display()
+        )),
+        ConnectError::Refused { .. } => Some(format!("load balancer {error}")),
+        _ => None,
+    }
+}
+
+fn tell(progress: &ProgressFn, told: &mut bool, lb: SocketAddr, refuses: bool, why: String) {
     if !*told {
         *told = true;
         tracing::warn!(why, "not registered");
-        progress(Progress::NotRegistered {
-            why: format!("{why} (start one with `store addlb`, or name another with --lb)"),
-        });
+        progress(Progress::NotRegistered { lb, refuses, why });
     }
 }
 
@@ -146,4 +163,24 @@ async fn report_while_open(
 fn send(link: &Link, message: &ToLb) -> Result<(), common::udp::SendError> {
     let json = serde_json::to_vec(message).unwrap_or_default();
     link.send(Lane::Control, &json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_key_is_told_with_its_file_and_silence_is_not() {
+        let lb = SocketAddr::from(([127, 0, 0, 1], 5001));
+        let key = Path::new("/data/cluster.key");
+        let wrong = ConnectError::DifferentKey { addr: lb, fingerprint: "abcd".to_owned() };
+        let why = refusal(&wrong, key).unwrap();
+        for text in ["127.0.0.1:5001", "/data/cluster.key", "abcd", "another cluster key"] {
+            assert!(why.contains(text), "no `{text}` in {why}");
+        }
+        let old = ConnectError::Refused { addr: lb, why: "update the older one".to_owned() };
+        assert!(refusal(&old, key).unwrap().contains("update the older one"));
+        let silent = ConnectError::Timeout { addr: lb, after: Duration::from_secs(1) };
+        assert_eq!(refusal(&silent, key), None);
+    }
 }

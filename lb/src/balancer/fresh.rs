@@ -53,7 +53,7 @@ impl Balancer {
         let Some(cluster) = self.memory.cluster else {
             return match self.founding() {
                 Decision::Wait(_) if !entry.report.may_found => Need::Wait(Waiting::for_what(
-                    "a cluster, which only the first load balancer of its list may found",
+                    "a cluster, which only the load balancer with the smallest address of its list may found",
                 )),
                 Decision::Wait(waiting) => Need::Wait(waiting),
                 // It could not be written down.

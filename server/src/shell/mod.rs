@@ -40,7 +40,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::{Progress, ServerConfig, Sockets};
+use crate::config::{self, Progress, ServerConfig, Sockets};
 use crate::driver::Now;
 use crate::identity::{Folder, FolderError, Identity};
 use crate::registration::Lb;
@@ -166,11 +166,16 @@ impl Shell {
 
     /// Starts one task for each load balancer.
     fn register(&mut self) {
-        for (place, lb) in self.config.lbs.clone().into_iter().enumerate() {
+        let founder = config::founder(&self.config.lbs);
+        for lb in self.config.lbs.clone() {
             let (sender, receiver) = mpsc::unbounded_channel();
             self.to_lbs.push((lb, sender));
             self.tasks.push(spawn(crate::registration::keep_registered(
-                Lb { address: lb, may_found: place == 0 },
+                Lb {
+                    address: lb,
+                    may_found: Some(lb) == founder,
+                    key_file: self.config.key_file.clone(),
+                },
                 self.endpoint.clone(),
                 Arc::clone(&self.inbox),
                 self.reports.subscribe(),

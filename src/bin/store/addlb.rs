@@ -94,8 +94,28 @@ pub(crate) fn run(args: &AddLbArgs) -> Outcome {
     if !client.ip().is_loopback() {
         say!("Warning: anyone who reaches {client} can read and write everything.");
     }
-    say!("Add a server with `store addsrv`, see the cluster with `store status`.");
+    let unaware = unaware(&home, server)?;
+    match unaware.is_empty() {
+        true => {
+            say!("Add a server with `store addsrv`, see the cluster with `store status`.");
+        }
+        false => say!(
+            "It is not known yet to {}: start them again, one after the other, each with `store stop \
+             NAME` and `store addsrv --name NAME`.",
+            unaware.join(", ")
+        ),
+    }
     Ok(())
+}
+
+/// Running servers of the folder that do not register with the load balancer at
+/// `lb`: they know those that were there when they were started.
+fn unaware(home: &Home, lb: SocketAddr) -> Outcome<Vec<String>> {
+    let servers = home.servers()?.into_iter();
+    let unaware = servers
+        .filter(|(node, settings)| !settings.lbs.contains(&lb) && node.running().is_some())
+        .map(|(node, _)| node.name);
+    Ok(unaware.collect())
 }
 
 fn shown((ip, port): (IpAddr, Port)) -> String {
@@ -113,7 +133,7 @@ pub(crate) fn start(args: &AddLbArgs, home: &Home) -> Outcome<Background> {
 fn cluster_key(home: &Home) -> Outcome {
     match ClusterKey::load_or_create(&home.key_file()) {
         Ok(_) => Ok(()),
-        Err(error) => Err(Failure::refused(error.to_string())),
+        Err(error) => Err(Failure::usage(error.to_string())),
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use common::limits::{DEFAULT_CHECKPOINT_AFTER, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_VALUE_BYTES};
+use common::udp::ClusterKey;
 use serde_json::json;
 use server::config::{Progress, ServerConfig, Sockets};
 use tracing::warn;
@@ -66,7 +67,7 @@ fn plan(args: &AddSrvArgs, home: &Home, node: &Node) -> Outcome<Plan> {
         Port::choose(asked, recorded.map(|address| address.port()), default)
     };
     let (client, peer) = (recorded.map(|server| server.client), recorded.map(|server| server.peer));
-    Ok(Plan {
+    let plan = Plan {
         client: (
             args.cip.or(client.map(|address| address.ip())).unwrap_or(LOOPBACK),
             ports(args.cport, client, SERVER_CLIENT_PORT),
@@ -102,12 +103,14 @@ fn plan(args: &AddSrvArgs, home: &Home, node: &Node) -> Outcome<Plan> {
             .or(recorded.map(|server| server.memory_limit_mib))
             .unwrap_or_default(),
         registered: recorded.is_some(),
-    })
+    };
+    plan.check()?;
+    Ok(plan)
 }
 
 /// Those asked for; else those recorded and those of the same data folder; else the
 /// default.
-fn load_balancers(
+pub(crate) fn load_balancers(
     args: &AddSrvArgs,
     home: &Home,
     recorded: Option<&ServerSettings>,
@@ -122,8 +125,7 @@ fn load_balancers(
         let found = values::remote(&format!("{host}:{port}")).map_err(Failure::usage)?;
         return Ok(vec![found]);
     }
-    // Those it knows come first, as the first one may found a cluster; but load
-    // balancers of this folder may have been added or moved since.
+    // Load balancers of this folder may have been added or moved since.
     let mut known = recorded.map_or_else(Vec::new, |server| server.lbs.clone());
     if !known.is_empty() {
         for (_, lb) in home.load_balancers()? {
@@ -175,7 +177,7 @@ pub(crate) fn run(args: &AddSrvArgs) -> Outcome {
         let warning = format!("anyone who reaches {client} can read and write everything.");
         voice.tell(|| format!("Warning: {warning}"));
     }
-    Following::new(process, voice, &plan.lbs, plan.registered, args.wait).follow()
+    Following::new(process, voice, &home, &plan.lbs, plan.registered, args.wait).follow()
 }
 
 fn shown((ip, port): (IpAddr, Port)) -> String {
@@ -199,6 +201,8 @@ fn foreground(
 ) -> Outcome {
     serve::claim(node)?;
     let plan = plan(args, home, node)?;
+    let key_file = home.key_file();
+    ClusterKey::load_or_create(&key_file).map_err(|error| Failure::usage(error.to_string()))?;
     let sockets = Sockets {
         client: sockets::bind_clients(plan.client.0, plan.client.1, CLIENT_OPTIONS)?,
         peer: sockets::bind_servers(plan.peer.0, plan.peer.1, SERVER_OPTIONS)?,
@@ -209,7 +213,7 @@ fn foreground(
         dir: node.dir.clone(),
         log_file: node.dir.join("log-file"),
         keystore_file: node.dir.join("keystore-file"),
-        key_file: home.key_file(),
+        key_file,
         lbs: plan.lbs.clone(),
         fixed: None,
         heartbeat: plan.heartbeat,
@@ -221,7 +225,8 @@ fn foreground(
         memory_bytes: values::memory_bytes(Some(plan.memory_limit_mib)),
         max_connections: DEFAULT_MAX_CONNECTIONS,
     };
-    let recorder = Mutex::new(Recorder { node: node.clone(), plan, settings: None, lock });
+    let recorder =
+        Mutex::new(Recorder { node: node.clone(), plan, serving: None, recorded: None, lock });
     let progress = Arc::new(move |progress: Progress| {
         recorder.lock().unwrap_or_else(PoisonError::into_inner).note(&progress);
         announcer.say(&Announcement::Server { progress });
@@ -229,12 +234,15 @@ fn foreground(
     serve::block_on(args.node.announce, |shutdown| server::run(config, sockets, progress, shutdown))
 }
 
-/// Records in the folder how the server runs, from the moment on at which it
-/// holds the folder's lock.
+/// Records in the folder how the server runs: what it was asked for counts
+/// from the moment on at which a load balancer or its cluster has taken it in
+/// so. A folder that nobody has taken in yet is claimed as soon as it serves.
 struct Recorder {
     node: Node,
     plan: Plan,
-    settings: Option<ServerSettings>,
+    serving: Option<(SocketAddr, SocketAddr)>,
+    /// What lies in the folder, if this start has written it.
+    recorded: Option<ServerSettings>,
     /// Given back once the name and the ports are taken.
     lock: Option<CommandLock>,
 }
@@ -244,36 +252,146 @@ impl Recorder {
         match progress {
             Progress::Serving { client, peer, .. } => {
                 // Said again once a cluster has taken it in.
-                let before = self.settings.as_ref().is_some_and(|settings| settings.registered);
-                self.settings = Some(ServerSettings {
-                    client: *client,
-                    peer: *peer,
-                    lbs: self.plan.lbs.clone(),
-                    heartbeat_ms: self.plan.heartbeat.as_millis() as u64,
-                    dead_after_ms: self.plan.dead_after.as_millis() as u64,
-                    election_timeout: self.plan.election_timeout,
-                    max_item_bytes: self.plan.max_item_bytes,
-                    checkpoint_after_bytes: self.plan.checkpoint_after_bytes,
-                    keep_log: self.plan.keep_log,
-                    memory_limit_mib: self.plan.memory_limit_mib,
-                    registered: before || self.plan.registered,
-                });
+                self.serving = Some((*client, *peer));
+                self.record(self.recorded.as_ref().is_some_and(|settings| settings.registered));
+                self.lock = None;
             }
-            Progress::Registered { .. } | Progress::Member { .. } => match &mut self.settings {
-                Some(settings) if !settings.registered => settings.registered = true,
-                _ => return,
-            },
+            Progress::Registered { .. } | Progress::Voter { .. } => self.record(true),
             Progress::NotRegistered { .. }
+            | Progress::Member { .. }
             | Progress::Rejoins { .. }
             | Progress::Syncing { .. }
-            | Progress::Voter { .. }
             | Progress::Repairing { .. }
-            | Progress::SetAside { .. } => return,
+            | Progress::SetAside { .. } => {}
         }
-        let Some(settings) = self.settings.clone() else { return };
-        if let Err(error) = self.node.record(&Settings::Server(settings)) {
+    }
+
+    fn record(&mut self, accepted: bool) {
+        let Some((client, peer)) = self.serving else { return };
+        if !accepted && self.plan.registered {
+            return;
+        }
+        let settings = self.plan.settings(client, peer, accepted);
+        if self.recorded.as_ref() == Some(&settings) {
+            return;
+        }
+        if let Err(error) = self.node.record(&Settings::Server(settings.clone())) {
             warn!("a restart will need its addresses on the command line: {error:#}");
         }
-        self.lock = None;
+        self.recorded = Some(settings);
+    }
+}
+
+impl Plan {
+    /// Whether a leader can stay one.
+    fn check(&self) -> Outcome {
+        let TimeoutRange { low_ms, high_ms } = self.election_timeout;
+        let heartbeat_ms = self.heartbeat.as_millis();
+        if heartbeat_ms < u128::from(low_ms) {
+            return Ok(());
+        }
+        Err(Failure::usage(format!(
+            "no leader could stay one with a heartbeat each {heartbeat_ms} ms and an election timeout of \
+             {low_ms}ms..{high_ms}ms: choose a shorter --heartbeat or a longer --election-timeout"
+        )))
+    }
+
+    /// What is recorded of a server that runs by this plan.
+    fn settings(&self, client: SocketAddr, peer: SocketAddr, registered: bool) -> ServerSettings {
+        ServerSettings {
+            client,
+            peer,
+            lbs: self.lbs.clone(),
+            heartbeat_ms: self.heartbeat.as_millis() as u64,
+            dead_after_ms: self.dead_after.as_millis() as u64,
+            election_timeout: self.election_timeout,
+            max_item_bytes: self.max_item_bytes,
+            checkpoint_after_bytes: self.checkpoint_after_bytes,
+            keep_log: self.keep_log,
+            memory_limit_mib: self.memory_limit_mib,
+            registered,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::control::Role;
+    use common::ids::ServerId;
+
+    fn recorder(node: &Node, registered: bool) -> Recorder {
+        let ip = (LOOPBACK, Port::From(1));
+        let plan = Plan {
+            client: ip,
+            peer: ip,
+            lbs: vec![lb()],
+            heartbeat: Duration::from_millis(50),
+            dead_after: Duration::ZERO,
+            election_timeout: DEFAULT_ELECTION_TIMEOUT,
+            max_item_bytes: 1,
+            checkpoint_after_bytes: 1,
+            keep_log: false,
+            memory_limit_mib: 0,
+            registered,
+        };
+        Recorder { node: node.clone(), plan, serving: None, recorded: None, lock: None }
+    }
+
+    fn lb() -> SocketAddr {
+        SocketAddr::new(LOOPBACK, 5001)
+    }
+
+    fn serving(port: u16) -> Progress {
+        let (client, peer) = (SocketAddr::new(LOOPBACK, port), SocketAddr::new(LOOPBACK, port));
+        Progress::Serving { client, peer, replayed: 0 }
+    }
+
+    /// The port for clients that is recorded, and whether a load balancer has taken it.
+    fn recorded(node: &Node) -> Option<(u16, bool)> {
+        match node.settings().unwrap() {
+            Some(Settings::Server(server)) => Some((server.client.port(), server.registered)),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn heartbeats_are_shorter_than_the_election_timeout() {
+        let temp = tempfile::tempdir().unwrap();
+        let node = Home::create(temp.path()).unwrap().node("srv-1");
+        let mut plan = recorder(&node, false).plan;
+        assert!(plan.check().is_ok());
+        plan.heartbeat = Duration::from_millis(200);
+        let failure = plan.check().unwrap_err();
+        assert_eq!(failure.code, crate::failure::USAGE);
+        assert!(failure.message.contains("--election-timeout"), "{failure}");
+    }
+
+    #[test]
+    fn what_a_start_asked_for_counts_once_it_is_taken_in() {
+        let temp = tempfile::tempdir().unwrap();
+        let node = Home::create(temp.path()).unwrap().node("srv-1");
+        std::fs::create_dir(&node.dir).unwrap();
+        let registered = Progress::Registered { lb: lb(), waiting_for: None };
+        // A new one claims its ports at once.
+        let mut first = recorder(&node, false);
+        first.note(&serving(1));
+        assert_eq!(recorded(&node), Some((1, false)));
+        first.note(&registered);
+        assert_eq!(recorded(&node), Some((1, true)));
+        // Another start of it changes nothing as long as nobody wants it so.
+        let mut second = recorder(&node, true);
+        second.note(&serving(2));
+        let why = "another key".to_owned();
+        second.note(&Progress::NotRegistered { lb: lb(), refuses: true, why });
+        assert_eq!(recorded(&node), Some((1, true)));
+        second.note(&registered);
+        second.note(&serving(2));
+        assert_eq!(recorded(&node), Some((2, true)));
+        // Its peers will do, when no load balancer is there.
+        let mut third = recorder(&node, true);
+        third.note(&serving(3));
+        third.note(&Progress::Voter { id: ServerId(1), role: Role::Leader, replaces: vec![] });
+        assert_eq!(recorded(&node), Some((3, true)));
     }
 }

@@ -41,7 +41,7 @@ pub(crate) const DEFAULT_DIR: &str = "store-data";
         store addsrv                  one more server\n  \
         store stop srv-2              stop one; `store addsrv --name srv-2` brings it back\n  \
         store down                    stop everything; the data stays\n\n\
-        Exit codes: 0 done, 1 the store said no, 2 usage, 3 cluster unreachable."
+        Exit codes: 0 done, 1 the store said no, 2 usage, 3 cluster unreachable or outcome unknown."
 )]
 pub(crate) struct Cli {
     /// What to do.
@@ -60,7 +60,7 @@ pub(crate) enum Command {
     Addsrv(AddSrvArgs),
     /// Run one server of a fixed cluster, without a load balancer, in the foreground
     Run(RunArgs),
-    /// Show the cluster: roles, terms, indexes, lag, load
+    /// Show the cluster: roles, votes, terms, indexes, lag, load
     Status(StatusArgs),
     /// Stop one node gracefully; its data stays
     Stop(StopArgs),
@@ -92,25 +92,25 @@ pub(crate) enum Command {
     Run again, it says what runs already and restarts what is down.")]
 pub(crate) struct UpArgs {
     /// Servers in the cluster [default: those in the folder, at least 3]
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
     pub(crate) servers: Option<u16>,
     /// Folder that holds one folder for each node
     #[arg(long, default_value = DEFAULT_DIR)]
     pub(crate) dir: PathBuf,
     /// The load balancer's port for clients (TCP) [default: 5002]
-    #[arg(long)]
+    #[arg(long, value_name = "PORT")]
     pub(crate) cport: Option<u16>,
     /// The load balancer's port for servers (UDP) [default: 5001]
-    #[arg(long)]
+    #[arg(long, value_name = "PORT")]
     pub(crate) sport: Option<u16>,
-    /// Keep every segment of the log-file in its archive, for `store restore --until`; `=false`: no longer
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    /// Keep every segment of the log-file in its archive, for `store restore --until`; `=false`: no more
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
     pub(crate) keep_log: Option<bool>,
     /// Memory for items in MiB on each server, beyond which stores are refused; 0: no limit
-    #[arg(short, long)]
+    #[arg(short, long, value_name = "MIB")]
     pub(crate) memory_limit: Option<u32>,
-    /// How the nodes write their logs
-    #[arg(long, value_enum, default_value_t)]
+    /// How the nodes write their logs: text or json
+    #[arg(long, value_enum, hide_possible_values = true, default_value_t)]
     pub(crate) log_format: LogFormat,
 }
 
@@ -123,8 +123,8 @@ pub(crate) struct NodeArgs {
     /// Stay in the foreground, for systemd and containers
     #[arg(long)]
     pub(crate) foreground: bool,
-    /// How the log is written
-    #[arg(long, value_enum, default_value_t)]
+    /// How the log is written: text or json
+    #[arg(long, value_enum, hide_possible_values = true, default_value_t)]
     pub(crate) log_format: LogFormat,
     /// Report the start on standard output, one JSON object for each step
     #[arg(long, hide = true, requires = "foreground")]
@@ -143,29 +143,30 @@ pub(crate) struct NodeArgs {
     least-loaded  the server with the fewest unanswered reads; with the fewest connections\n\
     Writes are routed to the leader, every server takes every command, and all reads are\n\
     linearizable. `config get cluster` has the leader first whatever the policy is.\n\n\
-    Run again on the folder of a stopped load balancer, it starts where it was.")]
+    Run again on the folder of a stopped load balancer, it starts as it was, but for the options\n\
+    that are given.")]
 pub(crate) struct AddLbArgs {
     /// Address for clients [default: 127.0.0.1]
-    #[arg(long, value_parser = values::ip)]
+    #[arg(long, value_parser = values::ip, value_name = "IP")]
     pub(crate) cip: Option<IpAddr>,
     /// Port for clients (TCP) [default: 5002]
-    #[arg(long)]
+    #[arg(long, value_name = "PORT")]
     pub(crate) cport: Option<u16>,
     /// Address for servers [default: 127.0.0.1]
-    #[arg(long, value_parser = values::ip)]
+    #[arg(long, value_parser = values::ip, value_name = "IP")]
     pub(crate) sip: Option<IpAddr>,
     /// Port for servers (UDP) [default: 5001]
-    #[arg(long)]
+    #[arg(long, value_name = "PORT")]
     pub(crate) sport: Option<u16>,
     /// Fresh servers that make a new cluster [default: 2]
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
     pub(crate) expect: Option<u16>,
     /// Who answers reads, and whom clients are sent to: leader, round-robin or least-loaded
     /// [default: leader]
     #[arg(long)]
     pub(crate) policy: Option<Policy>,
     /// Largest value that is routed, e.g. 512k or 2m: that of the servers [default: 1m]
-    #[arg(short = 'I', long, value_parser = values::item_size)]
+    #[arg(short = 'I', long, value_parser = values::item_size, value_name = "SIZE")]
     pub(crate) max_item_size: Option<usize>,
     /// Its name and its folder's
     #[arg(long, default_value = "lb-1", value_parser = values::node_name)]
@@ -182,47 +183,49 @@ pub(crate) struct AddLbArgs {
     store addsrv --cport 7010 --sport 6010 --lbip 192.168.1.10\n  \
     store addsrv --name srv-2     restart a stopped server from its folder\n\n\
     Without --name, a new server gets the next free name. A default port that is taken moves\n\
-    to the next free one; one that was asked for and is taken is an error.")]
+    to the next free one; one that was asked for and is taken is an error. With --name, a stopped\n\
+    server is started as it was, but for the options that are given.")]
 pub(crate) struct AddSrvArgs {
     /// Address for clients [default: 127.0.0.1]
-    #[arg(long, value_parser = values::ip)]
+    #[arg(long, value_parser = values::ip, value_name = "IP")]
     pub(crate) cip: Option<IpAddr>,
     /// Port for clients (TCP) [default: 7000 + N for srv-N, or the next free one]
-    #[arg(long)]
+    #[arg(long, value_name = "PORT")]
     pub(crate) cport: Option<u16>,
     /// Address for other servers and load balancers [default: 127.0.0.1]
-    #[arg(long, value_parser = values::ip)]
+    #[arg(long, value_parser = values::ip, value_name = "IP")]
     pub(crate) sip: Option<IpAddr>,
     /// Port for other servers and load balancers (UDP) [default: 6000 + N for srv-N, or the next free one]
-    #[arg(long)]
+    #[arg(long, value_name = "PORT")]
     pub(crate) sport: Option<u16>,
-    /// The load balancer's address for servers [default: 127.0.0.1]
-    #[arg(long, conflicts_with = "lb")]
+    /// One load balancer's address for servers [default: all of the folder, or 127.0.0.1]
+    #[arg(long, conflicts_with = "lb", value_name = "HOST")]
     pub(crate) lbip: Option<String>,
-    /// The load balancer's port for servers [default: 5001]
-    #[arg(long, conflicts_with = "lb")]
+    /// Its port for servers [default: 5001]
+    #[arg(long, conflicts_with = "lb", value_name = "PORT")]
     pub(crate) lbport: Option<u16>,
-    /// Several load balancers, e.g. `a:5001,b:5001`; only the first may found a cluster
-    #[arg(long, value_delimiter = ',', value_parser = values::remote)]
+    /// Several load balancers, e.g. `a:5001,b:5001`; that with the smallest address
+    /// may found a cluster
+    #[arg(long, value_delimiter = ',', value_parser = values::remote, value_name = "HOST:PORT")]
     pub(crate) lb: Vec<SocketAddr>,
     /// Its name and its folder's [default: the next free srv-N]
     #[arg(long, value_parser = values::node_name)]
     pub(crate) name: Option<String>,
     /// A voter that was silent for so long is removed by the leader, never below two voters;
     /// 0: never [default: 30s]
-    #[arg(long, value_parser = values::duration)]
+    #[arg(long, value_parser = values::duration, value_name = "DURATION")]
     pub(crate) dead_after: Option<Duration>,
-    /// Interval of the leader's heartbeats [default: 50ms]
-    #[arg(long, value_parser = values::duration)]
+    /// Interval of the leader's heartbeats; shorter than the election timeout [default: 50ms]
+    #[arg(long, value_parser = values::interval, value_name = "DURATION")]
     pub(crate) heartbeat: Option<Duration>,
     /// Range of the election timeout [default: 200ms..400ms]
-    #[arg(long, value_parser = values::timeout_range)]
+    #[arg(long, value_parser = values::timeout_range, value_name = "RANGE")]
     pub(crate) election_timeout: Option<TimeoutRange>,
     /// Largest value, e.g. 512k or 2m [default: 1m]
-    #[arg(short = 'I', long, value_parser = values::item_size)]
+    #[arg(short = 'I', long, value_parser = values::item_size, value_name = "SIZE")]
     pub(crate) max_item_size: Option<usize>,
     /// How long to wait for its vote while it syncs; it goes on in the background. 0: not at all
-    #[arg(long, default_value = "60s", value_parser = values::duration)]
+    #[arg(long, default_value = "60s", value_parser = values::duration, value_name = "DURATION")]
     pub(crate) wait: Duration,
     /// Tell each step as one JSON object per line
     #[arg(long, conflicts_with = "foreground")]
@@ -261,19 +264,19 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) dir: Option<PathBuf>,
     /// Interval of the leader's heartbeats [default: from the configuration, or 50ms]
-    #[arg(long, value_parser = values::duration)]
+    #[arg(long, value_parser = values::interval, value_name = "DURATION")]
     pub(crate) heartbeat: Option<Duration>,
     /// Range of the election timeout [default: from the configuration, or 200ms..400ms]
-    #[arg(long, value_parser = values::timeout_range)]
+    #[arg(long, value_parser = values::timeout_range, value_name = "RANGE")]
     pub(crate) election_timeout: Option<TimeoutRange>,
     /// Largest value, e.g. 512k or 2m
-    #[arg(short = 'I', long, default_value = "1m", value_parser = values::item_size)]
+    #[arg(short = 'I', long, default_value = "1m", value_parser = values::item_size, value_name = "SIZE")]
     pub(crate) max_item_size: usize,
     /// What becomes of its data.
     #[command(flatten)]
     pub(crate) data: DataArgs,
-    /// How the log is written
-    #[arg(long, value_enum, default_value_t)]
+    /// How the log is written: text or json
+    #[arg(long, value_enum, hide_possible_values = true, default_value_t)]
     pub(crate) log_format: LogFormat,
 }
 
@@ -318,11 +321,11 @@ pub(crate) struct DataArgs {
     /// Growth of the log-file after which a checkpoint is written, if the data is not larger [default: 64m]
     #[arg(long, value_name = "SIZE", value_parser = values::checkpoint_after)]
     pub(crate) checkpoint_after: Option<u64>,
-    /// Keep every segment of the log-file in its archive, for `store restore --until`; `=false`: no longer
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    /// Keep every segment of the log-file in its archive, for `store restore --until`; `=false`: no more
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
     pub(crate) keep_log: Option<bool>,
     /// Memory for items in MiB, beyond which stores are refused; 0: no limit [default: 0]
-    #[arg(short, long)]
+    #[arg(short, long, value_name = "MIB")]
     pub(crate) memory_limit: Option<u32>,
 }
 

@@ -1,34 +1,30 @@
 //! What `addsrv` tells of a server that starts: each step of its way to its
 //! vote, for people, or as JSON for programs.
 
-use std::io::{IsTerminal, stderr};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use common::control::{Role, Waiting};
 use common::ids::ServerId;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::json;
-use server::config::{Arriving, Progress};
+use server::config::{Progress, founder};
 
 use crate::announce::Announcement;
 use crate::background::Background;
+use crate::bar::Bar;
 use crate::failure::{Failure, Outcome, say};
-use crate::table;
+use crate::home::Home;
+use crate::standing::Standing;
 
 /// Reading the log-file of a large server takes long, and says so.
 const RECOVERY: Duration = Duration::from_secs(600);
 
-/// How long a load balancer may take to answer, so that the whole command
-/// fails within five seconds.
-const REGISTRATION: Duration = Duration::from_millis(4500);
-
 /// How long a registered server may take to learn its role.
 const ROLE: Duration = Duration::from_secs(5);
 
-/// Between two lines about the same, where no bar can be drawn.
-const LINES: Duration = Duration::from_secs(2);
+/// A member that is registered hears its leader sooner than this, or there is none.
+const QUIET: Duration = Duration::from_millis(700);
 
 /// How steps are told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -124,47 +120,47 @@ fn tell_repair(voice: Voice, name: &str, progress: &Progress) {
 }
 
 /// Follows a server that serves to its vote.
-pub(crate) struct Following<'a> {
+pub(crate) struct Following {
     process: Background,
     name: String,
     voice: Voice,
-    /// Its load balancers; what the first says counts, which may found a cluster.
-    lbs: &'a [SocketAddr],
-    /// One of them has accepted this folder before.
-    was_registered: bool,
+    /// Its load balancer that may found a cluster: what that one says counts.
+    founder: Option<SocketAddr>,
+    standing: Standing,
     /// How long it may take from its membership to its vote.
     patience: Duration,
     began: Instant,
     until: Instant,
-    registered: Option<(SocketAddr, Option<Waiting>)>,
+    /// When to say that there is no leader.
+    quiet: Option<Instant>,
+    registered: Option<Option<Waiting>>,
     member: Option<(ServerId, Role)>,
-    refused: Option<String>,
     bar: Bar,
 }
 
-impl<'a> Following<'a> {
+impl Following {
     pub(crate) fn new(
         process: Background,
         voice: Voice,
-        lbs: &'a [SocketAddr],
+        home: &Home,
+        lbs: &[SocketAddr],
         was_registered: bool,
         patience: Duration,
     ) -> Self {
         let (name, now) = (process.node.name.clone(), Instant::now());
-        let bar = Bar::new(voice);
         Following {
             process,
             name,
             voice,
-            lbs,
-            was_registered,
+            founder: founder(lbs),
+            standing: Standing::new(home, lbs, was_registered),
             patience,
             began: now,
-            until: now + REGISTRATION,
+            until: now,
+            quiet: None,
             registered: None,
             member: None,
-            refused: None,
-            bar,
+            bar: Bar::new(voice),
         }
     }
 
@@ -175,24 +171,32 @@ impl<'a> Following<'a> {
     /// It ends, or is not registered.
     pub(crate) fn follow(mut self) -> Outcome {
         loop {
-            match self.process.next(self.until) {
+            let until = match self.standing.is_registered() {
+                true => self.until,
+                false => self.standing.until(),
+            };
+            match self.process.next(self.quiet.map_or(until, |quiet| quiet.min(until))) {
                 // Said again once a cluster has taken it in.
                 Ok(Some(Announcement::Server { progress: Progress::Serving { .. } })) => {}
                 Ok(Some(Announcement::Server { progress })) => {
                     self.voice.step(&self.name, &progress);
+                    self.standing.note(&progress);
                     if self.step(progress) {
                         return Ok(());
                     }
                 }
                 Ok(Some(_)) => {}
+                Ok(None) if self.quiet.take().is_some_and(|quiet| quiet < until) => {
+                    let (name, seconds) = (&self.name, ROLE.as_secs());
+                    self.voice.tell(|| {
+                        format!("No server leads: {name} waits up to {seconds} s for a leader.")
+                    });
+                }
                 Ok(None) => return self.too_long(),
                 Err(failure) => {
                     self.bar.clear();
                     return Err(failure);
                 }
-            }
-            if self.refused.is_some() && self.registered.is_none() {
-                return self.too_long();
             }
         }
     }
@@ -204,6 +208,7 @@ impl<'a> Following<'a> {
             Progress::Registered { lb, waiting_for } => return self.registered(lb, waiting_for),
             Progress::Member { id, role, .. } => {
                 self.member = Some((id, role));
+                self.quiet = None;
                 if self.registered.is_some() {
                     self.until = Instant::now() + self.patience;
                 }
@@ -236,14 +241,13 @@ impl<'a> Following<'a> {
                 self.patience = Duration::ZERO;
                 return self.registered.is_some();
             }
-            Progress::NotRegistered { why } => self.refused = Some(why),
             progress => tell_repair(self.voice, name, &progress),
         }
         false
     }
 
     fn registered(&mut self, lb: SocketAddr, waiting_for: Option<Waiting>) -> bool {
-        if lb != self.lbs[0] && self.registered.is_some() {
+        if Some(lb) != self.founder && self.registered.is_some() {
             return false;
         }
         let (name, now) = (&self.name, Instant::now());
@@ -258,8 +262,10 @@ impl<'a> Following<'a> {
         // Nothing goes on until somebody adds servers; everything else that a
         // server waits for comes by itself, and soon.
         let missing = waiting_for.as_ref().map_or(0, |waiting| waiting.missing_servers);
-        self.registered = Some((lb, waiting_for));
-        if lb == self.lbs[0] && missing > 0 && self.member.is_none() {
+        let is_quiet = waiting_for.is_none() && self.member.is_none();
+        self.quiet = is_quiet.then_some(now + QUIET);
+        self.registered = Some(waiting_for);
+        if Some(lb) == self.founder && missing > 0 && self.member.is_none() {
             self.voice.tell(|| {
                 let servers = if missing == 1 { "a server" } else { "servers" };
                 format!("Add {servers} with `store addsrv`.")
@@ -276,94 +282,23 @@ impl<'a> Following<'a> {
         self.bar.clear();
         let (name, waited) = (&self.name, self.patience.as_secs());
         let why = match (&self.registered, self.member) {
-            (None, _) => return self.not_registered(),
+            (None, Some(_)) => {
+                format!("no load balancer has registered it: {}", self.standing.missing())
+            }
+            (None, _) => return Err(self.standing.give_up(self.process)),
             (Some(_), Some(_)) => format!("it has no vote after {waited} s"),
-            (Some((_, Some(waiting))), None) => format!("it waits for {}", waiting.what),
-            (Some((_, None)), None) => "its role is not decided yet".to_owned(),
+            (Some(Some(waiting)), None) => format!("it waits for {}", waiting.what),
+            (Some(None), None) => "it hears no leader".to_owned(),
         };
         let pid = self.process.pid();
         self.voice.own_step(name, "goes-on", json!({ "pid": pid, "why": why }));
-        self.voice.tell(|| {
-            format!(
+        self.voice.tell(|| match &self.registered {
+            None => format!("{name} serves (pid {pid}), its peers know it, but {why}."),
+            Some(_) => format!(
                 "{name} goes on in the background (pid {pid}): {why}. `store status` shows how far \
                  it is."
-            )
+            ),
         });
         Ok(())
     }
-
-    fn not_registered(self) -> Outcome {
-        let name = &self.name;
-        let why = self.refused.unwrap_or_else(|| {
-            let lbs: Vec<_> = self.lbs.iter().map(ToString::to_string).collect();
-            format!(
-                "no load balancer answered at {} within {:.1} s: is one running there, with the \
-                 same cluster.key? Add one with `store addlb`",
-                lbs.join(", "),
-                REGISTRATION.as_secs_f32()
-            )
-        });
-        let log = self.process.node.log_path();
-        if self.was_registered || self.member.is_some() {
-            let pid = self.process.pid();
-            return Err(Failure::unreachable(format!(
-                "{name} is not registered: {why}.\nIt holds data, so it keeps running (pid {pid}) \
-                 and trying; its log: {}",
-                log.display()
-            )));
-        }
-        self.process.terminate();
-        Err(Failure::unreachable(format!(
-            "{name} is not registered and stopped again: {why}.\nIts log: {}",
-            log.display()
-        )))
-    }
-}
-
-/// How far a server is with what it lacks: a bar on a terminal, otherwise a
-/// line now and then.
-struct Bar {
-    bar: Option<ProgressBar>,
-    voice: Voice,
-    said: Option<Instant>,
-}
-
-impl Bar {
-    fn new(voice: Voice) -> Self {
-        let drawn = voice == Voice::People && stderr().is_terminal();
-        Bar { bar: drawn.then(bar), voice, said: None }
-    }
-
-    fn show(&mut self, name: &str, applied: u64, commit: u64, snapshot: Option<Arriving>) {
-        let (permille, what) = match snapshot {
-            Some(Arriving { bytes, permille }) => {
-                (u64::from(permille), format!("{} of a snapshot", table::bytes(bytes)))
-            }
-            None => (applied * 1000 / commit.max(1), format!("entry {applied} of {commit}")),
-        };
-        if let Some(bar) = &self.bar {
-            bar.update(|state| state.set_pos(permille));
-            return bar.set_message(format!("{name} syncs: {what}"));
-        }
-        if self.said.is_none_or(|said| said.elapsed() >= LINES) {
-            self.said = Some(Instant::now());
-            self.voice.tell(|| format!("{name} syncs: {what}, {} %.", permille / 10));
-        }
-    }
-
-    fn clear(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-fn bar() -> ProgressBar {
-    let bar = ProgressBar::new(1000);
-    // A template that cannot be read is a mistake in this line: the plain bar
-    // will do then.
-    if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:30}] {percent} %") {
-        bar.set_style(style);
-    }
-    bar
 }

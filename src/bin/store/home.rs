@@ -11,10 +11,12 @@
 //!     server.log         log of the background process
 //! ```
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
 use common::folder;
@@ -22,7 +24,8 @@ use common::limits::DEFAULT_MAX_VALUE_BYTES;
 use lb::config::Policy;
 use serde::{Deserialize, Serialize};
 
-use crate::failure::{Failure, Outcome};
+use crate::args::DEFAULT_DIR;
+use crate::failure::{Failure, Outcome, complain};
 use crate::values::TimeoutRange;
 
 const SETTINGS: &str = "settings.json";
@@ -213,11 +216,17 @@ impl Home {
         Ok(nodes)
     }
 
+    /// Nodes that cannot be told what they are: what is recorded about them is
+    /// damaged.
+    pub(crate) fn unreadable(&self) -> Outcome<Vec<Node>> {
+        Ok(self.nodes()?.into_iter().filter(|node| node.settings().is_err()).collect())
+    }
+
     /// The nodes that are servers, with what is recorded about them.
     pub(crate) fn servers(&self) -> Outcome<Vec<(Node, ServerSettings)>> {
         let mut servers = Vec::new();
         for node in self.nodes()? {
-            if let Some(Settings::Server(settings)) = node.settings()? {
+            if let Some(Settings::Server(settings)) = node.readable_settings() {
                 servers.push((node, settings));
             }
         }
@@ -228,7 +237,7 @@ impl Home {
     pub(crate) fn load_balancers(&self) -> Outcome<Vec<(Node, LbSettings)>> {
         let mut lbs = Vec::new();
         for node in self.nodes()? {
-            if let Some(Settings::LoadBalancer(settings)) = node.settings()? {
+            if let Some(Settings::LoadBalancer(settings)) = node.readable_settings() {
                 lbs.push((node, settings));
             }
         }
@@ -243,10 +252,10 @@ impl Home {
             if reserved.contains(&node.name) {
                 continue;
             }
-            let unused = match node.settings()? {
-                None => true,
-                Some(Settings::Server(server)) => !server.registered,
-                Some(Settings::LoadBalancer(_) | Settings::Fixed(_)) => false,
+            let unused = match node.settings() {
+                Ok(None) => true,
+                Ok(Some(Settings::Server(server))) => !server.registered,
+                Ok(Some(Settings::LoadBalancer(_) | Settings::Fixed(_))) | Err(_) => false,
             };
             if !node.dir.exists() || (unused && node.running().is_none()) {
                 return Ok(node.name);
@@ -287,9 +296,24 @@ impl Node {
         };
         serde_json::from_slice(&text).map(Some).map_err(|error| {
             Failure::refused(format!(
-                "{} is damaged: {error}; remove it and give the addresses on the command line",
-                path.display()
+                "{} is damaged ({error}): remove it, and start {} with its addresses on the command \
+                 line",
+                path.display(),
+                self.name
             ))
+        })
+    }
+
+    /// What is recorded about it. Where that is damaged there is a warning, once,
+    /// and nothing: one node must not stop a command for all of them.
+    pub(crate) fn readable_settings(&self) -> Option<Settings> {
+        static WARNED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+        self.settings().unwrap_or_else(|failure| {
+            let mut warned = WARNED.lock().unwrap_or_else(PoisonError::into_inner);
+            if warned.insert(self.dir.clone()) {
+                complain!("store: warning: {failure}");
+            }
+            None
         })
     }
 
@@ -302,6 +326,16 @@ impl Node {
         fs::write(&beside, text)
             .and_then(|()| fs::rename(&beside, &path))
             .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// The option that chooses its data folder on a command line, after a space;
+    /// nothing if that is the one that is chosen anyway.
+    pub(crate) fn dir_option(&self) -> String {
+        let home = self.dir.parent().unwrap_or(&self.dir);
+        match std::path::absolute(DEFAULT_DIR) {
+            Ok(default) if default == home => String::new(),
+            _ => format!(" --dir {}", home.display()),
+        }
     }
 
     /// The log of the background process.
@@ -362,6 +396,28 @@ mod tests {
         home.node("srv-2").record(&server(false)).unwrap();
         assert_eq!(home.next_server_name(&[]).unwrap(), "srv-2");
         assert_eq!(home.next_server_name(&["srv-2".to_owned()]).unwrap(), "srv-3");
+    }
+
+    #[test]
+    fn a_damaged_record_leaves_out_only_its_own_node() {
+        let temp = tempfile::tempdir().unwrap();
+        let home = Home::create(temp.path()).unwrap();
+        for name in ["srv-1", "srv-2", "srv-3"] {
+            fs::create_dir(home.node(name).dir).unwrap();
+            home.node(name).record(&server(true)).unwrap();
+        }
+        fs::write(home.node("srv-2").dir.join(SETTINGS), "{").unwrap();
+        let names: Vec<_> =
+            home.servers().unwrap().into_iter().map(|(node, _)| node.name).collect();
+        assert_eq!(names, ["srv-1", "srv-3"]);
+        assert_eq!(home.unreadable().unwrap(), [home.node("srv-2")]);
+        assert!(home.load_balancers().unwrap().is_empty());
+        assert_eq!(home.next_server_name(&[]).unwrap(), "srv-4", "it is not free");
+        let failure = home.node("srv-2").settings().unwrap_err().to_string();
+        assert!(
+            failure.contains("srv-2/settings.json") && failure.contains("remove it"),
+            "{failure}"
+        );
     }
 
     #[test]

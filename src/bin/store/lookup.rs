@@ -63,7 +63,7 @@ impl Files {
     pub(crate) fn of(dir: &Path) -> Outcome<Option<Files>> {
         let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let node = Node { name, dir: dir.to_owned() };
-        if let Some(Settings::Fixed(server)) = node.settings()? {
+        if let Some(Settings::Fixed(server)) = node.readable_settings() {
             let (log, keystore) = (server.log_file, server.keystore_file);
             return Ok(Some(Files { node, log, keystore }));
         }

@@ -8,7 +8,8 @@
 //! | `background`, `announce` | starting a node as a background process, and what it tells its parent |
 //! | `up`, `addlb`, `addsrv`, `fixed`, `status`, `stop`, `print`, `verify`, `backup`, `restore` | one command each, or two that belong together |
 //! | `serve`, `sockets`, `logging` | what every node process does before it serves |
-//! | `following` | what `addsrv` tells of a server's way to its vote |
+//! | `following`, `bar` | what `addsrv` tells of a server's way to its vote |
+//! | `standing`, `silent` | who has registered a server that starts, and why a load balancer says nothing |
 //! | `lookup` | finding load balancers, servers and their files |
 //! | `text`, `table`, `time`, `failure` | a small memcached client, aligned tables, points in time, exit codes |
 
@@ -19,6 +20,7 @@ mod args;
 mod argv;
 mod background;
 mod backup;
+mod bar;
 mod failure;
 mod fixed;
 mod following;
@@ -29,7 +31,9 @@ mod operate;
 mod print;
 mod restore;
 mod serve;
+mod silent;
 mod sockets;
+mod standing;
 mod status;
 mod stop;
 mod table;

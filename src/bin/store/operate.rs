@@ -15,13 +15,16 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::args::{DEFAULT_DIR, LB_SERVER_PORT};
-use crate::failure::{Failure, Outcome, say};
+use crate::failure::{Failure, Outcome, complain, say};
 use crate::home::Home;
 use crate::serve::LOOPBACK;
 use crate::values;
 
 /// How long what was asked for may take to come about.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What takes longer than this is told.
+const SILENTLY: Duration = Duration::from_millis(250);
 
 /// Between two questions.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -33,7 +36,7 @@ pub(crate) struct ByWay {
     #[arg(long, default_value = DEFAULT_DIR)]
     pub(crate) dir: PathBuf,
     /// Load balancers' addresses for servers, e.g. `a:5001,b:5001` [default: those of the folder]
-    #[arg(long, value_delimiter = ',', value_parser = values::remote)]
+    #[arg(long, value_delimiter = ',', value_parser = values::remote, value_name = "HOST:PORT")]
     pub(crate) lb: Vec<SocketAddr>,
 }
 
@@ -152,6 +155,8 @@ struct Order {
     link: Link,
     answers: mpsc::UnboundedReceiver<Answer>,
     until: Instant,
+    /// What was told last that it waits for.
+    told: Option<String>,
 }
 
 struct Answers(mpsc::UnboundedSender<Answer>);
@@ -189,7 +194,7 @@ impl Order {
                 Ok((link, Hello { from: Party::LoadBalancer { .. }, .. })) => {
                     let (sender, answers) = mpsc::unbounded_channel();
                     link.start(std::sync::Arc::new(Answers(sender)));
-                    return Ok(Order { endpoint, link, answers, until });
+                    return Ok(Order { endpoint, link, answers, until, told: None });
                 }
                 Ok(_) => errors.push(format!("{lb} is no load balancer")),
                 Err(error) => errors.push(error.to_string()),
@@ -209,24 +214,30 @@ impl Order {
         tokio::select! {
             answer = timeout_at(self.until, self.answers.recv()) => match answer {
                 Ok(Some(answer)) => Ok(answer),
-                _ => Err(Failure::unreachable(format!(
-                    "no answer within {} s: what became of it is shown by `store status`",
-                    PATIENCE.as_secs()
-                ))),
+                _ => Err(late(self.told.as_deref().unwrap_or("no answer came"))),
             },
             why = self.link.closed() => Err(lost(why)),
         }
     }
 
     /// Waits a moment before the next question, unless the time is up.
-    async fn wait(&self, why: &str) -> Outcome {
+    async fn wait(&mut self, why: &str) -> Outcome {
         if Instant::now() + AGAIN >= self.until {
-            return Err(Failure::unreachable(format!(
-                "not done within {} s: {why}; what became of it is shown by `store status`",
-                PATIENCE.as_secs()
-            )));
+            return Err(late(why));
+        }
+        let left = self.until.saturating_duration_since(Instant::now());
+        if self.told.as_deref() != Some(why) && left + SILENTLY < PATIENCE {
+            self.told = Some(why.to_owned());
+            complain!("store: {why}; waiting up to {} s", left.as_secs() + 1);
         }
         sleep(AGAIN).await;
         Ok(())
     }
+}
+
+fn late(why: &str) -> Failure {
+    Failure::unreachable(format!(
+        "not done within {} s: {why}; what became of it is shown by `store status`",
+        PATIENCE.as_secs()
+    ))
 }

@@ -127,10 +127,11 @@ pub(crate) fn claim(node: &Node) -> Outcome {
 /// One process per folder.
 pub(crate) fn already_running(node: &Node, pid: u32) -> Failure {
     Failure::refused(format!(
-        "{} already runs on {} (pid {pid}): stop it first with `store stop {}`",
+        "{} already runs on {} (pid {pid}): stop it first with `store stop {}{}`",
         node.name,
         node.dir.display(),
-        node.name
+        node.name,
+        node.dir_option()
     ))
 }
 

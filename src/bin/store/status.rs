@@ -10,6 +10,7 @@ use crate::args::StatusArgs;
 use crate::failure::{Failure, Outcome, say};
 use crate::home::{Home, Settings, split_number};
 use crate::lookup;
+use crate::silent;
 use crate::table::{self, bytes, uptime};
 use crate::text::Stats;
 
@@ -37,6 +38,7 @@ pub(crate) fn run(args: &StatusArgs) -> Outcome {
                 if !args.json {
                     folders(&home)?;
                 }
+                let why = silent::hung(&home, &addresses).unwrap_or(why);
                 return Err(Failure::unreachable(why));
             }
         };
@@ -90,15 +92,17 @@ impl View {
 
     fn to_text(&self, before: Option<&View>) -> String {
         let mut header = vec![
-            "SERVER", "ID", "STATE", "ROLE", "TERM", "LAST", "COMMIT", "APPLIED", "LAG", "KEYS",
-            "MEMORY", "UPTIME", "CONNS", "READS", "WRITES", "PID", "CLIENTS", "SERVERS",
+            "SERVER", "ID", "STATE", "ROLE", "VOTE", "TERM", "LAST", "COMMIT", "APPLIED", "LAG",
+            "KEYS", "MEMORY", "UPTIME", "CONNS", "READS", "WRITES", "PID", "CLIENTS", "SERVERS",
         ];
         if before.is_some() {
-            (header[13], header[14]) = ("READS/S", "WRITES/S");
+            (header[14], header[15]) = ("READS/S", "WRITES/S");
         }
         let right: Vec<bool> = header
             .iter()
-            .map(|name| !matches!(*name, "SERVER" | "STATE" | "ROLE" | "CLIENTS" | "SERVERS"))
+            .map(|name| {
+                !matches!(*name, "SERVER" | "STATE" | "ROLE" | "VOTE" | "CLIENTS" | "SERVERS")
+            })
             .collect();
         let mut names: Vec<&String> = self.servers.keys().collect();
         names.sort_by_key(|name| split_number(name));
@@ -140,6 +144,7 @@ impl View {
             // A server that is live and in trouble is shown as what troubles it.
             trouble.cloned().unwrap_or_else(|| text("state")),
             text("role"),
+            text("vote"),
             text("term"),
             text("last_index"),
             text("commit_index"),
@@ -196,7 +201,7 @@ fn folders(home: &Home) -> Outcome {
     let mut rows = Vec::new();
     for node in home.nodes()? {
         let running = node.running();
-        let settings = node.settings()?;
+        let settings = node.readable_settings();
         let address = |of: fn(&Settings) -> SocketAddr| {
             settings.as_ref().map_or("-".to_owned(), |settings| of(settings).to_string())
         };
@@ -226,11 +231,13 @@ mod tests {
             ("lb.name", "lb-1"),
             ("lb.leader", "srv-2"),
             ("server.srv-10.role", "follower"),
+            ("server.srv-10.vote", "removed"),
             ("server.srv-10.reads", reads),
             ("server.srv-2.role", "leader"),
             ("server.srv-2.memory_bytes", "2048"),
             ("server.srv-2.lag", "-"),
             ("server.srv-2.voter", "1"),
+            ("server.srv-2.vote", "voter"),
             ("server.srv-2.state", "live"),
             ("server.srv-2.trouble", "disk-full"),
         ];
@@ -245,7 +252,8 @@ mod tests {
         assert!(lines[0].contains("lb-1") && lines[0].contains("leader srv-2"), "{text}");
         assert!(lines[2].starts_with("srv-2 ") && lines[2].contains("2.0 KiB"), "{text}");
         assert!(lines[2].contains("disk-full") && !lines[2].contains("live"), "{text}");
-        assert!(lines[3].starts_with("srv-10"), "{text}");
+        assert!(lines[2].contains(" voter "), "{text}");
+        assert!(lines[3].starts_with("srv-10") && lines[3].contains(" removed "), "{text}");
     }
 
     #[test]
@@ -257,6 +265,7 @@ mod tests {
         assert_eq!(json["servers"]["srv-10"]["reads"], 25);
         assert_eq!(json["servers"]["srv-10"]["reads_per_second"], 10.0);
         assert_eq!(json["servers"]["srv-2"]["voter"], 1);
+        assert_eq!(json["servers"]["srv-2"]["vote"], "voter");
         assert_eq!(json["servers"]["srv-2"]["lag"], serde_json::Value::Null);
         assert_eq!(json["lb"]["name"], "lb-1");
     }

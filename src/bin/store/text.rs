@@ -34,7 +34,14 @@ impl Connection {
 
     fn line(&mut self) -> io::Result<String> {
         let mut line = String::new();
-        io::Read::take(&mut self.stream, MAX_LINE_BYTES).read_line(&mut line)?;
+        let read = io::Read::take(&mut self.stream, MAX_LINE_BYTES).read_line(&mut line);
+        read.map_err(|error| match error.kind() {
+            // What Linux calls it says nothing to anybody.
+            io::ErrorKind::WouldBlock => {
+                io::Error::new(io::ErrorKind::TimedOut, "no answer in time")
+            }
+            _ => error,
+        })?;
         if !line.ends_with('\n') {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the answer breaks off"));
         }

@@ -12,7 +12,9 @@ use crate::args::{AddLbArgs, AddSrvArgs, DEFAULT_DIR, DataArgs, LB_CLIENT_PORT, 
 use crate::background::Background;
 use crate::failure::{Failure, Outcome, say};
 use crate::following::{self, Voice};
-use crate::home::{Home, LbSettings, Settings};
+use crate::home::{Home, LbSettings, Settings, split_number};
+use crate::silent;
+use crate::standing::{self, Standing};
 use crate::table;
 use crate::text::Connection;
 
@@ -28,26 +30,49 @@ const POLL: Duration = Duration::from_millis(10);
 /// How long one question may take.
 const ANSWER: Duration = Duration::from_secs(2);
 
+/// What runs, and what does not.
+#[derive(Default)]
+struct Nodes {
+    rows: Vec<Vec<String>>,
+    /// Processes that were started and taken in.
+    processes: Vec<Background>,
+    /// Where clients reach each server.
+    clients: Vec<(String, SocketAddr)>,
+    /// What was refused, or does not answer.
+    failures: Vec<Failure>,
+}
+
 /// The command.
 pub(crate) fn run(args: &UpArgs) -> Outcome {
     let began = Instant::now();
     let home = Home::create(&args.dir)?;
     let lock = home.lock_commands()?;
     let names = server_names(args, &home)?;
-    let mut rows = Vec::new();
-    let lb = load_balancers(args, &home, names.len(), &mut rows)?;
-    let (mut processes, waiting) = servers(args, &home, &names, &mut rows)?;
+    let mut nodes = Nodes::default();
+    let lb = load_balancers(args, &home, names.len(), &mut nodes)?;
+    servers(args, &home, &names, &mut nodes)?;
     drop(lock);
     let header = ["NODE", "PID", "CLIENTS", "SERVERS", ""];
-    let table = table::render(&header, &[false, true, false, false, false], &rows);
+    let table = table::render(&header, &[false, true, false, false, false], &nodes.rows);
     say!("{table}");
-    let leader = wait_for_leader(lb.client, &mut processes)?;
-    let who = waiting.iter().find(|(_, client)| *client == leader);
+    nodes.check()?;
+    let leader = wait_for_leader(lb.client, &mut nodes.processes)?;
+    let who = nodes.clients.iter().find(|(_, client)| *client == leader);
     let who = who.map_or_else(|| leader.to_string(), |(name, _)| format!("{name} ({leader})"));
     say!("{who} leads: the cluster serves after {:.2} s.\n", began.elapsed().as_secs_f64());
     demonstrate(lb.client, began)?;
     next_steps(args, &lb);
     Ok(())
+}
+
+impl Nodes {
+    /// Whether everything that should run does.
+    fn check(&self) -> Outcome {
+        let Some(first) = self.failures.first() else { return Ok(()) };
+        let mut each: Vec<_> = self.failures.iter().map(|failure| &*failure.message).collect();
+        each.push("The others go on: `store status` shows them.");
+        Err(Failure { code: first.code, message: each.join("\n") })
+    }
 }
 
 /// The servers that should run: those in the folder, and new ones up to the
@@ -59,8 +84,11 @@ fn server_names(args: &UpArgs, home: &Home) -> Outcome<Vec<String>> {
             names.push(node.name);
         }
     }
+    // One whose record is damaged is a server all the same.
+    let unreadable = home.unreadable()?;
+    let left_out = unreadable.iter().filter(|node| split_number(&node.name).0 == "srv-").count();
     let wanted = args.servers.map_or(DEFAULT_SERVERS, usize::from);
-    while names.len() < wanted {
+    while names.len() + left_out < wanted {
         names.push(home.next_server_name(&names)?);
     }
     Ok(names)
@@ -79,47 +107,50 @@ fn row(name: &str, pid: u32, client: SocketAddr, peer: SocketAddr, what: &str) -
     vec![name.into(), pid.to_string(), client.to_string(), peer.to_string(), what.into()]
 }
 
-/// Finds the load balancers running or starts them; the first is the one that
-/// new servers register with.
+/// Finds the load balancers running or starts them; the first that answers is
+/// the one that is asked for the leader.
 fn load_balancers(
     args: &UpArgs,
     home: &Home,
     servers: usize,
-    rows: &mut Vec<Vec<String>>,
+    nodes: &mut Nodes,
 ) -> Outcome<LbSettings> {
     let known = home.load_balancers()?;
-    let Some(((first, settings), others)) = known.split_first() else {
+    if known.is_empty() {
         let asked = AddLbArgs {
             cport: args.cport,
             sport: args.sport,
             expect: Some(servers as u16),
             ..lb_args(args, "lb-1")
         };
-        return start_lb(&asked, home, servers, rows);
-    };
-    let settings = match first.running() {
-        Some(pid) => {
-            stays_where_it_is(args, &first.name, pid, settings)?;
-            rows.push(row(&first.name, pid, settings.client, settings.server, "runs already"));
-            settings.clone()
-        }
-        None => {
-            let asked =
-                AddLbArgs { cport: args.cport, sport: args.sport, ..lb_args(args, &first.name) };
-            start_lb(&asked, home, servers, rows)?
-        }
-    };
-    for (node, settings) in others {
-        match node.running() {
-            Some(pid) => {
-                rows.push(row(&node.name, pid, settings.client, settings.server, "runs already"));
-            }
-            None => {
-                start_lb(&lb_args(args, &node.name), home, servers, rows)?;
+        return start_lb(&asked, home, servers, nodes);
+    }
+    let mut answers = None;
+    for (place, (node, settings)) in known.iter().enumerate() {
+        // The ports that are asked for are those of the first.
+        let (cport, sport) = if place == 0 { (args.cport, args.sport) } else { (None, None) };
+        let Some(pid) = node.running() else {
+            let asked = AddLbArgs { cport, sport, ..lb_args(args, &node.name) };
+            let started = start_lb(&asked, home, servers, nodes)?;
+            answers = answers.or(Some(started));
+            continue;
+        };
+        stays_where_it_is((cport, sport), &node.name, pid, settings)?;
+        let asked = Connection::connect(settings.client, ANSWER).and_then(|mut lb| lb.stats());
+        let what = if asked.is_ok() { "runs already" } else { "does not answer" };
+        nodes.rows.push(row(&node.name, pid, settings.client, settings.server, what));
+        match asked {
+            Ok(_) => answers = answers.or(Some(settings.clone())),
+            Err(_) => {
+                nodes.failures.push(Failure::unreachable(silent::why(home, settings.server)));
             }
         }
     }
-    Ok(settings)
+    let Some(lb) = answers else {
+        let each: Vec<_> = nodes.failures.iter().map(|failure| &*failure.message).collect();
+        return Err(Failure::unreachable(each.join("\n")));
+    };
+    Ok(lb)
 }
 
 /// As the folder has it recorded, or the defaults.
@@ -141,12 +172,12 @@ fn start_lb(
     asked: &AddLbArgs,
     home: &Home,
     servers: usize,
-    rows: &mut Vec<Vec<String>>,
+    nodes: &mut Nodes,
 ) -> Outcome<LbSettings> {
     let what = if asked.expect.is_some() { "started" } else { "restarted" };
     let mut process = addlb::start(asked, home)?;
     let (client, server) = addlb::wait(&mut process)?;
-    rows.push(row(&asked.name, process.pid(), client, server, what));
+    nodes.rows.push(row(&asked.name, process.pid(), client, server, what));
     Ok(LbSettings {
         client,
         server,
@@ -157,11 +188,14 @@ fn start_lb(
 }
 
 /// A running load balancer does not move to ports that are asked for now.
-fn stays_where_it_is(args: &UpArgs, name: &str, pid: u32, settings: &LbSettings) -> Outcome {
-    let asked = [
-        (args.cport, settings.client.port(), "--cport"),
-        (args.sport, settings.server.port(), "--sport"),
-    ];
+fn stays_where_it_is(
+    (cport, sport): (Option<u16>, Option<u16>),
+    name: &str,
+    pid: u32,
+    settings: &LbSettings,
+) -> Outcome {
+    let asked =
+        [(cport, settings.client.port(), "--cport"), (sport, settings.server.port(), "--sport")];
     for (asked, is, option) in asked {
         if asked.is_some_and(|asked| asked != is && asked != 0) {
             return Err(Failure::usage(format!(
@@ -173,61 +207,92 @@ fn stays_where_it_is(args: &UpArgs, name: &str, pid: u32, settings: &LbSettings)
     Ok(())
 }
 
-/// Processes that were started, and all servers with their client addresses.
-type Started = (Vec<Background>, Vec<(String, SocketAddr)>);
-
-/// Starts those that do not run, all at once.
-fn servers(
-    args: &UpArgs,
-    home: &Home,
-    names: &[String],
-    rows: &mut Vec<Vec<String>>,
-) -> Outcome<Started> {
-    let mut processes = Vec::new();
-    let mut addresses = Vec::new();
+/// Starts those that do not run, all at once, and waits until each is taken in.
+fn servers(args: &UpArgs, home: &Home, names: &[String], nodes: &mut Nodes) -> Outcome {
+    let mut starting = Vec::new();
     for name in names {
         let node = home.node(name);
         let settings = node.settings()?;
         if let (Some(pid), Some(Settings::Server(server))) = (node.running(), &settings) {
-            rows.push(row(name, pid, server.client, server.peer, "runs already"));
-            addresses.push((name.clone(), server.client));
+            nodes.rows.push(row(name, pid, server.client, server.peer, "runs already"));
+            nodes.clients.push((name.clone(), server.client));
             continue;
         }
-        let recorded = matches!(&settings, Some(Settings::Server(server)) if server.registered);
-        let server = AddSrvArgs {
-            cip: None,
-            cport: None,
-            sip: None,
-            sport: None,
-            lbip: None,
-            lbport: None,
-            // All of the folder, and those that it knows if it was there before.
-            lb: Vec::new(),
-            name: Some(name.clone()),
-            heartbeat: None,
-            dead_after: None,
-            election_timeout: None,
-            max_item_size: None,
-            wait: Duration::ZERO,
-            json: false,
-            data: DataArgs {
-                checkpoint_after: None,
-                keep_log: args.keep_log,
-                memory_limit: args.memory_limit,
-            },
-            node: node_args(args),
+        let recorded = match settings {
+            Some(Settings::Server(server)) if server.registered => Some(server),
+            _ => None,
         };
-        processes.push((addsrv::start(&server, home, name)?, recorded));
+        let server = server_args(args, name);
+        let lbs = addsrv::load_balancers(&server, home, recorded.as_ref())?;
+        starting.push((addsrv::start(&server, home, name)?, lbs, recorded.is_some()));
     }
-    let mut started = Vec::new();
-    for (mut process, restarted) in processes {
-        let (client, peer) = following::wait_serving(&mut process, Voice::People)?;
-        let what = if restarted { "restarted" } else { "started" };
-        rows.push(row(&process.node.name, process.pid(), client, peer, what));
-        addresses.push((process.node.name.clone(), client));
-        started.push(process);
+    // All of them read their files at the same time, and register then.
+    let mut serving = Vec::new();
+    for (mut process, lbs, restarted) in starting {
+        match following::wait_serving(&mut process, Voice::People) {
+            Ok(addresses) => {
+                let standing = Standing::new(home, &lbs, restarted);
+                serving.push((process, addresses, standing, restarted));
+            }
+            Err(failure) => nodes.is_refused(&process.node.name, None, failure),
+        }
     }
-    Ok((started, addresses))
+    for (process, (client, peer), standing, restarted) in serving {
+        let name = process.node.name.clone();
+        match standing::wait_accepted(process, standing) {
+            Ok(process) => {
+                let what = if restarted { "restarted" } else { "started" };
+                nodes.rows.push(row(&name, process.pid(), client, peer, what));
+                nodes.clients.push((name, client));
+                nodes.processes.push(process);
+            }
+            Err(failure) => nodes.is_refused(&name, Some((client, peer)), failure),
+        }
+    }
+    Ok(())
+}
+
+impl Nodes {
+    fn is_refused(
+        &mut self,
+        name: &str,
+        addresses: Option<(SocketAddr, SocketAddr)>,
+        failure: Failure,
+    ) {
+        let (client, peer) = match addresses {
+            Some((client, peer)) => (client.to_string(), peer.to_string()),
+            None => ("-".to_owned(), "-".to_owned()),
+        };
+        self.rows.push(vec![name.into(), "-".into(), client, peer, "is not taken in".into()]);
+        self.failures.push(failure);
+    }
+}
+
+/// As the folder has it recorded, or the defaults.
+fn server_args(args: &UpArgs, name: &str) -> AddSrvArgs {
+    AddSrvArgs {
+        cip: None,
+        cport: None,
+        sip: None,
+        sport: None,
+        lbip: None,
+        lbport: None,
+        // All of the folder, and those that it knows if it was there before.
+        lb: Vec::new(),
+        name: Some(name.to_owned()),
+        heartbeat: None,
+        dead_after: None,
+        election_timeout: None,
+        max_item_size: None,
+        wait: Duration::ZERO,
+        json: false,
+        data: DataArgs {
+            checkpoint_after: None,
+            keep_log: args.keep_log,
+            memory_limit: args.memory_limit,
+        },
+        node: node_args(args),
+    }
 }
 
 /// Asks the load balancer until it names a leader.
@@ -236,13 +301,14 @@ fn wait_for_leader(lb: SocketAddr, processes: &mut [Background]) -> Outcome<Sock
     let mut trouble = "it names none".to_owned();
     while Instant::now() < until {
         match Connection::connect(lb, ANSWER).and_then(|mut connection| connection.leader()) {
-            Ok(Some(leader)) => return Ok(leader),
+            Ok(Some(leader)) => {
+                check(processes)?;
+                return Ok(leader);
+            }
             Ok(None) => trouble = "it names none".to_owned(),
             Err(error) => trouble = error.to_string(),
         }
-        for process in &mut *processes {
-            process.check()?;
-        }
+        check(processes)?;
         std::thread::sleep(POLL);
     }
     Err(Failure::unreachable(format!(
@@ -250,6 +316,11 @@ fn wait_for_leader(lb: SocketAddr, processes: &mut [Background]) -> Outcome<Sock
          `store status` shows what the servers do, server.log in each folder why",
         LEADER.as_secs()
     )))
+}
+
+/// Whether all that were started still run.
+fn check(processes: &mut [Background]) -> Outcome {
+    processes.iter_mut().try_for_each(Background::check)
 }
 
 /// A set and a get, with a key that nobody else uses and that is deleted again.

@@ -23,6 +23,14 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("`{text}` is too long"))
 }
 
+/// A [`duration`] of something that is done again and again.
+pub(crate) fn interval(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err(format!("`{text}` is no interval: it must be more than 0")),
+        interval => Ok(interval),
+    }
+}
+
 /// A range of election timeouts, lower end first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct TimeoutRange {
@@ -109,9 +117,12 @@ pub(crate) fn ip(text: &str) -> Result<IpAddr, String> {
 
 /// `host:port` of something to connect to.
 pub(crate) fn remote(text: &str) -> Result<SocketAddr, String> {
-    let mut found = text
-        .to_socket_addrs()
-        .map_err(|error| format!("`{text}` is no host:port that can be found: {error}"))?;
+    let port = text.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+    if !matches!(port, Some(Ok(_))) {
+        return Err(format!("`{text}` has no port: write it like 192.168.1.10:5001"));
+    }
+    let mut found =
+        text.to_socket_addrs().map_err(|error| format!("`{text}` cannot be found: {error}"))?;
     found.next().ok_or_else(|| format!("`{text}` has no address"))
 }
 
@@ -139,6 +150,20 @@ mod tests {
         for bad in ["", "ms", "-1ms", "1h", "1.5s", "99999999999999999999s", "9999999999999999999m"]
         {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_interval_is_never_zero() {
+        assert_eq!(interval("5ms"), Ok(Duration::from_millis(5)));
+        assert!(interval("0s").unwrap_err().contains("more than 0"));
+    }
+
+    #[test]
+    fn a_remote_address_has_a_port() {
+        assert!(remote("127.0.0.1:5001").is_ok() && remote("[::1]:5001").is_ok());
+        for bad in ["", "127.0.0.1", "localhost", "localhost:", "a:b", "127.0.0.1:70000"] {
+            assert!(remote(bad).unwrap_err().contains("has no port"), "{bad}");
         }
     }
 

@@ -308,7 +308,7 @@ impl World {
 
     fn report_of(&self, host: usize, lb: usize) -> Option<Report> {
         let at = &self.hosts[host];
-        // Only the first load balancer of a server's list may found a cluster.
+        // All hosts list the same load balancers, and the first has the smallest address.
         let may_found = lb == 0;
         if let Some(driver) = at.driver() {
             return Some(Report { may_found, ..driver.report(0) });

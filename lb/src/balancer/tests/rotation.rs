@@ -164,3 +164,20 @@ fn stats_tell_all_there_is_to_know() {
     assert!(events.contains("STAT event.1 90120 "), "{events}");
     assert!(events.contains("srv-1 leads in term 3"), "{events}");
 }
+
+#[test]
+fn stats_tell_voters_learners_and_removed_servers_apart() {
+    let mut world = World::new(2);
+    let mut members = voters(3);
+    members[2].voter = false;
+    let mut one = Server::leader(1, 1, &members);
+    // It has been away and does not know that it was removed.
+    let mut four = Server::follower(4, 1, &voters(4));
+    let mut fresh = Server::fresh(5);
+    for server in [&mut one, &mut four, &mut fresh] {
+        world.connect(server);
+    }
+    let vote = |number: u16| world.stat(&format!("server.srv-{number}.vote")).unwrap();
+    let votes: Vec<_> = (1..=5).map(vote).collect();
+    assert_eq!(votes, ["voter", "voter", "learner", "removed", "-"]);
+}

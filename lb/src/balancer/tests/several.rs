@@ -8,7 +8,7 @@ fn hear(server: &mut Server, other: &World) {
 }
 
 #[test]
-fn only_the_first_of_a_servers_list_founds_a_cluster() {
+fn only_the_one_that_may_founds_a_cluster() {
     let (mut first, mut second) = (World::new(2), World::new(2));
     let mut servers = [Server::fresh(1), Server::fresh(2)];
     for server in &mut servers {
@@ -17,7 +17,7 @@ fn only_the_first_of_a_servers_list_founds_a_cluster() {
         second.connect(&mut elsewhere);
         second.pass(100, &[&elsewhere]);
         let waiting_for = second.waiting_for(&elsewhere).unwrap();
-        assert!(waiting_for.contains("only the first load balancer"), "{waiting_for}");
+        assert!(waiting_for.contains("only the load balancer with the smallest"), "{waiting_for}");
         first.connect(server);
     }
     second.pass(3000, &[]);

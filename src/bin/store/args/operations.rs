@@ -16,10 +16,10 @@ pub(crate) struct ClusterArgs {
     #[arg(long, default_value = DEFAULT_DIR)]
     pub(crate) dir: PathBuf,
     /// The load balancer's address for clients [default: from the folder, or 127.0.0.1]
-    #[arg(long)]
+    #[arg(long, value_name = "HOST")]
     pub(crate) lbip: Option<String>,
     /// The load balancer's port for clients [default: from the folder, or 5002]
-    #[arg(long)]
+    #[arg(long, value_name = "PORT")]
     pub(crate) lbport: Option<u16>,
 }
 
@@ -132,17 +132,17 @@ pub(crate) struct RestoreArgs {
     #[arg(long, default_value = "srv-1", value_parser = values::node_name)]
     pub(crate) name: String,
     /// The server's address for clients
-    #[arg(long, default_value = "127.0.0.1", value_parser = values::ip)]
+    #[arg(long, default_value = "127.0.0.1", value_parser = values::ip, value_name = "IP")]
     pub(crate) cip: IpAddr,
     /// The server's port for clients (TCP) [default: 7000 + N for srv-N, or the next free one]
-    #[arg(long)]
+    #[arg(long, value_name = "PORT")]
     pub(crate) cport: Option<u16>,
     /// The server's address for other servers and load balancers
-    #[arg(long, default_value = "127.0.0.1", value_parser = values::ip)]
+    #[arg(long, default_value = "127.0.0.1", value_parser = values::ip, value_name = "IP")]
     pub(crate) sip: IpAddr,
     /// The server's port for other servers and load balancers (UDP) [default: 6000 + N for srv-N, or
     /// the next free one]
-    #[arg(long)]
+    #[arg(long, value_name = "PORT")]
     pub(crate) sport: Option<u16>,
     /// A server's folder whose entries are applied on top of the backup
     #[arg(long)]
