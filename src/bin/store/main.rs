@@ -19,6 +19,7 @@ mod args;
 mod argv;
 mod background;
 mod backup;
+mod direct;
 mod failure;
 mod fixed;
 mod following;
