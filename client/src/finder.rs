@@ -49,6 +49,8 @@ pub(crate) struct Finder {
     ended: Option<Instant>,
     /// What each said in the last lookup.
     said: Vec<Tried>,
+    /// Who was asked and was silent.
+    silent: Vec<SocketAddr>,
     /// Whether all of them refused the connection.
     only_refused: bool,
     /// Whether anything ever answered.
@@ -72,6 +74,7 @@ impl Finder {
             lookups: 0,
             ended: None,
             said: Vec::new(),
+            silent: Vec::new(),
             only_refused: true,
             reached: false,
         }
@@ -112,6 +115,7 @@ impl Finder {
     /// but who failed lately comes behind who did not.
     pub(crate) fn begin(&mut self, now: Instant) -> Vec<(SocketAddr, Role)> {
         self.said.clear();
+        self.silent.clear();
         self.only_refused = true;
         let lbs = self.lbs.iter().map(|lb| (*lb, Role::LoadBalancer, SHUN_SOURCE));
         let servers = self.servers.iter().map(|server| (*server, Role::Server, SHUN_SERVER));
@@ -120,7 +124,18 @@ impl Finder {
         asked.into_iter().map(|(address, role, _)| (address, role)).collect()
     }
 
-    /// What somebody said, or that it is asked.
+    /// Somebody is asked.
+    pub(crate) fn asks(&mut self, address: SocketAddr, role: Role) {
+        self.silent.push(address);
+        self.says(address, role, "no answer yet".into());
+    }
+
+    /// Somebody who was asked refused the connection, or answered, well or not.
+    pub(crate) fn is_not_silent(&mut self, address: SocketAddr) {
+        self.silent.retain(|silent| *silent != address);
+    }
+
+    /// What somebody said.
     pub(crate) fn says(&mut self, address: SocketAddr, role: Role, said: String) {
         match self.said.iter_mut().find(|tried| tried.address == address) {
             Some(tried) => tried.said = said,
@@ -153,9 +168,7 @@ impl Finder {
         now: Instant,
     ) {
         let winner = asked.iter().position(|(address, _)| *address == by).unwrap_or(0);
-        for (address, _) in &asked[..winner] {
-            self.failed(*address, now);
-        }
+        self.shuns(&asked[..winner], now);
         self.by_lb = asked.get(winner).is_some_and(|(_, role)| *role == Role::LoadBalancer);
         if servers.is_empty() {
             self.servers.sort_by_key(|server| *server != by);
@@ -168,10 +181,18 @@ impl Finder {
 
     /// The lookup that asked `asked` ends, and nobody knew anything.
     pub(crate) fn nobody(&mut self, asked: &[(SocketAddr, Role)], now: Instant) {
-        for (address, _) in asked {
-            self.failed(*address, now);
-        }
+        self.shuns(asked, now);
         self.ends(false, now);
+    }
+
+    /// These had nothing good to say. Asking a load balancer that says so at
+    /// once costs nothing: it may be the first to know the next leader.
+    fn shuns(&mut self, asked: &[(SocketAddr, Role)], now: Instant) {
+        for (address, role) in asked {
+            if *role == Role::Server || self.silent.contains(address) {
+                self.failed(*address, now);
+            }
+        }
     }
 
     fn ends(&mut self, found: bool, now: Instant) {

@@ -47,9 +47,17 @@ async fn who_was_passed_over_is_asked_later_until_it_may_be_well_again() {
     let now = Instant::now();
     let mut finder = informed(now);
     let whom = finder.begin(now);
+    finder.asks(at(1), LoadBalancer);
     finder.named(&whom, at(2), vec![at(11), at(12)], now);
     assert_eq!(asked(&mut finder, now + SHUN_SOURCE - MS), [2, 11, 12, 1]);
-    assert_eq!(asked(&mut finder, now + SHUN_SOURCE), [1, 2, 11, 12]);
+    let now = now + SHUN_SOURCE;
+    assert_eq!(asked(&mut finder, now), [1, 2, 11, 12]);
+    // One that says at once that it knows nothing costs nothing.
+    let whom = finder.begin(now);
+    finder.asks(at(1), LoadBalancer);
+    finder.is_not_silent(at(1));
+    finder.named(&whom, at(2), vec![at(11), at(12)], now);
+    assert_eq!(asked(&mut finder, now), [1, 2, 11, 12]);
 }
 
 #[tokio::test]

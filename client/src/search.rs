@@ -99,20 +99,25 @@ impl Search {
         until: Instant,
     ) -> Result<Vec<SocketAddr>, ()> {
         let says = |said: String| self.finder().says(address, role, said);
-        says("no answer yet".into());
+        self.finder().asks(address, role);
         let wait = until.saturating_duration_since(Instant::now());
         let found = match Connection::open(address, wait).await {
             Ok(mut connection) => {
                 self.finder().not_refused();
                 connection.discover(until).await.map_err(|failed| failed.cause)
             }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                self.finder().is_not_silent(address);
+                Err(error.to_string())
+            }
             Err(error) => {
-                if error.kind() != io::ErrorKind::ConnectionRefused {
-                    self.finder().not_refused();
-                }
+                self.finder().not_refused();
                 Err(error.to_string())
             }
         };
+        if found.is_ok() {
+            self.finder().is_not_silent(address);
+        }
         match found {
             Ok(servers) if servers.is_empty() => {
                 says("knows no leader".into());
