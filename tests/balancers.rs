@@ -4,12 +4,16 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
 use support::cluster::{PATIENCE, TestCluster};
-use support::eventually;
 use support::memcached::Connection;
 use support::ports::free_port;
-use support::process::{CLIENT, Process, run};
+use support::process::{CLIENT, Process, run, signal};
+use support::{bound, eventually};
 
 /// A cluster whose servers know two load balancers.
 struct Two {
@@ -188,4 +192,126 @@ fn a_load_balancer_that_is_added_is_known_after_a_restart() {
     }
     Two::wait_for_rotation(second, 3);
     set(second, "through-the-second");
+}
+
+/// One of several tasks that count with clients which share what they know,
+/// each number once; how often it counted, and the longest time it took.
+async fn count(
+    mut client: client::Cluster,
+    stop: Arc<AtomicBool>,
+    counted: Arc<AtomicU64>,
+) -> (u64, Duration) {
+    let (mut mine, mut longest) = (0, Duration::ZERO);
+    while !stop.load(Ordering::Relaxed) {
+        let asked = Instant::now();
+        let answer = client.incr("n", 1).await;
+        assert!(matches!(answer, Ok(Some(_))), "{answer:?} after {:?}", asked.elapsed());
+        mine += 1;
+        counted.fetch_add(1, Ordering::Relaxed);
+        longest = longest.max(asked.elapsed());
+    }
+    (mine, longest)
+}
+
+#[test]
+fn the_library_goes_on_without_load_balancers_and_without_the_leader() {
+    let mut two = Two::start(3);
+    let leader = two.cluster.wait_for_leader(PATIENCE);
+    assert_eq!(two.cluster.connect(&leader).set("n", "0").unwrap(), "STORED");
+    let lbs = vec![two.cluster.lb_client(), two.second_client];
+    let (stop, counted) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let counting = {
+        let (stop, counted) = (Arc::clone(&stop), Arc::clone(&counted));
+        std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let first = client::Cluster::new(lbs, client::Options::default());
+                let tasks: Vec<_> = (0..8)
+                    .map(|_| {
+                        let client = first.another();
+                        tokio::spawn(count(client, Arc::clone(&stop), Arc::clone(&counted)))
+                    })
+                    .collect();
+                let mut sum = (0, Duration::ZERO);
+                for task in tasks {
+                    let (mine, longest) = task.await.unwrap();
+                    sum = (sum.0 + mine, longest.max(sum.1));
+                }
+                sum
+            })
+        })
+    };
+    let further = |what: &str| {
+        let before = counted.load(Ordering::Relaxed);
+        eventually(what, PATIENCE, || {
+            assert!(!counting.is_finished(), "a client saw an error");
+            let now = counted.load(Ordering::Relaxed);
+            (now > before + 200).then_some(()).ok_or_else(|| format!("{before} to {now}"))
+        });
+    };
+    further("counting through the leader");
+    two.cluster.kill_lb();
+    two.second.kill9();
+    further("counting without load balancers");
+    two.cluster.kill9(&leader);
+    further("counting at the next leader");
+    stop.store(true, Ordering::Relaxed);
+    let (number, longest) = counting.join().unwrap();
+    println!("{number} incr, the longest took {longest:?}");
+    for name in two.cluster.running() {
+        let found = two.cluster.connect(&name).get("n").unwrap();
+        assert_eq!(found, Some(number.to_string()), "{name}");
+    }
+    assert!(longest < bound(Duration::from_millis(1500), Duration::from_secs(4)), "{longest:?}");
+}
+
+#[test]
+fn commands_do_not_wait_for_a_load_balancer_that_stands_still() {
+    let two = Two::start(3);
+    Two::wait_for_rotation(two.second_client, 3);
+    set(two.second_client, "k");
+    let lbs = format!("{},{}", two.cluster.lb_client(), two.second_client);
+    let dir = two.cluster.home().display().to_string();
+    let client =
+        || run(CLIENT, two.cluster.cwd(), &["--lb", &lbs, "get", "k"]).expect(0).says("k k");
+    let status = || two.cluster.store(&format!("status --dir {dir}")).expect(0);
+    let took = [client().took, status().took];
+    let stopped = common::folder::holder(&two.cluster.home().join("lb-1")).expect("it runs");
+    signal(stopped, SIGSTOP);
+    let all = [
+        client(),
+        // The first one has been asked before, and has not answered.
+        status().says("lb-2 at"),
+        two.cluster.store(&format!("backup --dir {dir} b.backup")).expect(0),
+        two.cluster.store(&format!("transfer --dir {dir}")).expect(0),
+    ];
+    signal(stopped, SIGCONT);
+    println!("{took:?} before, {:?} with one that hangs", all.each_ref().map(|done| done.took));
+    let most = bound(Duration::from_millis(400), Duration::from_millis(900));
+    assert!(all[..2].iter().all(|done| done.took < most), "{all:?}");
+}
+
+#[test]
+fn without_load_balancers_the_servers_tell_their_status() {
+    let mut two = Two::start(3);
+    let leader = two.cluster.wait_for_leader(PATIENCE);
+    set(two.second_client, "k");
+    let lbs = [two.cluster.lb_client().to_string(), two.second_client.to_string()];
+    two.cluster.kill_lb();
+    two.second.kill9();
+    let dir = two.cluster.home().display().to_string();
+    let status = two.cluster.store(&format!("status --dir {dir}")).expect(3);
+    let status = status.says(&format!("leader {leader}")).complains(&lbs[0]).complains(&lbs[1]);
+    assert_eq!(status.out.matches(" live ").count(), 3, "{status:?}");
+    let json = two.cluster.store(&format!("status --json --dir {dir}")).expect(3).out;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["lb"]["leader"], leader);
+    assert_eq!(json["servers"][&leader]["role"], "leader");
+    two.cluster.store(&format!("backup --dir {dir} b.backup")).expect(0);
+    // One that has just started knows nobody: it says whom it tried.
+    let words = ["--lb", &lbs.join(","), "get", "k"];
+    let tried = run(CLIENT, two.cluster.cwd(), &words).expect(3);
+    let tried = tried.complains(&format!("load balancer {}: Connection refused", lbs[0]));
+    tried.complains(&format!("load balancer {}: Connection refused", lbs[1]));
 }

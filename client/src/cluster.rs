@@ -6,8 +6,9 @@ use common::memcached::{Arithmetic, StoreVerb};
 
 use crate::connection::{Answer, Expect, Value};
 use crate::error::Error;
+use crate::finder::Finder;
 use crate::protocol;
-use crate::router::{Options, Router, Source};
+use crate::router::{Options, Router};
 
 /// What became of a store command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,7 +26,8 @@ pub enum Outcome {
 /// A client of the cluster: one connection, made when it is first needed, and
 /// made again, to whoever leads then, when it is lost.
 ///
-/// Requests run one at a time. For requests side by side make several.
+/// Requests run one at a time. For requests side by side make several, with
+/// [`another`](Cluster::another).
 ///
 /// The first write opens a session, which costs as much as a write. From then
 /// on a write whose server was lost is sent to the next one, until its
@@ -36,14 +38,27 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// A client that asks one of `lbs`, in turn, who leads.
+    /// A client that asks `lbs` who leads: the first, and the next one when
+    /// that has not answered for a moment. Once it knows servers it asks them,
+    /// too, so that it goes on when all load balancers are gone.
     pub fn new(lbs: Vec<SocketAddr>, options: Options) -> Self {
-        Cluster { router: Router::new(Source::Lbs(lbs), options) }
+        Cluster { router: Router::new(Finder::of_lbs(lbs), options) }
     }
 
-    /// A client of fixed servers, the first preferred: no load balancer is asked.
+    /// A client of fixed servers, the first preferred: nobody is asked for others.
     pub fn with_servers(servers: Vec<SocketAddr>, options: Options) -> Self {
-        Cluster { router: Router::new(Source::Servers(servers), options) }
+        Cluster { router: Router::new(Finder::of_servers(servers), options) }
+    }
+
+    /// A client for requests beside those of this one. It has a connection of
+    /// its own; what one of them learns of who serves, and who does not answer,
+    /// all of them know, and only one of them asks at a time.
+    pub fn another(&self) -> Self {
+        self.another_with(self.router.options().clone())
+    }
+
+    pub(crate) fn another_with(&self, options: Options) -> Self {
+        Cluster { router: self.router.another(options) }
     }
 
     /// The server that this client is connected to.

@@ -1,5 +1,6 @@
 //! What can go wrong, and whether the request may have taken effect.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 /// Why a request has no answer.
@@ -7,12 +8,10 @@ use std::net::SocketAddr;
 pub enum Error {
     /// Nobody answered within the deadline. The request was certainly not
     /// executed (or was only a read).
-    #[error("cannot reach the store: {cause} (tried {}); {advice}", list(tried))]
+    #[error("cannot reach the store: {}; {advice}", list(tried))]
     Unreachable {
-        /// Every address that was tried, in the order of the first try.
-        tried: Vec<SocketAddr>,
-        /// What the last try ended with.
-        cause: String,
+        /// Everybody who was tried, in the order of the first try.
+        tried: Vec<Tried>,
         /// What to do about it.
         advice: &'static str,
     },
@@ -60,6 +59,36 @@ pub enum Error {
     },
 }
 
+/// What somebody is asked as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// It tells where servers are.
+    LoadBalancer,
+    /// It does what is asked.
+    Server,
+}
+
+/// Somebody who was tried in vain, or who named others.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tried {
+    /// Where.
+    pub address: SocketAddr,
+    /// As what.
+    pub role: Role,
+    /// What came of it the last time.
+    pub said: String,
+}
+
+impl fmt::Display for Tried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let role = match self.role {
+            Role::LoadBalancer => "load balancer",
+            Role::Server => "server",
+        };
+        write!(f, "{role} {}: {}", self.address, self.said)
+    }
+}
+
 /// What to do when a load balancer or its servers do not answer.
 pub(crate) const ADVICE_LB: &str = "start a cluster with `store up`, see its state with `store status`, \
      or name the right load balancer with --lbip and --lbport";
@@ -68,12 +97,12 @@ pub(crate) const ADVICE_LB: &str = "start a cluster with `store up`, see its sta
 pub(crate) const ADVICE_SERVER: &str =
     "check that the server runs (`store status`) and that --server names its client address";
 
-fn list(addresses: &[SocketAddr]) -> String {
-    if addresses.is_empty() {
-        return "no address: none is known".into();
+fn list(tried: &[Tried]) -> String {
+    if tried.is_empty() {
+        return "no address is known".into();
     }
-    let texts: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
-    texts.join(", ")
+    let texts: Vec<String> = tried.iter().map(Tried::to_string).collect();
+    texts.join("; ")
 }
 
 fn limit_text(limit: Option<usize>) -> String {

@@ -1,7 +1,8 @@
 //! Client of the store: a library, a command line and a load generator.
 //!
-//! - [`Cluster`] asks a load balancer who leads, talks to the leader, finds
-//!   the next one when it is gone, and repeats a request until its deadline. A
+//! - [`Cluster`] asks load balancers who leads, talks to the leader, finds
+//!   the next one when it is gone, by the servers it knows if there is no load
+//!   balancer any more, and repeats a request until its deadline. A
 //!   write has a name that lets it take effect once, however often it is sent;
 //!   where servers know no names, as another memcached, it is repeated only
 //!   when it was certainly not executed.
@@ -25,15 +26,18 @@ mod cli;
 mod cluster;
 mod connection;
 mod error;
+mod finder;
 mod names;
 mod protocol;
+pub mod race;
 mod retry;
 mod router;
+mod search;
 #[cfg(test)]
 mod testing;
 
 pub use cli::{Console, run};
 pub use cluster::{Cluster, Outcome};
 pub use connection::Value;
-pub use error::Error;
+pub use error::{Error, Role, Tried};
 pub use router::Options;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rand::RngExt;
 use tokio::time::Instant;
 
-use crate::error::Error;
+use crate::error::{Error, Role, Tried};
 
 const FIRST_WAIT: Duration = Duration::from_millis(5);
 const LONGEST_WAIT: Duration = Duration::from_millis(200);
@@ -22,7 +22,7 @@ const REFUSED_FOR: Duration = Duration::from_secs(1);
 pub(crate) struct Trouble {
     started: Instant,
     deadline: Instant,
-    tried: Vec<SocketAddr>,
+    tried: Vec<Tried>,
     cause: Option<String>,
     only_refused: bool,
 }
@@ -48,19 +48,35 @@ impl Trouble {
         wait.min(self.deadline.saturating_duration_since(Instant::now()))
     }
 
-    pub(crate) fn tried(&mut self, address: SocketAddr) {
-        if !self.tried.contains(&address) {
-            self.tried.push(address);
-        }
-    }
-
+    /// What the last try ended with.
     pub(crate) fn note(&mut self, cause: String) {
         self.cause = Some(cause);
     }
 
-    pub(crate) fn note_connect(&mut self, address: SocketAddr, error: &io::Error) {
+    /// What a server said instead of an answer, or that it is tried.
+    pub(crate) fn says(&mut self, server: SocketAddr, said: &str) {
+        self.put(server, Role::Server, said);
+    }
+
+    /// What was said when it was asked who serves.
+    pub(crate) fn heard(&mut self, said: &[Tried], only_refused: bool) {
+        self.only_refused &= only_refused;
+        for tried in said {
+            self.put(tried.address, tried.role, &tried.said);
+        }
+    }
+
+    fn put(&mut self, address: SocketAddr, role: Role, said: &str) {
+        match self.tried.iter_mut().find(|tried| tried.address == address) {
+            Some(tried) => tried.said = said.to_owned(),
+            None => self.tried.push(Tried { address, role, said: said.to_owned() }),
+        }
+    }
+
+    pub(crate) fn note_connect(&mut self, server: SocketAddr, error: &io::Error) {
         self.only_refused &= error.kind() == io::ErrorKind::ConnectionRefused;
-        self.cause = Some(format!("{address}: {error}"));
+        self.says(server, &error.to_string());
+        self.cause = Some(format!("{server}: {error}"));
     }
 
     pub(crate) fn reached(&mut self) {
@@ -71,16 +87,12 @@ impl Trouble {
         self.cause.clone().unwrap_or_else(|| "no address to connect to".into())
     }
 
-    pub(crate) fn is_over(&self) -> bool {
-        Instant::now() >= self.deadline
-    }
-
     fn is_hopeless(&self) -> bool {
-        self.tried.is_empty() || self.only_refused && self.started.elapsed() >= REFUSED_FOR
+        self.only_refused && (self.tried.is_empty() || self.started.elapsed() >= REFUSED_FOR)
     }
 
     pub(crate) fn into_error(self, advice: &'static str) -> Error {
-        Error::Unreachable { cause: self.cause(), tried: self.tried, advice }
+        Error::Unreachable { tried: self.tried, advice }
     }
 }
 

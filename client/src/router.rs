@@ -1,6 +1,7 @@
-//! Finds the server that a load balancer names first (the leader, unless its
-//! policy is another; every server takes every command), stays with it, finds
-//! the next one, and repeats a request exactly when that is safe.
+//! Talks to the server that is named first (the leader, unless the load
+//! balancer's policy is another; every server takes every command), stays with
+//! it, goes on to the next one, and repeats a request exactly when that is
+//! safe. Who they are the finder knows.
 //!
 //! | what happened | a read | a write with a name | a write without |
 //! | --- | --- | --- | --- |
@@ -12,15 +13,19 @@
 //! | deadline over | [`Error::Unreachable`] | if it was sent [`Error::OutcomeUnknown`], else [`Error::Unreachable`] | [`Error::Unreachable`]: not executed |
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::connection::{Answer, Connection, Expect, Failure};
 use crate::error::Error;
+use crate::finder::Finder;
 use crate::names::{Names, Write};
 use crate::protocol;
+use crate::race::first_good;
 use crate::retry::{Backoff, Trouble};
+use crate::search::Search;
 
 /// How long, how large.
 #[derive(Clone, Debug)]
@@ -48,37 +53,37 @@ impl Default for Options {
     }
 }
 
-/// Where servers are learned from.
+/// A connection to a server.
 #[derive(Debug)]
-pub(crate) enum Source {
-    Lbs(Vec<SocketAddr>),
-    Servers(Vec<SocketAddr>),
+struct Held {
+    server: SocketAddr,
+    connection: Connection,
+    /// Lookups until then, and whether it was named first.
+    lookups: u64,
+    first: bool,
 }
 
 /// One connection to the cluster and the way to the next.
 #[derive(Debug)]
 pub(crate) struct Router {
-    source: Source,
+    search: Arc<Search>,
     options: Options,
-    connection: Option<(SocketAddr, Connection)>,
-    /// The server that failed last: tried last, as the load balancer may not
-    /// have noticed yet.
-    avoid: Option<SocketAddr>,
-    /// Whether anything ever answered.
-    reached: bool,
+    held: Option<Held>,
     names: Names,
 }
 
 impl Router {
-    pub(crate) fn new(source: Source, options: Options) -> Self {
-        Router {
-            source,
-            options,
-            connection: None,
-            avoid: None,
-            reached: false,
-            names: Names::new(),
-        }
+    pub(crate) fn new(finder: Finder, options: Options) -> Self {
+        Router::with_search(Arc::new(Search::new(finder)), options)
+    }
+
+    /// Another connection that knows what this one knows, and learns with it.
+    pub(crate) fn another(&self, options: Options) -> Self {
+        Router::with_search(self.search.clone(), options)
+    }
+
+    fn with_search(search: Arc<Search>, options: Options) -> Self {
+        Router { search, options, held: None, names: Names::new() }
     }
 
     pub(crate) fn options(&self) -> &Options {
@@ -86,14 +91,18 @@ impl Router {
     }
 
     pub(crate) fn connected_to(&self) -> Option<SocketAddr> {
-        self.connection.as_ref().map(|(address, _)| *address)
+        self.held.as_ref().map(|held| held.server)
+    }
+
+    fn trouble(&self) -> Trouble {
+        Trouble::new(self.options.deadline, self.search.finder().was_reached())
     }
 
     pub(crate) async fn discover(&mut self) -> Result<Vec<SocketAddr>, Error> {
-        let mut trouble = Trouble::new(self.options.deadline, self.reached);
+        let mut trouble = self.trouble();
         let mut backoff = Backoff::default();
         loop {
-            let servers = self.servers(&mut trouble).await;
+            let servers = self.search.servers(&mut trouble, self.options.connect_timeout).await;
             if !servers.is_empty() {
                 return Ok(servers);
             }
@@ -105,17 +114,18 @@ impl Router {
 
     /// Runs one read to its end by the table at the top.
     pub(crate) async fn read(&mut self, request: &[u8], expect: Expect) -> Result<Answer, Error> {
-        let mut trouble = Trouble::new(self.options.deadline, self.reached);
+        let mut trouble = self.trouble();
         let mut backoff = Backoff::default();
         loop {
             match self.read_once(request, expect, &mut trouble).await {
                 Ok(Answer::ServerError(text)) => {
+                    let cause = answered(&text);
                     if protocol::is_outcome_unknown(&text) {
-                        self.lose_server();
+                        self.lose_server(&mut trouble, &cause);
                     } else {
-                        self.refused(&text)?;
+                        self.refused(&text, &mut trouble)?;
                     }
-                    trouble.note(answered(&text));
+                    trouble.note(cause);
                 }
                 Ok(answer) => return definite(answer),
                 Err(failure) => trouble.note(failure.cause),
@@ -130,7 +140,7 @@ impl Router {
     pub(crate) async fn write(&mut self, bytes: Vec<u8>, expect: Expect) -> Result<Answer, Error> {
         self.names.begin();
         let mut write = Write::new(bytes);
-        let mut trouble = Trouble::new(self.options.deadline, self.reached);
+        let mut trouble = self.trouble();
         let mut backoff = Backoff::default();
         loop {
             match self.write_once(&mut write, expect, &mut trouble).await {
@@ -145,12 +155,12 @@ impl Router {
                         }
                         write.name(None);
                     } else if protocol::is_outcome_unknown(&text) {
-                        self.lose_server();
+                        self.lose_server(&mut trouble, &cause);
                         if !write.expose() {
                             return Err(Error::OutcomeUnknown { cause });
                         }
                     } else {
-                        self.refused(&text)?;
+                        self.refused(&text, &mut trouble)?;
                     }
                     trouble.note(cause);
                 }
@@ -173,14 +183,18 @@ impl Router {
 
     /// A `SERVER_ERROR` that may be a refusal: then the request can go
     /// elsewhere, or here once more.
-    fn refused(&mut self, text: &[u8]) -> Result<(), Error> {
+    fn refused(&mut self, text: &[u8], trouble: &mut Trouble) -> Result<(), Error> {
         if !protocol::is_not_executed(text) {
             return Err(Error::ServerError(String::from_utf8_lossy(text).into_owned()));
         }
         // A busy server is still the right one; one that stops or has no leader
-        // is left, as the load balancer may know better.
-        if !text.starts_with(b"busy") {
-            self.lose_server();
+        // is left, as others may know better.
+        if text.starts_with(b"busy") {
+            if let Some(held) = &self.held {
+                trouble.says(held.server, &answered(text));
+            }
+        } else {
+            self.lose_server(trouble, &answered(text));
         }
         Ok(())
     }
@@ -191,8 +205,8 @@ impl Router {
         expect: Expect,
         trouble: &mut Trouble,
     ) -> Result<Answer, Failure> {
-        let (address, connection) = self.take_connection(trouble).await?;
-        self.attempt(address, connection, request, expect, trouble).await
+        let held = self.take_connection(trouble).await?;
+        self.attempt(held, request, expect, trouble).await
     }
 
     /// One sending of a write, which is given a name if there is a session.
@@ -202,24 +216,23 @@ impl Router {
         expect: Expect,
         trouble: &mut Trouble,
     ) -> Result<Answer, Failure> {
-        let (address, mut connection) = self.take_connection(trouble).await?;
+        let mut held = self.take_connection(trouble).await?;
         if write.ids().is_none() {
-            self.open_session(address, &mut connection, trouble).await?;
+            self.open_session(&mut held, trouble).await?;
             write.name(self.names.assign());
         }
-        self.attempt(address, connection, write.bytes(), expect, trouble).await
+        self.attempt(held, write.bytes(), expect, trouble).await
     }
 
     /// Opens a session if one is needed and the server knows how to. An error
     /// is no failure of the write, which was not sent.
     async fn open_session(
         &mut self,
-        address: SocketAddr,
-        connection: &mut Connection,
-        trouble: &Trouble,
+        held: &mut Held,
+        trouble: &mut Trouble,
     ) -> Result<(), Failure> {
-        let Some(line) = self.names.open(address) else { return Ok(()) };
-        let cause = match connection.call(&line, Expect::Session, self.until(trouble)).await {
+        let Some(line) = self.names.open(held.server) else { return Ok(()) };
+        let cause = match held.connection.call(&line, Expect::Session, self.until(trouble)).await {
             Ok(Answer::Ok) => {
                 self.names.opened();
                 return Ok(());
@@ -228,13 +241,12 @@ impl Router {
                 answered(&text)
             }
             Ok(_) => {
-                self.names.without(address);
+                self.names.without(held.server);
                 return Ok(());
             }
             Err(failure) => failure.cause,
         };
-        self.avoid = Some(address);
-        Err(Failure { sent: false, cause: format!("{address}: {cause}") })
+        Err(self.failed(held.server, Failure { sent: false, cause }, trouble))
     }
 
     fn until(&self, trouble: &Trouble) -> Instant {
@@ -243,101 +255,77 @@ impl Router {
 
     async fn attempt(
         &mut self,
-        address: SocketAddr,
-        mut connection: Connection,
+        mut held: Held,
         request: &[u8],
         expect: Expect,
-        trouble: &Trouble,
+        trouble: &mut Trouble,
     ) -> Result<Answer, Failure> {
-        match connection.call(request, expect, self.until(trouble)).await {
+        match held.connection.call(request, expect, self.until(trouble)).await {
             Ok(answer) => {
-                self.reached = true;
-                self.avoid = None;
+                self.search.finder().worked(held.server);
                 // After a CLIENT_ERROR or ERROR to a store command the peer may have
                 // taken the data block for commands: out of step.
                 if !matches!(answer, Answer::ClientError(_)) {
-                    self.connection = Some((address, connection));
+                    self.held = Some(held);
                 }
                 Ok(answer)
             }
-            Err(failure) => {
-                self.avoid = Some(address);
-                let cause = format!("{address}: {}", failure.cause);
-                Err(Failure { sent: failure.sent, cause })
-            }
+            Err(failure) => Err(self.failed(held.server, failure, trouble)),
         }
+    }
+
+    /// `server` did not answer: everybody tries it last, for a while.
+    fn failed(&self, server: SocketAddr, failure: Failure, trouble: &mut Trouble) -> Failure {
+        self.search.finder().failed(server, Instant::now());
+        trouble.says(server, &failure.cause);
+        Failure { sent: failure.sent, cause: format!("{server}: {}", failure.cause) }
     }
 
     /// The connection at hand, or a new one to the first server that takes one.
-    async fn take_connection(
-        &mut self,
-        trouble: &mut Trouble,
-    ) -> Result<(SocketAddr, Connection), Failure> {
-        if let Some((address, mut connection)) = self.connection.take()
-            && connection.is_usable().await
-        {
-            trouble.tried(address);
-            return Ok((address, connection));
+    async fn take_connection(&mut self, trouble: &mut Trouble) -> Result<Held, Failure> {
+        let wait = self.options.connect_timeout;
+        if let Some(mut held) = self.held.take() {
+            self.search.recheck(held.server, wait);
+            let now = Instant::now();
+            let leave = self.search.finder().is_better(held.server, held.first, held.lookups, now);
+            if !leave && held.connection.is_usable().await {
+                trouble.reached();
+                return Ok(held);
+            }
         }
-        let mut servers = self.servers(trouble).await;
-        servers.sort_by_key(|server| Some(*server) == self.avoid);
-        for server in servers {
-            trouble.tried(server);
-            match Connection::open(server, trouble.cap(self.options.connect_timeout)).await {
-                Ok(connection) => {
-                    trouble.reached();
-                    return Ok((server, connection));
+        let servers = self.search.servers(trouble, wait).await;
+        let open = |server| Connection::open(server, trouble.cap(wait));
+        match first_good(&servers, open).await {
+            Ok((server, connection)) => {
+                trouble.reached();
+                let mut finder = self.search.finder();
+                for other in servers.iter().take_while(|other| **other != server) {
+                    finder.failed(*other, Instant::now());
                 }
-                Err(error) => trouble.note_connect(server, &error),
+                let (lookups, first) = (finder.lookups(), finder.is_first(server));
+                Ok(Held { server, connection, lookups, first })
             }
-            if trouble.is_over() {
-                break;
+            Err(all) => {
+                for (server, error) in &all {
+                    self.search.finder().failed(*server, Instant::now());
+                    trouble.note_connect(*server, error);
+                }
+                Err(Failure { sent: false, cause: trouble.cause() })
             }
         }
-        Err(Failure { sent: false, cause: trouble.cause() })
     }
 
-    /// Who serves, by the first load balancer that answers; empty without an answer or a leader.
-    async fn servers(&mut self, trouble: &mut Trouble) -> Vec<SocketAddr> {
-        let lbs = match &self.source {
-            Source::Servers(servers) => return servers.clone(),
-            Source::Lbs(lbs) => lbs,
-        };
-        for lb in lbs {
-            trouble.tried(*lb);
-            let wait = trouble.cap(self.options.connect_timeout);
-            let mut connection = match Connection::open(*lb, wait).await {
-                Ok(connection) => connection,
-                Err(error) => {
-                    trouble.note_connect(*lb, &error);
-                    continue;
-                }
-            };
-            let until = Instant::now() + trouble.cap(self.options.connect_timeout);
-            match connection.discover(until).await {
-                Ok(servers) if !servers.is_empty() => {
-                    self.reached = true;
-                    trouble.reached();
-                    return servers;
-                }
-                Ok(_) => {
-                    trouble.reached();
-                    trouble.note(format!("the load balancer {lb} knows no leader"));
-                }
-                Err(failure) => trouble.note(format!("load balancer {lb}: {}", failure.cause)),
-            }
+    fn lose_server(&mut self, trouble: &mut Trouble, why: &str) {
+        if let Some(held) = self.held.take() {
+            self.search.finder().failed(held.server, Instant::now());
+            trouble.says(held.server, why);
         }
-        Vec::new()
-    }
-
-    fn lose_server(&mut self) {
-        self.avoid = self.connection.take().map(|(address, _)| address);
     }
 
     fn unreachable(&self, trouble: Trouble) -> Error {
-        let advice = match self.source {
-            Source::Lbs(_) => crate::error::ADVICE_LB,
-            Source::Servers(_) => crate::error::ADVICE_SERVER,
+        let advice = match self.search.finder().is_fixed() {
+            false => crate::error::ADVICE_LB,
+            true => crate::error::ADVICE_SERVER,
         };
         trouble.into_error(advice)
     }

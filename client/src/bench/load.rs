@@ -19,7 +19,7 @@ use super::scanner::{Reply, Scanner, Step};
 use super::targets::Targets;
 use super::workload::{Kind, Workload};
 use super::{Stopwatch, local};
-use crate::error::{ADVICE_SERVER, Error};
+use crate::error::{ADVICE_SERVER, Error, Role, Tried};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RECONNECT_AFTER: Duration = Duration::from_millis(20);
@@ -379,17 +379,15 @@ impl<'a> Load<'a> {
 }
 
 fn connect(server: Option<SocketAddr>) -> Result<TcpStream, Error> {
-    let unreachable = |tried: Vec<SocketAddr>, cause: String| Error::Unreachable {
-        tried,
-        cause,
-        advice: ADVICE_SERVER,
-    };
-    let server = server.ok_or_else(|| unreachable(Vec::new(), "no server is known".into()))?;
-    std::net::TcpStream::connect_timeout(&server, CONNECT_TIMEOUT)
+    let unreachable = |tried: Vec<Tried>| Error::Unreachable { tried, advice: ADVICE_SERVER };
+    let address = server.ok_or_else(|| unreachable(Vec::new()))?;
+    std::net::TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)
         .and_then(|stream| {
             stream.set_nodelay(true)?;
             stream.set_nonblocking(true)?;
             Ok(TcpStream::from_std(stream))
         })
-        .map_err(|error| unreachable(vec![server], error.to_string()))
+        .map_err(|error| {
+            unreachable(vec![Tried { address, role: Role::Server, said: error.to_string() }])
+        })
 }

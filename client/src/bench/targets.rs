@@ -23,8 +23,7 @@ pub struct Targets {
 
 #[derive(Debug)]
 struct Discovery {
-    lbs: Vec<SocketAddr>,
-    options: Options,
+    cluster: Cluster,
     spread: bool,
     asked_at: Instant,
     runtime: tokio::runtime::Runtime,
@@ -46,11 +45,12 @@ impl Targets {
             .enable_all()
             .build()
             .map_err(|error| super::local(&error))?;
-        let servers = runtime.block_on(Cluster::new(lbs.clone(), options.clone()).discover())?;
+        let mut cluster = Cluster::new(lbs, options.clone());
+        let servers = runtime.block_on(cluster.discover())?;
         let options =
             Options { deadline: REFRESH_WAIT, connect_timeout: REFRESH_WAIT, ..options.clone() };
-        let asked_at = Instant::now();
-        let discovery = Discovery { lbs, options, spread, asked_at, runtime };
+        let cluster = cluster.another_with(options);
+        let discovery = Discovery { cluster, spread, asked_at: Instant::now(), runtime };
         let mut targets = Targets { servers: Vec::new(), discovery: Some(discovery) };
         targets.take(servers);
         Ok(targets)
@@ -72,8 +72,7 @@ impl Targets {
         if discovery.asked_at.elapsed() < REFRESH_INTERVAL {
             return;
         }
-        let mut cluster = Cluster::new(discovery.lbs.clone(), discovery.options.clone());
-        let found = discovery.runtime.block_on(cluster.discover());
+        let found = discovery.runtime.block_on(discovery.cluster.discover());
         discovery.asked_at = Instant::now();
         if let Ok(servers) = found {
             self.take(servers);

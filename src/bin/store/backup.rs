@@ -13,6 +13,7 @@ use server::identity::Folder;
 use server::offline::State;
 
 use crate::args::BackupArgs;
+use crate::direct;
 use crate::failure::{Failure, Outcome, complain};
 use crate::home::Home;
 use crate::lookup::{self, Files};
@@ -90,10 +91,16 @@ fn source(args: &BackupArgs) -> Outcome<Source> {
     }
     let home = Home::at(dir)?;
     let addresses = lookup::load_balancers(&args.cluster, &home)?;
-    let (lb, stats) = lookup::stats(&addresses).map_err(Failure::unreachable)?;
-    let peers = choose(&stats, args.name.as_deref()).map_err(|why| {
-        Failure::refused(format!("{why}; the load balancer at {lb} was asked, see `store status`"))
-    })?;
+    let (who, stats) = match lookup::stats(&addresses) {
+        Ok((lb, stats)) => (format!("the load balancer at {lb} was"), stats),
+        // The servers of the folder will do.
+        Err(why) => match direct::stats(&home)? {
+            Some(stats) => ("no load balancer answers, the servers were".to_owned(), stats),
+            None => return Err(Failure::unreachable(why)),
+        },
+    };
+    let peers = choose(&stats, args.name.as_deref())
+        .map_err(|why| Failure::refused(format!("{why}; {who} asked, see `store status`")))?;
     Ok(Source::Running { peers, key: key(home.dir()) })
 }
 

@@ -1,9 +1,13 @@
 //! Finding things: the load balancers of a cluster, its servers, and the files
 //! of a server.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use client::race;
+use tokio::sync::oneshot;
 
 use crate::args::{ClusterArgs, LB_CLIENT_PORT};
 use crate::failure::{Failure, Outcome};
@@ -29,22 +33,70 @@ pub(crate) fn load_balancers(args: &ClusterArgs, home: &Home) -> Outcome<Vec<Soc
     values::remote(&format!("{host}:{port}")).map(|found| vec![found]).map_err(Failure::usage)
 }
 
-/// What the first load balancer that answers knows.
+/// What the first load balancer that answers knows. They are asked side by
+/// side: one that hangs costs a moment.
 ///
 /// # Errors
-/// None answers; what to do.
+/// None answers; what each of them said, and what to do.
 pub(crate) fn stats(addresses: &[SocketAddr]) -> Result<(SocketAddr, Stats), String> {
-    let mut errors = Vec::new();
-    for &address in addresses {
-        match Connection::connect(address, ANSWER).and_then(|mut connection| connection.stats()) {
-            Ok(stats) => return Ok((address, stats)),
-            Err(error) => errors.push(format!("{address} ({error})")),
+    first(addresses, |lb| asked(lb, Connection::stats)).map_err(|all| {
+        let all: Vec<_> = all.iter().map(|(lb, error)| format!("{lb} ({error})")).collect();
+        format!(
+            "no load balancer answers at {}: start one with `store addlb` or `store up`",
+            all.join(", ")
+        )
+    })
+}
+
+/// What a server says of itself, and whom it names.
+pub(crate) fn server(address: SocketAddr) -> Result<(Stats, Vec<SocketAddr>), String> {
+    asked(address, |connection| Ok((connection.stats()?, connection.servers()?)))
+}
+
+fn asked<T>(
+    address: SocketAddr,
+    ask: impl FnOnce(&mut Connection) -> io::Result<T>,
+) -> Result<T, String> {
+    let answer =
+        Connection::connect(address, ANSWER).and_then(|mut connection| ask(&mut connection));
+    answer.map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            format!("no answer within {} s", ANSWER.as_secs())
         }
-    }
-    Err(format!(
-        "no load balancer answers at {}: start one with `store addlb` or `store up`",
-        errors.join(", ")
-    ))
+        _ => error.to_string(),
+    })
+}
+
+/// The first good answer to `ask`, which ends by itself; the next address is
+/// asked, too, when the one before has not answered for a moment.
+///
+/// # Errors
+/// Nobody gave one: what each of them said.
+fn first<T: Send + 'static>(
+    addresses: &[SocketAddr],
+    ask: impl Fn(SocketAddr) -> Result<T, String> + Copy + Send + 'static,
+) -> Result<(SocketAddr, T), Vec<(SocketAddr, String)>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .map_err(|error| vec![(addresses[0], format!("the runtime does not start: {error}"))])?;
+    runtime.block_on(race::first_good(addresses, |address| {
+        let (sender, answer) = oneshot::channel();
+        // Whoever is not waited for any more ends with the process.
+        std::thread::spawn(move || sender.send(ask(address)));
+        async { answer.await.unwrap_or_else(|_| Err("it could not be asked".to_owned())) }
+    }))
+}
+
+/// What each of them answers, in their order; all are asked at once and waited for.
+pub(crate) fn all<T: Send + 'static>(
+    addresses: &[SocketAddr],
+    ask: impl Fn(SocketAddr) -> Result<T, String> + Copy + Send + 'static,
+) -> Vec<Result<T, String>> {
+    let threads: Vec<_> =
+        addresses.iter().map(|&address| std::thread::spawn(move || ask(address))).collect();
+    let lost = |_| Err("it could not be asked".to_owned());
+    threads.into_iter().map(|thread| thread.join().unwrap_or_else(lost)).collect()
 }
 
 /// The files of a server.
@@ -99,5 +151,36 @@ impl Files {
             dir.display(),
             lines.join("\n")
         )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_load_balancer_that_hangs_is_not_waited_for() {
+        // Nobody takes its connections, and they are made all the same.
+        let hung = TcpListener::bind("127.0.0.1:0").unwrap();
+        let lb = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addresses = [hung.local_addr().unwrap(), lb.local_addr().unwrap()];
+        let answers = std::thread::spawn(move || {
+            let (mut stream, _) = lb.accept().unwrap();
+            let mut line = String::new();
+            BufReader::new(stream.try_clone().unwrap()).read_line(&mut line).unwrap();
+            stream.write_all(b"STAT lb.name lb-2\r\nEND\r\n").unwrap();
+            line
+        });
+        let (by, found) = stats(&addresses).unwrap();
+        assert_eq!((by, found["lb.name"].as_str()), (addresses[1], "lb-2"));
+        assert_eq!(answers.join().unwrap(), "stats\r\n");
+        // The first one was asked, and has still not answered.
+        assert!(hung.accept().is_ok());
+        let why = stats(&addresses).unwrap_err();
+        assert!(why.contains(&format!("{} (no answer within 1 s)", addresses[0])), "{why}");
+        assert!(why.contains(&format!("{} (Connection refused", addresses[1])), "{why}");
     }
 }

@@ -21,6 +21,7 @@ mod argv;
 mod background;
 mod backup;
 mod bar;
+mod direct;
 mod failure;
 mod fixed;
 mod following;

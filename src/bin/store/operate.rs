@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
+use client::race;
 use common::control::{
     Hello, Operation, Outcome as Answer, PROTOCOL_VERSION, Party, ToLb, ToServer,
 };
@@ -173,37 +174,23 @@ impl Receive for Answers {
 }
 
 impl Order {
-    /// To the first load balancer that answers.
+    /// To the first load balancer that answers. One that hangs costs a moment.
     async fn connect(lbs: &[SocketAddr], key: &ClusterKey) -> Outcome<Order> {
         let until = Instant::now() + PATIENCE;
-        let mut errors = Vec::new();
-        for &lb in lbs {
-            let hello = Hello {
-                version: PROTOCOL_VERSION,
-                from: Party::Operator { name: "orders".to_owned() },
-            };
-            let from = match lb {
-                _ if lb.ip().is_loopback() => SocketAddr::new(lb.ip(), 0),
-                SocketAddr::V4(_) => SocketAddr::from(([0, 0, 0, 0], 0)),
-                SocketAddr::V6(_) => SocketAddr::from(([0; 16], 0)),
-            };
-            let endpoint = UdpSocket::bind(from)
-                .and_then(|socket| Endpoint::new(socket, key, hello))
-                .map_err(|error| Failure::refused(format!("cannot use UDP: {error}")))?;
-            match endpoint.connect(lb).await {
-                Ok((link, Hello { from: Party::LoadBalancer { .. }, .. })) => {
-                    let (sender, answers) = mpsc::unbounded_channel();
-                    link.start(std::sync::Arc::new(Answers(sender)));
-                    return Ok(Order { endpoint, link, answers, until, told: None });
-                }
-                Ok(_) => errors.push(format!("{lb} is no load balancer")),
-                Err(error) => errors.push(error.to_string()),
+        match race::first_good(lbs, |lb| dial(lb, key)).await {
+            Ok((_, (endpoint, link))) => {
+                let (sender, answers) = mpsc::unbounded_channel();
+                link.start(std::sync::Arc::new(Answers(sender)));
+                Ok(Order { endpoint, link, answers, until, told: None })
+            }
+            Err(all) => {
+                let all: Vec<_> = all.into_iter().map(|(_, error)| error).collect();
+                Err(Failure::unreachable(format!(
+                    "no load balancer was reached: {}; name one with --lb",
+                    all.join("; ")
+                )))
             }
         }
-        Err(Failure::unreachable(format!(
-            "no load balancer was reached: {}; name one with --lb",
-            errors.join("; ")
-        )))
     }
 
     async fn ask(&mut self, wanted: &Operation) -> Outcome<Answer> {
@@ -240,4 +227,23 @@ fn late(why: &str) -> Failure {
         "not done within {} s: {why}; what became of it is shown by `store status`",
         PATIENCE.as_secs()
     ))
+}
+
+/// A link to the load balancer at `lb`, over a socket of its own.
+async fn dial(lb: SocketAddr, key: &ClusterKey) -> Result<(Endpoint, Link), String> {
+    let hello =
+        Hello { version: PROTOCOL_VERSION, from: Party::Operator { name: "orders".to_owned() } };
+    let from = match lb {
+        _ if lb.ip().is_loopback() => SocketAddr::new(lb.ip(), 0),
+        SocketAddr::V4(_) => SocketAddr::from(([0, 0, 0, 0], 0)),
+        SocketAddr::V6(_) => SocketAddr::from(([0; 16], 0)),
+    };
+    let endpoint = UdpSocket::bind(from)
+        .and_then(|socket| Endpoint::new(socket, key, hello))
+        .map_err(|error| format!("cannot use UDP for {lb}: {error}"))?;
+    match endpoint.connect(lb).await {
+        Ok((link, Hello { from: Party::LoadBalancer { .. }, .. })) => Ok((endpoint, link)),
+        Ok(_) => Err(format!("{lb} is no load balancer")),
+        Err(error) => Err(error.to_string()),
+    }
 }

@@ -1,4 +1,5 @@
-//! `store status`: what the load balancer knows about everybody.
+//! `store status`: what the load balancer knows about everybody, or, if none
+//! answers, what the servers say themselves.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::args::StatusArgs;
+use crate::direct;
 use crate::failure::{Failure, Outcome, say};
 use crate::home::{Home, Settings, split_number};
 use crate::lookup;
@@ -17,10 +19,10 @@ use crate::text::Stats;
 /// Between two looks in watch mode.
 const WATCH: Duration = Duration::from_secs(1);
 
-/// What the load balancer at `address` says.
+/// What the load balancer at `address` says, or without it the servers.
 #[derive(Debug)]
 struct View {
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     lb: Stats,
     servers: BTreeMap<String, Stats>,
     at: Instant,
@@ -32,14 +34,17 @@ pub(crate) fn run(args: &StatusArgs) -> Outcome {
     let addresses = lookup::load_balancers(&args.cluster, &home)?;
     let mut before: Option<View> = None;
     loop {
-        let view = match lookup::stats(&addresses) {
-            Ok((address, stats)) => View::new(address, stats),
+        let (view, trouble) = match lookup::stats(&addresses) {
+            Ok((address, stats)) => (View::new(Some(address), stats), None),
             Err(why) => {
-                if !args.json {
-                    folders(&home)?;
-                }
                 let why = silent::hung(&home, &addresses).unwrap_or(why);
-                return Err(Failure::unreachable(why));
+                let Some(stats) = direct::stats(&home)? else {
+                    if !args.json {
+                        folders(&home)?;
+                    }
+                    return Err(Failure::unreachable(why));
+                };
+                (View::new(None, stats), Some(why))
             }
         };
         if args.json {
@@ -52,8 +57,10 @@ pub(crate) fn run(args: &StatusArgs) -> Outcome {
                 say!("{}", view.to_text(None).trim_end());
             }
         }
-        if !args.watch {
-            return Ok(());
+        match trouble {
+            Some(why) if !args.watch => return Err(Failure::unreachable(why)),
+            None if !args.watch => return Ok(()),
+            _ => {}
         }
         before = Some(view);
         std::thread::sleep(WATCH);
@@ -61,7 +68,7 @@ pub(crate) fn run(args: &StatusArgs) -> Outcome {
 }
 
 impl View {
-    fn new(address: SocketAddr, stats: Stats) -> Self {
+    fn new(address: Option<SocketAddr>, stats: Stats) -> Self {
         let mut view =
             View { address, lb: Stats::new(), servers: BTreeMap::new(), at: Instant::now() };
         for (name, value) in stats {
@@ -107,15 +114,17 @@ impl View {
         let mut names: Vec<&String> = self.servers.keys().collect();
         names.sort_by_key(|name| split_number(name));
         let rows: Vec<_> = names.iter().map(|name| self.row(name, before)).collect();
-        let mut out = format!(
-            "{} at {} (pid {}, up {}), cluster {}, leader {}\n",
-            self.lb("name"),
-            self.address,
-            self.lb("pid"),
-            number(self.lb.get("uptime_secs")).map_or("-".into(), uptime),
-            self.lb("cluster"),
-            self.lb("leader")
-        );
+        let who = match self.address {
+            Some(address) => format!(
+                "{} at {address} (pid {}, up {}),",
+                self.lb("name"),
+                self.lb("pid"),
+                number(self.lb.get("uptime_secs")).map_or("-".into(), uptime)
+            ),
+            None => "No load balancer answers, the servers say:".to_owned(),
+        };
+        let mut out =
+            format!("{who} cluster {}, leader {}\n", self.lb("cluster"), self.lb("leader"));
         if rows.is_empty() {
             out.push_str("No server is registered: add one with `store addsrv`.\n");
         } else {
@@ -242,7 +251,7 @@ mod tests {
             ("server.srv-2.trouble", "disk-full"),
         ];
         let stats = stats.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        View::new("127.0.0.1:5002".parse().unwrap(), stats.into_iter().collect())
+        View::new(Some("127.0.0.1:5002".parse().unwrap()), stats.into_iter().collect())
     }
 
     #[test]
@@ -254,6 +263,14 @@ mod tests {
         assert!(lines[2].contains("disk-full") && !lines[2].contains("live"), "{text}");
         assert!(lines[2].contains(" voter "), "{text}");
         assert!(lines[3].starts_with("srv-10") && lines[3].contains(" removed "), "{text}");
+    }
+
+    #[test]
+    fn without_a_load_balancer_the_servers_speak() {
+        let of_servers = View { address: None, ..view("5") };
+        let text = of_servers.to_text(None);
+        assert!(text.starts_with("No load balancer answers, the servers say: cluster -, leader"));
+        assert_eq!(of_servers.to_json(None)["address"], serde_json::Value::Null);
     }
 
     #[test]

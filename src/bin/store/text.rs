@@ -72,6 +72,18 @@ impl Connection {
         }
     }
 
+    /// Where clients reach the servers, as this one knows them.
+    pub(crate) fn servers(&mut self) -> io::Result<Vec<SocketAddr>> {
+        self.send("get-servers\r\n")?;
+        let mut servers = Vec::new();
+        loop {
+            match self.line()? {
+                line if line == "end" => return Ok(servers),
+                line => servers.push(line.parse().map_err(|_| unexpected(&line))?),
+            }
+        }
+    }
+
     /// Stores a value; the answer line, e.g. `STORED`.
     pub(crate) fn set(&mut self, key: &str, value: &str) -> io::Result<String> {
         self.send(&format!("set {key} 0 0 {}\r\n{value}\r\n", value.len()))?;
