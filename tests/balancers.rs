@@ -254,6 +254,17 @@ fn the_library_goes_on_without_load_balancers_and_without_the_leader() {
     two.cluster.kill_lb();
     two.second.kill9();
     further("counting without load balancers");
+    let stopped = two.cluster.server(&leader).pid();
+    signal(stopped, SIGSTOP);
+    further("counting while the leader stands still");
+    signal(stopped, SIGCONT);
+    let leader = eventually("another leader", PATIENCE, || {
+        let status = two.cluster.store("status --json").out;
+        let status: serde_json::Value =
+            serde_json::from_str(&status).map_err(|error| error.to_string())?;
+        let name = status["lb"]["leader"].as_str().filter(|name| *name != leader);
+        name.map(str::to_owned).ok_or_else(|| status.to_string())
+    });
     two.cluster.kill9(&leader);
     further("counting at the next leader");
     stop.store(true, Ordering::Relaxed);
@@ -263,7 +274,8 @@ fn the_library_goes_on_without_load_balancers_and_without_the_leader() {
         let found = two.cluster.connect(&name).get("n").unwrap();
         assert_eq!(found, Some(number.to_string()), "{name}");
     }
-    assert!(longest < bound(Duration::from_millis(1500), Duration::from_secs(4)), "{longest:?}");
+    // A try is given up after two seconds, all of them after five.
+    assert!(longest < bound(Duration::from_secs(4), Duration::from_secs(5)), "{longest:?}");
 }
 
 #[test]
@@ -288,7 +300,7 @@ fn commands_do_not_wait_for_a_load_balancer_that_stands_still() {
     ];
     signal(stopped, SIGCONT);
     println!("{took:?} before, {:?} with one that hangs", all.each_ref().map(|done| done.took));
-    let most = bound(Duration::from_millis(400), Duration::from_millis(900));
+    let most = bound(Duration::from_millis(400), Duration::from_secs(3));
     assert!(all[..2].iter().all(|done| done.took < most), "{all:?}");
 }
 

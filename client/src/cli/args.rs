@@ -49,7 +49,7 @@ pub(crate) struct Target {
     /// Client port of the load balancer
     #[arg(long, global = true, default_value_t = 5002, value_name = "PORT")]
     lbport: u16,
-    /// Load balancers as host:port, tried in turn; instead of --lbip and --lbport
+    /// Load balancers as host:port, asked one by one until one answers; instead of --lbip and --lbport
     #[arg(long, global = true, value_name = "HOST:PORT", value_delimiter = ',')]
     lb: Vec<String>,
     /// Servers as host:port: no load balancer is asked
