@@ -68,6 +68,7 @@ async fn a_server_without_a_leader_is_good_enough_and_a_load_balancer_is_not() {
     finder.named(&whom, at(12), Vec::new(), now);
     // The load balancers and 11 were asked before it and said nothing good.
     assert_eq!(ports(&finder.targets(now)), [12, 13, 11]);
+    assert_eq!(ports(&finder.targets(now + SHUN_SERVER)), [12, 11, 13], "it stays the first");
     let whom = finder.begin(now);
     finder.nobody(&whom, now);
     assert!(finder.targets(now).is_empty());

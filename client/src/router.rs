@@ -246,7 +246,7 @@ impl Router {
             }
             Err(failure) => failure.cause,
         };
-        Err(self.failed(held.server, Failure { sent: false, cause }, trouble))
+        Err(self.failed(held.server, &Failure { sent: false, cause }, trouble))
     }
 
     fn until(&self, trouble: &Trouble) -> Instant {
@@ -270,12 +270,12 @@ impl Router {
                 }
                 Ok(answer)
             }
-            Err(failure) => Err(self.failed(held.server, failure, trouble)),
+            Err(failure) => Err(self.failed(held.server, &failure, trouble)),
         }
     }
 
     /// `server` did not answer: everybody tries it last, for a while.
-    fn failed(&self, server: SocketAddr, failure: Failure, trouble: &mut Trouble) -> Failure {
+    fn failed(&self, server: SocketAddr, failure: &Failure, trouble: &mut Trouble) -> Failure {
         self.search.finder().failed(server, Instant::now());
         trouble.says(server, &failure.cause);
         Failure { sent: failure.sent, cause: format!("{server}: {}", failure.cause) }
