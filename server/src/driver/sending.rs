@@ -8,6 +8,11 @@
 //! never exposed, gets ids of another session. A client that has named its
 //! writes itself is told instead: only it can give them others. Batches that
 //! only read need no ids.
+//!
+//! What a load balancer sends to a server that does not lead is *relayed*: it
+//! goes to the leader under the ids that the load balancer gave it, once, and the
+//! answer goes back as it is. Nothing of that is parked here or sent again: the
+//! load balancer knows better where to, and asks again under the same ids.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,7 +23,8 @@ use common::memcached;
 use raft::NodeId;
 
 use super::job::{Job, Names, Need};
-use super::{Driver, Forward, ForwardWhat, Now};
+use super::{Driver, Forward, ForwardWhat, Now, Refusal, Refused};
+use crate::keystore::PlantedBug;
 
 /// First sequences of batches whose clients have their answers.
 type Answered = Arc<Mutex<Vec<WriteIds>>>;
@@ -95,11 +101,47 @@ impl Driver {
                 ids.again = job.exposed;
             }
         }
+        self.send_requests(leader, ids, job);
+    }
+
+    fn send_requests(&mut self, leader: NodeId, ids: WriteIds, job: Job) {
         let mut requests = BytesMut::with_capacity(job.batch.bytes + 64);
         memcached::encode_requests(&job.batch.requests[job.cursor..], &mut requests);
         let number = self.forwards.insert(leader, job);
         let what = ForwardWhat::Requests { ids, requests };
         self.forward.push(Forward { to: leader, number, what });
+    }
+
+    /// Sends what a load balancer has sent here to the leader, under its ids.
+    pub(super) fn relay(&mut self, now: Now, leader: NodeId, mut job: Job) {
+        if let Some(session) = job.opens {
+            let number = self.forwards.insert(leader, job);
+            let what = ForwardWhat::OpenSession(session);
+            return self.forward.push(Forward { to: leader, number, what });
+        }
+        if self.keystore.has(PlantedBug::RelayRenames) && job.need() == Need::Log {
+            self.sender.note_answered();
+            if !self.sender.session.is_open(at(now)) {
+                self.open_session(now, leader);
+                return self.park(now, job);
+            }
+            job.names = self.sender.assign(now, &job);
+        }
+        let ids = job.names.as_ref().map_or_else(WriteIds::default, |names| {
+            let mut ids = names.ids;
+            ids.first_sequence += (job.cursor - names.base) as u64;
+            WriteIds { again: job.exposed, ..ids }
+        });
+        self.send_requests(leader, ids, job);
+    }
+
+    /// Nobody will answer what was relayed: whoever sent it asks again, under
+    /// the same ids. What only reads has not been executed in any case.
+    pub(super) fn relay_lost(&mut self, now: Now, job: Job) {
+        match job.forwarded {
+            Some(from) if job.need() != Need::Log => self.not_leader(from),
+            _ => self.ask_again(now, job),
+        }
     }
 
     fn open_session(&mut self, now: Now, leader: NodeId) {
@@ -134,7 +176,7 @@ impl Driver {
                 job.batch.finish();
             }
             // Not at once: the peer has no leader to name either, and would
-            // be asked again and again.
+            // be asked again and again. What was relayed is refused.
             ForwardReply::NotLeader => self.park(now, job),
             ForwardReply::SessionUnknown => self.session_unknown(now, job),
             ForwardReply::Lost => self.attempt_lost(now, job),
@@ -144,6 +186,9 @@ impl Driver {
     /// The refusal proves that this sending was not executed; an earlier one
     /// may have been.
     fn session_unknown(&mut self, now: Now, mut job: Job) {
+        if let Some(id) = job.forwarded {
+            return self.refuse.push(Refused { id, why: Refusal::SessionUnknown });
+        }
         if let Some(names) = &job.names {
             self.sender.session.is_unknown(names.ids.session);
         }
@@ -161,6 +206,9 @@ impl Driver {
 
     /// Nobody will answer the last sending.
     fn attempt_lost(&mut self, now: Now, mut job: Job) {
+        if job.forwarded.is_some() {
+            return self.relay_lost(now, job);
+        }
         job.exposed = job.names.is_some();
         self.park(now, job);
         self.unpark = true;
