@@ -112,6 +112,14 @@ impl View {
             self.lb("cluster"),
             self.lb("leader")
         );
+        if self.lb("leader_seen") == "0" && self.lb("leader") != "-" {
+            let relay = match self.lb("relay") {
+                "-" => "and nobody hands requests on to it".to_owned(),
+                relay => format!("{relay} hands requests on to it"),
+            };
+            let (leader, lb) = (self.lb("leader"), self.lb("name"));
+            out.push_str(&format!("{leader} is not seen from {lb}: {relay}.\n"));
+        }
         if rows.is_empty() {
             out.push_str("No server is registered: add one with `store addsrv`.\n");
         } else {
@@ -246,6 +254,17 @@ mod tests {
         assert!(lines[2].starts_with("srv-2 ") && lines[2].contains("2.0 KiB"), "{text}");
         assert!(lines[2].contains("disk-full") && !lines[2].contains("live"), "{text}");
         assert!(lines[3].starts_with("srv-10"), "{text}");
+    }
+
+    #[test]
+    fn a_leader_that_is_not_seen_is_said_to_be_so() {
+        assert!(!view("5").to_text(None).contains("not seen"));
+        let mut unseen = view("5");
+        unseen.lb.insert("leader_seen".to_owned(), "0".to_owned());
+        unseen.lb.insert("relay".to_owned(), "srv-10".to_owned());
+        let text = unseen.to_text(None);
+        let line = "srv-2 is not seen from lb-1: srv-10 hands requests on to it.";
+        assert_eq!(text.lines().nth(1), Some(line), "{text}");
     }
 
     #[test]
