@@ -412,6 +412,7 @@ impl Driver {
                 group.index = Some(ready.index);
             }
         }
+        self.note_leading(now);
         self.note_events(now, actions);
         self.fail_reads(now);
         actions.refuse.append(&mut self.refuse);

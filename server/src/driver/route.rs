@@ -81,7 +81,7 @@ impl Driver {
         match job.forwarded {
             None => self.forward(now, leader, job),
             Some(ForwardId { from: Forwarder::LoadBalancer(_), .. })
-                if !self.keystore.has(PlantedBug::NoRelay) =>
+                if !self.led_lately(now) && !self.keystore.has(PlantedBug::NoRelay) =>
             {
                 self.relay(now, leader, job);
             }

@@ -12,7 +12,9 @@
 //! What a load balancer sends to a server that does not lead is *relayed*: it
 //! goes to the leader under the ids that the load balancer gave it, once, and the
 //! answer goes back as it is. Nothing of that is parked here or sent again: the
-//! load balancer knows better where to, and asks again under the same ids.
+//! load balancer knows better where to, and asks again under the same ids. A server
+//! that led a moment ago relays nothing: it is taken for the leader still, and the load
+//! balancer is about to hear who leads, and would send all of it there once more.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,11 +22,14 @@ use std::time::Duration;
 use bytes::BytesMut;
 use common::forward::{ForwardReply, Session, WriteIds};
 use common::memcached;
-use raft::NodeId;
+use raft::{NodeId, Time};
 
 use super::job::{Job, Names, Need};
 use super::{Driver, Forward, ForwardWhat, Now, Refusal, Refused};
 use crate::keystore::PlantedBug;
+
+/// By then load balancers know that a server leads no more.
+const NEWS_OF_LEADER: Duration = Duration::from_secs(1);
 
 /// First sequences of batches whose clients have their answers.
 type Answered = Arc<Mutex<Vec<WriteIds>>>;
@@ -47,12 +52,14 @@ impl Drop for Ticket {
 pub(super) struct Sender {
     session: Session<NodeId>,
     answered: Answered,
+    /// When this server led last.
+    led_at: Option<Time>,
 }
 
 impl Sender {
     /// `seed` decides the ids of its sessions.
     pub(super) fn new(seed: u64) -> Self {
-        Sender { session: Session::new(seed), answered: Answered::default() }
+        Sender { session: Session::new(seed), answered: Answered::default(), led_at: None }
     }
 
     fn note_answered(&mut self) {
@@ -110,6 +117,19 @@ impl Driver {
         let number = self.forwards.insert(leader, job);
         let what = ForwardWhat::Requests { ids, requests };
         self.forward.push(Forward { to: leader, number, what });
+    }
+
+    /// Looked at in each turn.
+    pub(super) fn note_leading(&mut self, now: Now) {
+        if self.node.is_leader() {
+            self.sender.led_at = Some(now.mono_us);
+        }
+    }
+
+    /// Whether load balancers may still take this server for the leader.
+    pub(super) fn led_lately(&self, now: Now) -> bool {
+        let lately = |at: Time| at + NEWS_OF_LEADER.as_micros() as Time;
+        self.sender.led_at.is_some_and(|at| now.mono_us < lately(at))
     }
 
     /// Sends what a load balancer has sent here to the leader, under its ids.
@@ -230,5 +250,26 @@ impl Driver {
         for job in self.forwards.take_all_but(leader) {
             self.attempt_lost(now, job);
         }
+    }
+
+    /// This server begins anew while its links stay: whoever has forwarded something
+    /// here is told that nobody will answer it any more.
+    pub fn abandon_forwarded(&mut self, now: Now) -> Vec<Refused> {
+        for job in self.forwards.take_if(|job| job.forwarded.is_some()) {
+            self.relay_lost(now, job);
+        }
+        let proposed = std::mem::take(&mut self.proposed);
+        for job in proposed.into_iter().filter_map(|proposed| proposed.job) {
+            if job.forwarded.is_some() {
+                self.ask_again(now, job);
+            }
+        }
+        let groups = std::mem::take(&mut self.read_groups);
+        for job in groups.into_iter().flat_map(|group| group.jobs) {
+            if let Some(from) = job.forwarded {
+                self.not_leader(from);
+            }
+        }
+        std::mem::take(&mut self.refuse)
     }
 }

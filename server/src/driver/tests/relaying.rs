@@ -140,6 +140,16 @@ fn what_was_under_way_to_the_old_leader_is_lost() {
 }
 
 #[test]
+fn who_led_a_moment_ago_relays_nothing_yet() {
+    let mut cluster = opened();
+    cluster.elect(2);
+    send(&mut cluster, 1, 2, named(1, false), &set("n", "0"));
+    assert_eq!(told(&mut cluster), [(2, Refusal::NotLeader)]);
+    cluster.advance_ms(1_100);
+    send(&mut cluster, 1, 3, named(1, false), &set("n", "0")).expect("STORED\r\n");
+}
+
+#[test]
 fn reads_of_a_server_whose_disk_is_full_are_relayed_for_load_balancers_only() {
     let mut cluster = opened();
     cluster.driver(3).set_trouble(Some(Trouble::DiskFull));
@@ -157,4 +167,22 @@ fn reads_of_a_server_whose_disk_is_full_are_relayed_for_load_balancers_only() {
     send(&mut cluster, 3, 3, WriteIds::default(), "get n\r\n");
     cluster.break_link(3, 1);
     assert_eq!(told(&mut cluster), [(3, Refusal::NotLeader)], "a read has not been executed");
+}
+
+#[test]
+fn a_server_that_begins_anew_says_what_it_leaves() {
+    let mut cluster = opened();
+    send(&mut cluster, 3, 2, named(1, false), &set("n", "0")).expect("STORED\r\n");
+    cluster.hold(Kind::Reply);
+    send(&mut cluster, 3, 3, named(2, false), "incr n 1\r\n");
+    let now = cluster.now();
+    let left = cluster.driver(3).abandon_forwarded(now);
+    assert_eq!(left.iter().map(|left| left.why).collect::<Vec<_>>(), [Refusal::Lost]);
+
+    cluster.isolate(1);
+    send(&mut cluster, 1, 4, named(3, false), "incr n 1\r\n");
+    send(&mut cluster, 1, 5, WriteIds::default(), "get n\r\n");
+    let left = cluster.driver(1).abandon_forwarded(now);
+    let left: Vec<_> = left.iter().map(|left| (left.id.number, left.why)).collect();
+    assert_eq!(left, [(4, Refusal::Lost), (5, Refusal::NotLeader)]);
 }
