@@ -131,7 +131,10 @@ impl Plan {
             true => LEADER_ONLY.into_iter().fold(FaultSet::NONE, FaultSet::with),
             false => drawn,
         };
-        let relays = draw_relays(&mut Rng::new(seed, 9), leader_only);
+        let relays = match leader_only {
+            true => Relays::None,
+            false => draw_relays(&mut Rng::new(seed, 9), faults),
+        };
         let faults = relays.faults(faults);
         let spares = if faults.iter().any(Fault::changes_members) {
             rng.below((MAX_HOSTS - servers).min(2) as u64 + 1) as usize
@@ -254,12 +257,12 @@ enum Relays {
     WithLosses,
 }
 
-fn draw_relays(rng: &mut Rng, leader_only: bool) -> Relays {
-    match rng.below(1_000) {
-        _ if leader_only => Relays::None,
-        0..100 => Relays::Only,
-        100..200 => Relays::WithLosses,
-        200..350 => Relays::Beside,
+/// Where nothing else goes wrong there is room for it, and beside the rest now and then.
+fn draw_relays(rng: &mut Rng, faults: FaultSet) -> Relays {
+    match (faults == FaultSet::NONE, rng.below(1_000)) {
+        (true, 0..500) => Relays::Only,
+        (true, 500..800) => Relays::WithLosses,
+        (false, 0..100) => Relays::Beside,
         _ => Relays::None,
     }
 }
