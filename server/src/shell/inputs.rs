@@ -113,7 +113,7 @@ impl Member {
                 self.take_place(now, lb, &Place { cluster, id, voters, campaign });
             }
             order @ (ToServer::Operate { .. } | ToServer::Admit { .. }) => {
-                self.order(now, lb, order);
+                self.order(now, lb, &order);
             }
             ToServer::Operated(_) => {}
             ToServer::Campaign { term } => self.driver.campaign_in(now, term),

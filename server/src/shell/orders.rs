@@ -15,16 +15,16 @@ use crate::membership::{hands_orders_to, not_handed_on};
 
 impl Member {
     /// An order of the load balancer at `lb`.
-    pub(super) fn order(&mut self, now: Now, lb: SocketAddr, order: ToServer) {
+    pub(super) fn order(&mut self, now: Now, lb: SocketAddr, order: &ToServer) {
         let answer = match hands_orders_to(&self.driver) {
             Some(leader) => {
                 let message = ToPeer::Order { lb, order: Box::new(order.clone()) };
                 match self.tell_peer(leader, &message) {
                     true => None,
-                    false => not_handed_on(&self.driver, &order),
+                    false => not_handed_on(&self.driver, order),
                 }
             }
-            None => self.members.order(&mut self.driver, now, &order),
+            None => self.members.order(&mut self.driver, now, order),
         };
         if let Some(answer) = answer {
             self.shell.tell_lb(lb, answer);
