@@ -114,7 +114,8 @@ impl World {
     fn speaks(&self, host: usize) -> bool {
         let at = &self.hosts[host];
         match at.disk.id {
-            Some(_) => at.is_awake(),
+            // One that waits for its disk just now says it a moment later.
+            Some(_) => at.process.is_some() && !at.paused,
             None => at.is_fresh_and_up(self.now),
         }
     }
