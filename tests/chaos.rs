@@ -127,6 +127,9 @@ fn play(run: &Run, arena: &mut Arena, log: &mut Log, history: &Arc<History>) -> 
         Err(why) => log.wrong(&why),
     }
     let ops = [ops, history.take()].concat();
+    for why in verdict::unserved(&ops, &targets, log) {
+        log.wrong(&why);
+    }
     verdict::tell(&ops, &targets, log);
     ops
 }

@@ -365,3 +365,25 @@ pub enum ToServer {
         members: Vec<(ServerId, SocketAddr)>,
     },
 }
+
+/// Server to server, on the same lane: orders of load balancers that cannot reach the
+/// leader themselves. A server that follows it hands them on; none is handed
+/// on twice.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "operation")]
+pub enum ToPeer {
+    /// To the leader: [`ToServer::Operate`] or [`ToServer::Admit`].
+    Order {
+        /// Whose it is: the sender knows it at this address.
+        lb: SocketAddr,
+        /// What.
+        order: Box<ToServer>,
+    },
+    /// From the leader: what is to be told to that load balancer.
+    Answer {
+        /// Which.
+        lb: SocketAddr,
+        /// What.
+        answer: Box<ToLb>,
+    },
+}

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use common::control::{Report, Role, ToLb, ToServer};
+use common::control::{Report, ToLb, ToServer};
 use common::discovery::write_get_servers;
 use common::ids::{ClusterId, FolderId, ServerId};
 
@@ -26,6 +26,7 @@ use crate::config::Policy;
 use crate::discovery::{self, View};
 use crate::events::{Events, Severity};
 use crate::health::Health;
+use crate::leading::leading;
 use crate::memory::Memory;
 use crate::registration::{self, Verdict};
 use crate::registry::{Change, Entry, LinkId, Registry};
@@ -55,6 +56,15 @@ use returning::Dismissed;
 /// A server that is gone and in no membership is forgotten after this.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 
+/// Who was said last to lead.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Named {
+    id: ServerId,
+    term: u64,
+    /// It reports here itself.
+    is_seen: bool,
+}
+
 /// The whole state.
 #[derive(Debug)]
 pub struct Balancer {
@@ -75,7 +85,7 @@ pub struct Balancer {
     view: View,
     /// Answers to `get-servers` that were made by a policy.
     turn: usize,
-    leader: Option<(ServerId, u64)>,
+    leader: Option<Named>,
     now: Duration,
     outputs: Vec<Output>,
     #[cfg(feature = "planted-bugs")]
@@ -150,27 +160,24 @@ impl Balancer {
     /// Where requests of clients may go: the servers that follow the leader
     /// and have its log, by id.
     pub fn routes(&self) -> Routes {
-        let leader = self.memory.cluster.and_then(|cluster| {
-            let leader = self.registry.leader(cluster)?;
-            Some((cluster, leader.id_in(cluster)?, leader.link?))
-        });
-        let Some((cluster, id, link)) = leader else { return Routes::default() };
-        let members = self.registry.membership(cluster);
-        let follows = |entry: &&Entry| {
-            let report = &entry.report;
-            entry.is_live()
-                && entry.is_member(cluster, members)
-                && report.leader == Some(id)
-                && matches!(report.role, Role::Follower | Role::Leader)
-        };
-        let mut readers: Vec<_> = self
-            .registry
-            .iter()
-            .filter(follows)
-            .filter_map(|entry| Some((entry.id_in(cluster), entry.link?)))
-            .collect();
-        readers.sort_unstable();
-        Routes { leader: Some(link), readers: readers.into_iter().map(|(_, link)| link).collect() }
+        let leading = self.memory.cluster.and_then(|cluster| leading(&self.registry, cluster));
+        let Some(leading) = leading else { return Routes::default() };
+        let mut readers = leading.followers.clone();
+        let led = |leader: &&Entry| leader.report.leader == Some(leading.id);
+        readers.extend(leading.seen.filter(led).map(|leader| (leading.id, leader)));
+        readers.sort_unstable_by_key(|(id, _)| *id);
+        Routes {
+            led: Some((leading.id, leading.term)),
+            leader: leading.seen.and_then(|leader| leader.link),
+            relays: leading.relays().into_iter().filter_map(|relay| relay.link).collect(),
+            readers: readers.into_iter().filter_map(|(_, reader)| reader.link).collect(),
+        }
+    }
+
+    /// Who is told what only the leader can do: itself, or while it is not seen
+    /// from here somebody who hands that on.
+    fn link_to_leader(&self) -> Option<LinkId> {
+        leading(&self.registry, self.memory.cluster?)?.link()
     }
 
     /// What happened lately.
@@ -304,16 +311,21 @@ impl Balancer {
 
     fn publish(&mut self) {
         let Some(cluster) = self.memory.cluster else { return };
-        let leader = self.registry.leader(cluster);
-        let named = leader.and_then(|leader| Some((leader.id_in(cluster)?, leader.report.term)));
-        let text = match leader {
-            Some(leader) => format!("{} leads in term {}", leader.name(), leader.report.term),
+        let leading = leading(&self.registry, cluster);
+        let named = leading.as_ref().map(|leading| Named {
+            id: leading.id,
+            term: leading.term,
+            is_seen: leading.seen.is_some(),
+        });
+        let text = match &leading {
+            Some(leading) => leading.to_string(),
             None => "no leader".to_owned(),
         };
         self.view.update(discovery::in_order(&self.registry, cluster));
         if named != self.leader {
             self.leader = named;
-            let severity = if named.is_some() { Severity::Info } else { Severity::Warning };
+            let is_well = named.is_some_and(|named| named.is_seen);
+            let severity = if is_well { Severity::Info } else { Severity::Warning };
             self.log(severity, text);
         }
     }

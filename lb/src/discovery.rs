@@ -3,7 +3,9 @@
 //!
 //! Both list live servers of the cluster, five at most; those that still catch
 //! up are last. Every server takes every command, so any of them will do; the
-//! leader saves writes a hop. Without a leader the lists are empty.
+//! leader saves writes a hop. Without a leader the lists are empty. A leader
+//! that this load balancer does not see, but a majority follows, is listed as well:
+//! clients may reach it.
 //!
 //! `config get cluster` has the leader first, then the others by id, and so has
 //! `get-servers` unless the [`Policy`] says otherwise: then each answer to it
@@ -19,6 +21,7 @@ use common::ids::ClusterId;
 use common::limits::MAX_DISCOVERY_LINES;
 
 use crate::config::Policy;
+use crate::leading::leading;
 use crate::registry::{Entry, Registry};
 
 /// The rotation as it was last published, with its answers ready to send.
@@ -59,11 +62,16 @@ impl View {
 
 /// The servers of `cluster` in the order in which clients should try them.
 pub fn in_order(registry: &Registry, cluster: ClusterId) -> Vec<SocketAddr> {
-    let Some(leader) = registry.leader(cluster) else { return Vec::new() };
-    let leader = leader.report.info.folder;
+    let Some(leading) = leading(registry, cluster) else { return Vec::new() };
     let (mut up, learners) = rotation(registry, cluster);
-    up.sort_by_key(|entry| entry.report.info.folder != leader);
-    addresses(up.into_iter().chain(learners))
+    up.sort_by_key(|entry| entry.id_in(cluster) != Some(leading.id));
+    let mut servers = addresses(up.into_iter().chain(learners));
+    if let Some(unseen) = leading.unseen_address() {
+        servers.retain(|server| *server != unseen);
+        servers.insert(0, unseen);
+        servers.truncate(MAX_DISCOVERY_LINES);
+    }
+    servers
 }
 
 /// The servers of `cluster` for one client, which goes to the first of them.
@@ -77,7 +85,7 @@ pub fn by_policy(
     if policy == Policy::Leader {
         return in_order(registry, cluster);
     }
-    if registry.leader(cluster).is_none() {
+    if leading(registry, cluster).is_none() {
         return Vec::new();
     }
     let (mut up, learners) = rotation(registry, cluster);

@@ -14,6 +14,7 @@
 //! | module | decides |
 //! | --- | --- |
 //! | [`registry`] | what is known of each server, by its folder; who leads |
+//! | `leading` | who leads, and by whom the leader is reached while it is not seen |
 //! | `registration` | whether a server that reports is taken in, held or refused |
 //! | `health` | who is in contact |
 //! | [`bootstrap`] | when a cluster is formed, and of whom |
@@ -32,6 +33,7 @@ pub mod config;
 pub mod discovery;
 pub mod events;
 mod health;
+mod leading;
 pub mod memory;
 mod registration;
 pub mod registry;

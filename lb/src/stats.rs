@@ -11,6 +11,8 @@
 //! | `lb.name`, `lb.pid`, `lb.uptime_secs`, `lb.version` | the process |
 //! | `lb.cluster` | the cluster's id, 32 hexadecimal digits, or `-` |
 //! | `lb.leader` | the leader's name, or `-` |
+//! | `lb.leader_seen` | 1 if the leader itself is in contact, 0 if only servers that follow it are |
+//! | `lb.relay` | who hands on to the leader what is for it, while it is not seen; else `-` |
 //! | `lb.expect` | fresh servers that make a new cluster |
 //! | `lb.bootstrapped` | 1 once a cluster is seen or remembered, else 0 |
 //! | `lb.config_version` | goes up with every change of the rotation |
@@ -51,6 +53,7 @@ use common::control::{MemberInfo, MemberRecord, Trouble};
 use common::ids::ServerId;
 
 use crate::balancer::Balancer;
+use crate::leading::{Leading, leading};
 use crate::registry::{Contact, Entry};
 
 /// Version of the product.
@@ -64,7 +67,7 @@ pub fn stats(balancer: &Balancer, now: Duration) -> String {
     let registry = balancer.registry();
     let cluster = balancer.cluster();
     let members = cluster.map_or(&[][..], |cluster| registry.membership(cluster));
-    let leader = cluster.and_then(|cluster| registry.leader(cluster));
+    let leader = cluster.and_then(|cluster| leading(registry, cluster)?.seen);
     let record_of = |entry: &Entry| {
         members.iter().find(|member| member.info.folder == entry.report.info.folder)
     };
@@ -128,13 +131,17 @@ pub fn events(balancer: &Balancer, now: Duration) -> String {
 fn load_balancer(text: &mut String, balancer: &Balancer, now: Duration) {
     let settings = balancer.settings();
     let cluster = balancer.cluster();
-    let leader = cluster.and_then(|cluster| balancer.registry().leader(cluster));
+    let leading = cluster.and_then(|cluster| leading(balancer.registry(), cluster));
+    let seen = leading.as_ref().is_some_and(|leading| leading.seen.is_some());
+    let relays = leading.as_ref().map_or(Vec::new(), Leading::relays);
     line(text, "lb", "name", &settings.name);
     line(text, "lb", "pid", settings.pid);
     line(text, "lb", "uptime_secs", now.as_secs());
     line(text, "lb", "version", VERSION);
     line(text, "lb", "cluster", Known(cluster));
-    line(text, "lb", "leader", Known(leader.map(Entry::name)));
+    line(text, "lb", "leader", Known(leading.as_ref().map(Leading::name)));
+    line(text, "lb", "leader_seen", u8::from(seen));
+    line(text, "lb", "relay", Known(relays.first().map(|relay| relay.name())));
     line(text, "lb", "expect", settings.expect);
     line(text, "lb", "bootstrapped", u8::from(cluster.is_some()));
     line(text, "lb", "config_version", balancer.view().version);

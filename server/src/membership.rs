@@ -19,11 +19,13 @@ use raft::{Change, NodeId, PeerStatus, Suffrage, Time};
 use crate::driver::{Driver, Now};
 
 mod operator;
+mod orders;
 mod planted;
 mod replaced;
 #[cfg(test)]
 mod tests;
 
+pub use orders::{hands_orders_to, not_handed_on};
 use replaced::replaced;
 
 #[cfg(feature = "planted-bugs")]

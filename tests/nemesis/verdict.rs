@@ -19,6 +19,12 @@ const HEALED_MS: (u64, u64) = (5_000, 15_000);
 /// Within which everybody votes again.
 const WHOLE: Duration = Duration::from_secs(45);
 
+/// Within which a load balancer that is cut off from the leader has found a way around.
+const NOTICED: Duration = Duration::from_millis(2_000);
+
+/// In so long a time a client of it gets an answer.
+const SERVED_WITHIN: Duration = Duration::from_millis(700);
+
 /// The longest pauses that are told.
 const PAUSES: usize = 8;
 
@@ -222,6 +228,36 @@ pub(crate) fn tell(ops: &[Op], targets: &[Target], log: &Log) {
             println!("pause of {took:.3} s at {at:.3} s: {text}");
         }
     }
+}
+
+/// Clients of load balancers that got no answer while their load balancer was cut off
+/// from the leader and nothing else went wrong: servers that follow hand on.
+pub(crate) fn unserved(ops: &[Op], targets: &[Target], log: &Log) -> Vec<String> {
+    let nanoseconds = |time: Duration| time.as_nanos() as u64;
+    let mut unserved = Vec::new();
+    for fault in log.faults.iter().filter(|fault| fault.kind == "LbFromLeader") {
+        let Some(to) = fault.to else { continue };
+        // By then the link is given up, and the way around it found.
+        let from = fault.from + nanoseconds(NOTICED);
+        let before = fault.from.saturating_sub(nanoseconds(NOTICED));
+        let is_alone = log.between(before, to).count() == 1;
+        if !is_alone || to < from + nanoseconds(SERVED_WITHIN) {
+            continue;
+        }
+        for (number, target) in targets.iter().enumerate().filter(|(_, target)| target.is_lb) {
+            let answered = |op: &Op| {
+                op.client == number && op.answer.is_known() && (from..=to).contains(&op.ret)
+            };
+            if !ops.iter().any(answered) {
+                let name = &target.name;
+                unserved.push(format!(
+                    "client {number} of {name} got no answer from {from} to {to} ns, though servers \
+                     that follow the leader could be reached"
+                ));
+            }
+        }
+    }
+    unserved
 }
 
 /// Times between two answers to one client of a load balancer that ran, on a

@@ -10,6 +10,7 @@ pub(crate) mod members;
 pub(crate) mod memcached;
 pub(crate) mod ports;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod pulse;
 pub(crate) mod small_disk;
 pub(crate) mod terms;

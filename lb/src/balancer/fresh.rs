@@ -60,10 +60,10 @@ impl Balancer {
                 Decision::Form(_) => Need::Wait(Waiting::for_what("the disk of the load balancer")),
             };
         };
-        let leader = self.registry.leader(cluster);
+        let leader = self.link_to_leader();
         let members = self.registry.membership(cluster);
         let place = members.iter().find(|member| member.info.folder == folder);
-        let place = match (place, leader.and_then(|leader| leader.link)) {
+        let place = match (place, leader) {
             (Some(place), _) => place,
             (None, Some(leader)) => return Need::Admission { leader },
             // The memory knows the cluster best only as long as nobody has

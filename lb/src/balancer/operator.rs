@@ -12,6 +12,10 @@ use crate::registry::LinkId;
 /// An operator's command is over long before.
 const OVERDUE: Duration = Duration::from_secs(30);
 
+/// An order that the leader has not answered by then is to be asked for again: it was
+/// lost, or its answer was, on the way over a server that hands orders on.
+const UNANSWERED: Duration = Duration::from_secs(3);
+
 /// Operators at a time.
 const MAX_OPERATORS: usize = 64;
 
@@ -21,8 +25,18 @@ pub(super) struct Operators {
     /// When each of them came.
     links: BTreeMap<LinkId, Duration>,
     next_number: u64,
-    /// Who asked, and the leader's link that it was asked over.
-    asked: BTreeMap<u64, (LinkId, LinkId, Operation)>,
+    asked: BTreeMap<u64, Asked>,
+}
+
+/// What the leader has not answered.
+#[derive(Debug)]
+struct Asked {
+    operator: LinkId,
+    /// The link that it was asked over: the leader's, or that of a server which hands
+    /// it on.
+    over: LinkId,
+    at: Duration,
+    wanted: Operation,
 }
 
 impl Balancer {
@@ -51,24 +65,24 @@ impl Balancer {
     }
 
     fn operate(&mut self, from: LinkId, wanted: Operation) {
-        let leader = self.memory.cluster.and_then(|cluster| self.registry.leader(cluster)?.link);
-        let Some(leader) = leader else {
+        let Some(over) = self.link_to_leader() else {
             let outcome = Outcome::Pending("no server leads".to_owned());
             return self.send(from, ToServer::Operated(outcome));
         };
         self.operators.next_number += 1;
         let number = self.operators.next_number;
-        self.operators.asked.insert(number, (from, leader, wanted.clone()));
-        self.send(leader, ToServer::Operate { number, wanted });
+        let asked = Asked { operator: from, over, at: self.now, wanted: wanted.clone() };
+        self.operators.asked.insert(number, asked);
+        self.send(over, ToServer::Operate { number, wanted });
     }
 
     /// What the leader has answered.
     pub(super) fn operated(&mut self, over: LinkId, number: u64, outcome: Outcome) {
         let asked = &mut self.operators.asked;
-        if asked.get(&number).is_none_or(|(_, leader, _)| *leader != over) {
+        if asked.get(&number).is_none_or(|asked| asked.over != over) {
             return;
         }
-        let Some((operator, _, wanted)) = asked.remove(&number) else { return };
+        let Some(Asked { operator, wanted, .. }) = asked.remove(&number) else { return };
         self.note_removal(&wanted, &outcome);
         self.send(operator, ToServer::Operated(outcome));
     }
@@ -76,19 +90,26 @@ impl Balancer {
     /// A link is gone: an operator's, or that of a leader which was asked.
     pub(super) fn operator_link_closed(&mut self, link: LinkId) {
         self.operators.links.remove(&link);
-        let lost = self
-            .operators
-            .asked
-            .extract_if(.., |_, (operator, leader, _)| *operator == link || *leader == link);
-        let waiting: Vec<_> = lost.map(|(_, (operator, _, _))| operator).collect();
-        for operator in waiting.into_iter().filter(|operator| *operator != link) {
-            let outcome = Outcome::Pending("the leader was lost before it answered".to_owned());
-            self.send(operator, ToServer::Operated(outcome));
+        let why = "the leader was lost before it answered";
+        self.give_up(why, |asked| asked.operator == link || asked.over == link);
+    }
+
+    /// Tells the operators that are still there that some orders have no answer.
+    fn give_up(&mut self, why: &str, which: impl Fn(&Asked) -> bool) {
+        let lost = self.operators.asked.extract_if(.., |_, asked| which(asked));
+        let waiting: Vec<_> = lost.map(|(_, asked)| asked.operator).collect();
+        for operator in waiting {
+            if self.operators.links.contains_key(&operator) {
+                let outcome = Outcome::Pending(why.to_owned());
+                self.send(operator, ToServer::Operated(outcome));
+            }
         }
     }
 
     pub(super) fn close_overdue_operators(&mut self) {
         let now = self.now;
+        let unanswered = |asked: &Asked| now.saturating_sub(asked.at) >= UNANSWERED;
+        self.give_up("the leader has not answered", unanswered);
         let overdue = |_: &LinkId, since: &mut Duration| now.saturating_sub(*since) >= OVERDUE;
         let over: Vec<_> = self.operators.links.extract_if(.., overdue).collect();
         for (link, _) in over {

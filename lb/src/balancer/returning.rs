@@ -52,9 +52,8 @@ impl Balancer {
     /// Looks after every live server that is not who it takes itself for.
     pub(super) fn care_for_returning(&mut self) {
         let Some(cluster) = self.memory.cluster else { return };
-        let Some(leader) = self.registry.leader(cluster) else { return };
-        let Some(leader_link) = leader.link else { return };
-        let members = &leader.report.members;
+        let Some(leader_link) = self.link_to_leader() else { return };
+        let members = self.registry.membership(cluster);
         let mut steps = Vec::new();
         for entry in self.registry.iter().filter(|entry| entry.is_live()) {
             let (Some(id), Some(link)) = (entry.id_in(cluster), entry.link) else { continue };

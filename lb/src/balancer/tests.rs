@@ -15,6 +15,7 @@ mod moved;
 mod refusals;
 mod rotation;
 mod several;
+mod unseen;
 
 const CLUSTER: ClusterId = ClusterId(0xC1);
 const OTHER_CLUSTER: ClusterId = ClusterId(0xC2);

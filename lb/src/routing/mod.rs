@@ -8,6 +8,9 @@
 //! - A run of requests with a write among them goes to the leader; one that
 //!   only reads goes where the [`Policy`] says. Followers confirm with the
 //!   leader before they answer (ReadIndex), so all reads are linearizable.
+//! - While the leader is not seen from here, what is for it goes to a server that
+//!   follows it, which hands it on. Another one takes its place if it is lost, or
+//!   does not do so.
 //! - What cannot go anywhere is parked, within bounds and until its deadline.
 //! - Reads whose server is lost, or follows nobody any more, go elsewhere.
 //! - Writes whose leader is lost or deposed go to the new leader at once,
@@ -31,6 +34,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use common::forward::{self, ForwardReply, Session, WriteIds};
+use common::ids::ServerId;
 use common::limits::{LATE_CHANCE, MAX_PARKED_BATCHES, MAX_PARKED_BYTES, MAX_ROUTED_BYTES};
 use common::memcached::{BUSY, NO_LEADER, SHUTTING_DOWN, TOO_LARGE, encode_requests};
 use common::udp::{Lane, Link, SendError};
@@ -66,7 +70,13 @@ impl Wire for Link {
 /// Where requests may go.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Routes {
+    /// Who leads, in which term.
+    pub(crate) led: Option<(ServerId, u64)>,
+    /// The leader's own link.
     pub(crate) leader: Option<LinkId>,
+    /// Without that: servers that hand on to the leader what is for it, the best
+    /// first.
+    pub(crate) relays: Vec<LinkId>,
     /// Servers that follow that leader, and itself, in a fixed order; empty
     /// without a leader.
     pub(crate) readers: Vec<LinkId>,
@@ -93,6 +103,10 @@ struct Sent {
 pub struct Router<W> {
     links: BTreeMap<LinkId, W>,
     routes: Routes,
+    /// Where writes go: the leader's own link, or one of the relays.
+    over: Option<LinkId>,
+    /// Who led last.
+    led: Option<(ServerId, u64)>,
     chooser: Chooser,
     sent: BTreeMap<u64, Sent>,
     next_number: u64,
@@ -117,6 +131,8 @@ impl<W: Wire> Router<W> {
         Router {
             links: BTreeMap::new(),
             routes: Routes::default(),
+            over: None,
+            led: None,
             chooser: Chooser::new(policy),
             sent: BTreeMap::new(),
             next_number: 1,
@@ -135,7 +151,7 @@ impl<W: Wire> Router<W> {
     /// Takes a job whose next run is to be routed. It comes back by
     /// [`Router::exchange`] once that is answered.
     fn submit(&mut self, now: Duration, mut job: Job) {
-        if self.routes.leader.is_some() {
+        if self.over.is_some() {
             job.allow(now + LATE_CHANCE);
         }
         if let Some(by) = self.stops_by {
@@ -183,10 +199,10 @@ impl<W: Wire> Router<W> {
         self.links.remove(&id);
         self.chooser.forget(id);
         self.session.link_lost(id);
-        if self.routes.leader == Some(id) {
-            self.routes.leader = None;
-        }
+        self.routes.leader.take_if(|leader| *leader == id);
+        self.routes.relays.retain(|relay| *relay != id);
         self.routes.readers.retain(|reader| *reader != id);
+        self.choose_way();
         for job in self.take_sent(|sent| sent.over == id) {
             self.attempt_lost(now, job);
         }
@@ -198,17 +214,21 @@ impl<W: Wire> Router<W> {
             return;
         }
         let before = std::mem::replace(&mut self.routes, routes);
-        if self.routes.leader != before.leader {
+        self.choose_way();
+        // Whoever leads opens sessions, whichever way it is asked.
+        if self.routes.led != before.led {
             self.session.leader_changed();
         }
         self.open_session(now);
-        if let Some(leader) = self.routes.leader {
+        if let Some(over) = self.over {
+            let is_another = self.routes.led != self.led;
+            self.led = self.routes.led;
             let readers = self.routes.readers.clone();
-            // A leader that was only lost from sight still answers; one that
-            // another one has replaced need not.
+            // A leader that was only lost from sight still answers, and so does
+            // whoever hands on to it; one that another one has replaced need not.
             let moved = self.take_sent(|sent| {
-                let reads_there = !sent.job.is_write() && readers.contains(&sent.over);
-                sent.over != leader && !reads_there
+                let stays = !(sent.job.is_write() && is_another) && readers.contains(&sent.over);
+                sent.over != over && !stays
             });
             for job in moved {
                 self.attempt_lost(now, job);
@@ -217,13 +237,35 @@ impl<W: Wire> Router<W> {
         self.unpark(now);
     }
 
+    /// Where writes go from now on. One relay is as good as another: it stays
+    /// until it is none any more.
+    fn choose_way(&mut self) {
+        let Routes { leader, relays, .. } = &self.routes;
+        let same = self.over.filter(|over| relays.contains(over));
+        self.over = leader.or(same).or_else(|| relays.first().copied());
+    }
+
+    /// `relay` has not handed on what is for the leader: the next one is to try, but
+    /// not at once, or they would be asked in turn without a pause.
+    fn leave_relay(&mut self, relay: LinkId) {
+        let relays = &self.routes.relays;
+        if self.routes.leader.is_none()
+            && self.over == Some(relay)
+            && let Some(place) = relays.iter().position(|other| *other == relay)
+        {
+            self.over = Some(relays[(place + 1) % relays.len()]);
+        }
+    }
+
     /// What `over` answers to `number`.
     pub fn reply(&mut self, now: Duration, over: LinkId, number: u64, reply: ForwardReply) {
         if self.session.is_opening(over, number) {
             self.session.opened(now, &reply);
             // A refusal is not asked about again at once.
-            if matches!(reply, ForwardReply::Done(_)) {
-                self.unpark(now);
+            match reply {
+                ForwardReply::Done(_) => self.unpark(now),
+                ForwardReply::NotLeader | ForwardReply::Lost => self.leave_relay(over),
+                ForwardReply::SessionUnknown => {}
             }
             return;
         }
@@ -240,14 +282,18 @@ impl<W: Wire> Router<W> {
             ForwardReply::NotLeader => match self.routes.leader {
                 // A follower that lost its leader: the leader itself answers.
                 Some(leader) if !job.is_write() && leader != over => self.send(now, leader, job),
-                _ => self.park(now, job),
+                _ => {
+                    self.leave_relay(over);
+                    self.park(now, job);
+                }
             },
             ForwardReply::SessionUnknown => self.session_unknown(now, job),
             // Not at once: one that still leads has no room for all of it, and
-            // would be asked again and again.
-            ForwardReply::Lost if self.routes.leader == Some(over) => {
+            // would be asked again and again. Nor relays, one after the other.
+            ForwardReply::Lost if self.routes.leader.is_none_or(|leader| leader == over) => {
                 self.routed.retries += 1;
                 job.expose();
+                self.leave_relay(over);
                 self.park(now, job);
             }
             ForwardReply::Lost => self.attempt_lost(now, job),
@@ -281,7 +327,7 @@ impl<W: Wire> Router<W> {
 
     /// Sends a job where it belongs.
     fn place(&mut self, now: Duration, job: Job) {
-        let over = match (job.is_write(), self.routes.leader) {
+        let over = match (job.is_write(), self.over) {
             (true, leader) => leader,
             (false, leader) => self.chooser.choose(&self.routes.readers).or(leader),
         };
@@ -369,7 +415,7 @@ impl<W: Wire> Router<W> {
 
     /// Asks the leader to open a session, unless there is one.
     fn open_session(&mut self, now: Duration) {
-        let Some(leader) = self.routes.leader else { return };
+        let Some(leader) = self.over else { return };
         let Some(link) = self.links.get(&leader) else { return };
         let number = self.next_number;
         self.next_number += 1;

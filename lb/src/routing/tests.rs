@@ -12,6 +12,7 @@ use common::memcached::{Parsed, Parser, Request, decode_requests};
 
 use super::*;
 
+mod relays;
 mod stop;
 
 /// One end of a link; the frames that were sent over it.
@@ -94,7 +95,9 @@ impl World {
     fn leads(&mut self, leader: u64) {
         let up = |id: &LinkId| !self.links[id.0 as usize].closed.get();
         let readers = (0..3).map(LinkId).filter(up).collect();
-        self.router.set_routes(self.now, Routes { leader: Some(LinkId(leader)), readers });
+        let led = Some((ServerId(leader), 1));
+        let routes = Routes { led, leader: Some(LinkId(leader)), readers, ..Routes::default() };
+        self.router.set_routes(self.now, routes);
     }
 
     fn nobody_leads(&mut self) {
@@ -257,7 +260,7 @@ fn reads_whose_server_is_gone_are_asked_elsewhere() {
     let client = world.ask("get a\r\n");
     world.only(0);
     let seen = world.only(2);
-    let routes = Routes { leader: Some(LinkId(0)), readers: vec![LinkId(0)] };
+    let routes = Routes { readers: vec![LinkId(0)], ..world.router.routes.clone() };
     world.router.set_routes(world.now, routes);
     let last = world.only(0);
     assert_ne!(seen.number, last.number);

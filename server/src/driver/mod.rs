@@ -22,7 +22,8 @@
 //! - It contains a write, and another server leads: the rest of the batch is
 //!   forwarded there as a whole, and the leader's bytes come back. It has ids
 //!   that let it be sent to the next leader, too, and take effect once: the
-//!   client's own if it has named its writes, else those of this server.
+//!   client's own if it has named its writes, else those of this server. What a
+//!   load balancer has sent keeps its ids; what a peer has sent is not sent on.
 //! - It only reads: it joins the group of this turn, which asks the core for
 //!   one read index, on the leader as on followers.
 //! - Nobody leads: it is parked until somebody does, or its deadline passes.
@@ -411,6 +412,7 @@ impl Driver {
                 group.index = Some(ready.index);
             }
         }
+        self.note_leading(now);
         self.note_events(now, actions);
         self.fail_reads(now);
         actions.refuse.append(&mut self.refuse);

@@ -5,11 +5,11 @@ use common::control::Trouble;
 use common::front_end::Batch;
 use common::limits;
 use common::memcached::{self, Request};
-use raft::Time;
+use raft::{NodeId, Time};
 
 use super::job::{Job, Need, need};
 use super::waiting::{Proposed, ReadGroup};
-use super::{Driver, ForwardId, Now, Refusal, Refused};
+use super::{Driver, ForwardId, Forwarder, Now, Refusal, Refused};
 use crate::command::{Command, Operation, Payload, REQUEST_ID_BYTES, RequestId};
 use crate::keystore::PlantedBug;
 
@@ -63,16 +63,29 @@ impl Driver {
                 // It cannot make a new term durable, and so it cannot confirm
                 // anything in it: the leader can.
                 Some(leader) if self.is_out_of_room() && leader != self.node.id() => {
-                    self.forward(now, leader, job);
+                    self.hand_on(now, leader, job);
                 }
                 _ => self.reading.push(job),
             },
             Need::Log if self.node.is_leader() => self.propose(now, job),
-            Need::Log => match (job.forwarded, self.node.leader()) {
-                (Some(from), _) => self.not_leader(from),
-                (None, Some(leader)) => self.forward(now, leader, job),
-                (None, None) => self.park(now, job),
+            Need::Log => match self.node.leader() {
+                Some(leader) => self.hand_on(now, leader, job),
+                None => self.park(now, job),
             },
+        }
+    }
+
+    /// Hands a batch on to the leader, once: a peer that sent it took this
+    /// server for the leader, and may be taken for it here in turn.
+    fn hand_on(&mut self, now: Now, leader: NodeId, job: Job) {
+        match job.forwarded {
+            None => self.forward(now, leader, job),
+            Some(ForwardId { from: Forwarder::LoadBalancer(_), .. })
+                if !self.led_lately(now) && !self.keystore.has(PlantedBug::NoRelay) =>
+            {
+                self.relay(now, leader, job);
+            }
+            Some(from) => self.not_leader(from),
         }
     }
 
@@ -248,7 +261,10 @@ impl Driver {
             }
         }
         for job in self.forwards.take_expired(now.mono_us) {
-            job.fail_unknown();
+            match job.forwarded {
+                Some(_) => self.relay_lost(now, job),
+                None => job.fail_unknown(),
+            }
         }
         for group in &mut self.read_groups {
             for job in group.jobs.extract_if(.., |job| job.deadline <= now.mono_us) {

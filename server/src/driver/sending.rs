@@ -8,6 +8,13 @@
 //! never exposed, gets ids of another session. A client that has named its
 //! writes itself is told instead: only it can give them others. Batches that
 //! only read need no ids.
+//!
+//! What a load balancer sends to a server that does not lead is *relayed*: it
+//! goes to the leader under the ids that the load balancer gave it, once, and the
+//! answer goes back as it is. Nothing of that is parked here or sent again: the
+//! load balancer knows better where to, and asks again under the same ids. A server
+//! that led a moment ago relays nothing: it is taken for the leader still, and the load
+//! balancer is about to hear who leads, and would send all of it there once more.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,10 +22,14 @@ use std::time::Duration;
 use bytes::BytesMut;
 use common::forward::{ForwardReply, Session, WriteIds};
 use common::memcached;
-use raft::NodeId;
+use raft::{NodeId, Time};
 
 use super::job::{Job, Names, Need};
-use super::{Driver, Forward, ForwardWhat, Now};
+use super::{Driver, Forward, ForwardWhat, Now, Refusal, Refused};
+use crate::keystore::PlantedBug;
+
+/// By then load balancers know that a server leads no more.
+const NEWS_OF_LEADER: Duration = Duration::from_secs(1);
 
 /// First sequences of batches whose clients have their answers.
 type Answered = Arc<Mutex<Vec<WriteIds>>>;
@@ -41,12 +52,14 @@ impl Drop for Ticket {
 pub(super) struct Sender {
     session: Session<NodeId>,
     answered: Answered,
+    /// When this server led last.
+    led_at: Option<Time>,
 }
 
 impl Sender {
     /// `seed` decides the ids of its sessions.
     pub(super) fn new(seed: u64) -> Self {
-        Sender { session: Session::new(seed), answered: Answered::default() }
+        Sender { session: Session::new(seed), answered: Answered::default(), led_at: None }
     }
 
     fn note_answered(&mut self) {
@@ -95,11 +108,60 @@ impl Driver {
                 ids.again = job.exposed;
             }
         }
+        self.send_requests(leader, ids, job);
+    }
+
+    fn send_requests(&mut self, leader: NodeId, ids: WriteIds, job: Job) {
         let mut requests = BytesMut::with_capacity(job.batch.bytes + 64);
         memcached::encode_requests(&job.batch.requests[job.cursor..], &mut requests);
         let number = self.forwards.insert(leader, job);
         let what = ForwardWhat::Requests { ids, requests };
         self.forward.push(Forward { to: leader, number, what });
+    }
+
+    /// Looked at in each turn.
+    pub(super) fn note_leading(&mut self, now: Now) {
+        if self.node.is_leader() {
+            self.sender.led_at = Some(now.mono_us);
+        }
+    }
+
+    /// Whether load balancers may still take this server for the leader.
+    pub(super) fn led_lately(&self, now: Now) -> bool {
+        let lately = |at: Time| at + NEWS_OF_LEADER.as_micros() as Time;
+        self.sender.led_at.is_some_and(|at| now.mono_us < lately(at))
+    }
+
+    /// Sends what a load balancer has sent here to the leader, under its ids.
+    pub(super) fn relay(&mut self, now: Now, leader: NodeId, mut job: Job) {
+        if let Some(session) = job.opens {
+            let number = self.forwards.insert(leader, job);
+            let what = ForwardWhat::OpenSession(session);
+            return self.forward.push(Forward { to: leader, number, what });
+        }
+        if self.keystore.has(PlantedBug::RelayRenames) && job.need() == Need::Log {
+            self.sender.note_answered();
+            if !self.sender.session.is_open(at(now)) {
+                self.open_session(now, leader);
+                return self.park(now, job);
+            }
+            job.names = self.sender.assign(now, &job);
+        }
+        let ids = job.names.as_ref().map_or_else(WriteIds::default, |names| {
+            let mut ids = names.ids;
+            ids.first_sequence += (job.cursor - names.base) as u64;
+            WriteIds { again: job.exposed, ..ids }
+        });
+        self.send_requests(leader, ids, job);
+    }
+
+    /// Nobody will answer what was relayed: whoever sent it asks again, under
+    /// the same ids. What only reads has not been executed in any case.
+    pub(super) fn relay_lost(&mut self, now: Now, job: Job) {
+        match job.forwarded {
+            Some(from) if job.need() != Need::Log => self.not_leader(from),
+            _ => self.ask_again(now, job),
+        }
     }
 
     fn open_session(&mut self, now: Now, leader: NodeId) {
@@ -134,7 +196,7 @@ impl Driver {
                 job.batch.finish();
             }
             // Not at once: the peer has no leader to name either, and would
-            // be asked again and again.
+            // be asked again and again. What was relayed is refused.
             ForwardReply::NotLeader => self.park(now, job),
             ForwardReply::SessionUnknown => self.session_unknown(now, job),
             ForwardReply::Lost => self.attempt_lost(now, job),
@@ -144,6 +206,9 @@ impl Driver {
     /// The refusal proves that this sending was not executed; an earlier one
     /// may have been.
     fn session_unknown(&mut self, now: Now, mut job: Job) {
+        if let Some(id) = job.forwarded {
+            return self.refuse.push(Refused { id, why: Refusal::SessionUnknown });
+        }
         if let Some(names) = &job.names {
             self.sender.session.is_unknown(names.ids.session);
         }
@@ -161,6 +226,9 @@ impl Driver {
 
     /// Nobody will answer the last sending.
     fn attempt_lost(&mut self, now: Now, mut job: Job) {
+        if job.forwarded.is_some() {
+            return self.relay_lost(now, job);
+        }
         job.exposed = job.names.is_some();
         self.park(now, job);
         self.unpark = true;
@@ -182,5 +250,26 @@ impl Driver {
         for job in self.forwards.take_all_but(leader) {
             self.attempt_lost(now, job);
         }
+    }
+
+    /// This server begins anew while its links stay: whoever has forwarded something
+    /// here is told that nobody will answer it any more.
+    pub fn abandon_forwarded(&mut self, now: Now) -> Vec<Refused> {
+        for job in self.forwards.take_if(|job| job.forwarded.is_some()) {
+            self.relay_lost(now, job);
+        }
+        let proposed = std::mem::take(&mut self.proposed);
+        for job in proposed.into_iter().filter_map(|proposed| proposed.job) {
+            if job.forwarded.is_some() {
+                self.ask_again(now, job);
+            }
+        }
+        let groups = std::mem::take(&mut self.read_groups);
+        for job in groups.into_iter().flat_map(|group| group.jobs) {
+            if let Some(from) = job.forwarded {
+                self.not_leader(from);
+            }
+        }
+        std::mem::take(&mut self.refuse)
     }
 }

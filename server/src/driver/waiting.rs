@@ -70,19 +70,23 @@ impl Forwards {
     }
 
     pub(super) fn take_all(&mut self, peer: NodeId) -> Vec<Job> {
-        self.take_if(|forwarded| forwarded.to == peer)
+        self.take_those(|forwarded| forwarded.to == peer)
     }
 
     /// Those that were sent to others than `leader`.
     pub(super) fn take_all_but(&mut self, leader: NodeId) -> Vec<Job> {
-        self.take_if(|forwarded| forwarded.to != leader)
+        self.take_those(|forwarded| forwarded.to != leader)
     }
 
     pub(super) fn take_expired(&mut self, now: Time) -> Vec<Job> {
-        self.take_if(|forwarded| forwarded.job.deadline <= now)
+        self.take_if(|job| job.deadline <= now)
     }
 
-    fn take_if(&mut self, matches: impl Fn(&Forwarded) -> bool) -> Vec<Job> {
+    pub(super) fn take_if(&mut self, matches: impl Fn(&Job) -> bool) -> Vec<Job> {
+        self.take_those(|forwarded| matches(&forwarded.job))
+    }
+
+    fn take_those(&mut self, matches: impl Fn(&Forwarded) -> bool) -> Vec<Job> {
         let taken = self.waiting.extract_if(.., |_, forwarded| matches(forwarded));
         taken.map(|(_, forwarded)| forwarded.job).collect()
     }

@@ -19,6 +19,10 @@ pub enum PlantedBug {
     /// A new leader stamps entries without a look at those in its log that are
     /// not applied yet.
     StampGoesBack,
+    /// What a load balancer sends to a server that does not lead is refused.
+    NoRelay,
+    /// Such a batch is relayed under ids that this server gives it.
+    RelayRenames,
 }
 
 impl Keystore {

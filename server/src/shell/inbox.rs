@@ -110,6 +110,17 @@ impl Inbox {
         self.bell.notify_one();
     }
 
+    /// Takes out what load balancers have routed here.
+    pub(crate) fn take_routed(&self) -> Vec<(LbLink, Bytes)> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = queue.extract_if(.., |input| matches!(input, Input::Routed { .. }));
+        let routed = taken.filter_map(|input| match input {
+            Input::Routed { link, frame } => Some((link, frame)),
+            _ => None,
+        });
+        routed.collect()
+    }
+
     /// Waits until something has arrived.
     pub(crate) async fn wait(&self) {
         self.bell.notified().await;

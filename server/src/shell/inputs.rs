@@ -1,7 +1,7 @@
 //! What the member does with each thing that arrives.
 
 use bytes::Bytes;
-use common::control::{Party, ToLb, ToServer};
+use common::control::{Party, ToServer};
 use common::udp::Lane;
 use raft::NodeId;
 
@@ -82,7 +82,10 @@ impl Member {
                 Ok(()) => return,
                 Err(why) => why,
             },
-            Lane::Control => "servers have no control messages for each other".to_owned(),
+            Lane::Control => match self.peer_message(now, from, frame) {
+                Ok(()) => return,
+                Err(why) => why,
+            },
         };
         tracing::warn!(peer = from.0, why = refused, "frame refused, link closed");
         if let Some(link) = self.transport.link_to(from) {
@@ -109,18 +112,11 @@ impl Member {
             ToServer::Adopt { cluster, id, voters, campaign } => {
                 self.take_place(now, lb, &Place { cluster, id, voters, campaign });
             }
-            ToServer::Operate { number, wanted } => {
-                let outcome = self.members.operate(&mut self.driver, now, &wanted);
-                self.shell.tell_lb(lb, ToLb::Operated { number, outcome });
+            order @ (ToServer::Operate { .. } | ToServer::Admit { .. }) => {
+                self.order(now, lb, &order);
             }
             ToServer::Operated(_) => {}
             ToServer::Campaign { term } => self.driver.campaign_in(now, term),
-            ToServer::Admit { info } => {
-                let folder = info.folder;
-                if let Some(result) = self.members.admit(&mut self.driver, now, &info) {
-                    self.shell.tell_lb(lb, ToLb::Admitted { folder, result });
-                }
-            }
         }
     }
 }

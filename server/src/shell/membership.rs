@@ -37,8 +37,9 @@ impl Member {
     ///
     /// # Errors
     /// When the folder cannot be written.
-    pub(super) fn rejoin(self, id: ServerId) -> anyhow::Result<Shell> {
+    pub(super) fn rejoin(mut self, id: ServerId) -> anyhow::Result<Shell> {
         let (cluster, before) = (self.cluster, self.id);
+        self.leave_routed();
         self.transport.close();
         let mut shell = self.close();
         tracing::info!(before = before.0, %id, "was removed, and comes back as a learner");

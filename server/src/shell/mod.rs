@@ -18,6 +18,7 @@ mod log_writer;
 mod member;
 mod membership;
 pub(crate) mod operator;
+mod orders;
 mod refetch;
 pub(crate) mod restore;
 mod routed;

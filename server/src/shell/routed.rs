@@ -53,6 +53,15 @@ impl LbLinks {
 /// How long load balancers may take to hear that another server leads, or a goodbye.
 const NEWS: Duration = Duration::from_millis(25);
 
+/// Says of what a load balancer has routed here that it is not executed.
+fn refuse(LbLink { link, .. }: &LbLink, frame: &Bytes) {
+    if let Ok(ForwardFrame::Requests { number, .. } | ForwardFrame::OpenSession { number, .. }) =
+        forward::decode_forward(frame)
+    {
+        send(link, |out| forward::encode_not_leader(number, out));
+    }
+}
+
 impl Shell {
     /// Refuses what load balancers route to a server that ends, until they have
     /// heard of it: a request without an answer would have an unknown outcome.
@@ -62,11 +71,8 @@ impl Shell {
         loop {
             self.inbox.take(&mut inputs);
             for input in inputs.drain(..) {
-                if let Input::Routed { link, frame } = input
-                    && let Ok(ForwardFrame::Requests { number, .. }) =
-                        forward::decode_forward(&frame)
-                {
-                    send(&link.link, |out| forward::encode_not_leader(number, out));
+                if let Input::Routed { link, frame } = input {
+                    refuse(&link, &frame);
                 }
             }
             if tokio::time::timeout_at(until, self.inbox.wait()).await.is_err() {
@@ -143,6 +149,18 @@ impl Member {
             ForwardFrame::Reply { .. } | ForwardFrame::Digest { .. } => {}
         }
         Ok(())
+    }
+
+    /// Leaves nothing without an answer that load balancers have routed here: this
+    /// server begins anew, which may take long, while its links to them stay.
+    pub(super) fn leave_routed(&mut self) {
+        let now = self.shell.now();
+        for refused in self.driver.abandon_forwarded(now) {
+            self.tell(refused);
+        }
+        for (link, frame) in self.shell.inbox.take_routed() {
+            refuse(&link, &frame);
+        }
     }
 
     /// Tells a forwarder that its batch was not executed here.

@@ -41,7 +41,7 @@ struct Found {
 pub(crate) fn stats(home: &Home) -> Outcome<Option<Stats>> {
     let mut known = Vec::new();
     for node in home.nodes()? {
-        let settings = node.settings()?;
+        let settings = node.readable_settings();
         if let Some(settings @ (Settings::Server(_) | Settings::Fixed(_))) = settings {
             known.push((node.running(), node.name, settings.client(), settings.peer()));
         }

@@ -125,6 +125,14 @@ impl View {
         };
         let mut out =
             format!("{who} cluster {}, leader {}\n", self.lb("cluster"), self.lb("leader"));
+        if self.lb("leader_seen") == "0" && self.lb("leader") != "-" {
+            let relay = match self.lb("relay") {
+                "-" => "and nobody hands requests on to it".to_owned(),
+                relay => format!("{relay} hands requests on to it"),
+            };
+            let (leader, lb) = (self.lb("leader"), self.lb("name"));
+            out.push_str(&format!("{leader} is not seen from {lb}: {relay}.\n"));
+        }
         if rows.is_empty() {
             out.push_str("No server is registered: add one with `store addsrv`.\n");
         } else {
@@ -271,6 +279,17 @@ mod tests {
         let text = of_servers.to_text(None);
         assert!(text.starts_with("No load balancer answers, the servers say: cluster -, leader"));
         assert_eq!(of_servers.to_json(None)["address"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn a_leader_that_is_not_seen_is_said_to_be_so() {
+        assert!(!view("5").to_text(None).contains("not seen"));
+        let mut unseen = view("5");
+        unseen.lb.insert("leader_seen".to_owned(), "0".to_owned());
+        unseen.lb.insert("relay".to_owned(), "srv-10".to_owned());
+        let text = unseen.to_text(None);
+        let line = "srv-2 is not seen from lb-1: srv-10 hands requests on to it.";
+        assert_eq!(text.lines().nth(1), Some(line), "{text}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::control::is_removal;
 use crate::faults::Fault;
 use crate::host::Host;
 use crate::network::Cut;
+use crate::network::Lane;
 use crate::operator::{Afterwards, Wish};
 use crate::oracle::Violation;
 use crate::process::Input;
@@ -202,10 +203,14 @@ impl World {
     /// Whether the order of an operator who has given up waiting may yet be
     /// carried out.
     fn removal_is_ordered(&self) -> bool {
-        let waits =
-            |input: &Input| matches!(input, Input::FromLb { message, .. } if is_removal(message));
+        let waits = |input: &Input| match input {
+            Input::FromLb { message, .. } => is_removal(message),
+            Input::Frame { lane, .. } => *lane == Lane::Control,
+            _ => false,
+        };
         let inboxes = self.hosts.iter().filter_map(|host| host.process.as_ref());
-        self.control.brings_removal()
+        self.operators.handed_on > 0
+            || self.control.brings_removal()
             || inboxes.into_iter().any(|process| process.inbox.iter().any(waits))
     }
 

@@ -30,7 +30,7 @@ pub enum Bug {
 }
 
 /// Every bug, with the name that it has on the command line.
-pub const BUGS: [(&str, Bug, &str); 29] = [
+pub const BUGS: [(&str, Bug, &str); 31] = [
     (
         "commit-earlier-term",
         Bug::Core(PlantedBug::CommitEarlierTerm),
@@ -127,6 +127,16 @@ pub const BUGS: [(&str, Bug, &str); 29] = [
         "stamp-goes-back",
         Bug::Keystore(Sessions::StampGoesBack),
         "a new leader's clock begins behind entries in its log that it has not applied",
+    ),
+    (
+        "no-relay",
+        Bug::Keystore(Sessions::NoRelay),
+        "a server that follows hands nothing on for load balancers, which may not reach the leader",
+    ),
+    (
+        "relayed-under-other-ids",
+        Bug::Keystore(Sessions::RelayRenames),
+        "a server that follows hands on what a load balancer sends under ids of its own",
     ),
     (
         "few-voters",

@@ -58,6 +58,12 @@ impl Control {
         self.links.get_mut(&number)
     }
 
+    /// Whether both ends have a link between them open.
+    pub(crate) fn is_linked(&self, host: usize, lb: usize) -> bool {
+        let link = self.current[host][lb].and_then(|number| self.links.get(&number));
+        link.is_some_and(|link| link.host_end && link.lb_end)
+    }
+
     /// Whether the order to remove somebody is on its way.
     pub(crate) fn brings_removal(&self) -> bool {
         self.links.values().any(|link| link.host_end && link.to_host.iter().any(is_removal))
@@ -96,6 +102,7 @@ impl World {
             }
         }
         self.mind_operators();
+        self.mind_steadiness();
     }
 
     fn gets_through(&self, host: usize, lb: usize) -> bool {
@@ -107,7 +114,8 @@ impl World {
     fn speaks(&self, host: usize) -> bool {
         let at = &self.hosts[host];
         match at.disk.id {
-            Some(_) => at.is_awake(),
+            // One that waits for its disk just now says it a moment later.
+            Some(_) => at.process.is_some() && !at.paused,
             None => at.is_fresh_and_up(self.now),
         }
     }

@@ -72,10 +72,13 @@ pub enum Fault {
     LbCut,
     /// The leader removes voters that are silent for a few seconds.
     DeadAfter,
+    /// A load balancer and the leader do not reach each other, for seconds; everybody
+    /// else reaches both.
+    LbLeaderCut,
 }
 
 /// Every kind, in order of declaration.
-pub const ALL_FAULTS: [Fault; 29] = [
+pub const ALL_FAULTS: [Fault; 30] = [
     Fault::Loss,
     Fault::Delay,
     Fault::Reorder,
@@ -105,6 +108,7 @@ pub const ALL_FAULTS: [Fault; 29] = [
     Fault::MemoryRot,
     Fault::LbCut,
     Fault::DeadAfter,
+    Fault::LbLeaderCut,
 ];
 
 impl Fault {
@@ -123,7 +127,9 @@ impl Fault {
 
     /// Whether it is nothing without load balancers.
     pub fn needs_lb(self) -> bool {
-        self.changes_members() || matches!(self, Fault::LbLoss | Fault::LbCut | Fault::RotAnywhere)
+        let at_lbs =
+            matches!(self, Fault::LbLoss | Fault::LbCut | Fault::LbLeaderCut | Fault::RotAnywhere);
+        at_lbs || self.changes_members()
     }
 
     /// Its name on the command line.
@@ -158,6 +164,7 @@ impl Fault {
             Fault::MemoryRot => "memory-rot",
             Fault::LbCut => "lb-cut",
             Fault::DeadAfter => "dead-after",
+            Fault::LbLeaderCut => "lb-leader-cut",
         }
     }
 }

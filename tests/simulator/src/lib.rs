@@ -91,6 +91,7 @@ mod rot;
 mod routing;
 mod run;
 mod silence;
+mod steady;
 mod storage;
 mod trace;
 mod traffic;

@@ -45,6 +45,9 @@ impl World {
     }
 
     fn inflict(&mut self, fault: Fault, length: Micros, rng: &mut Rng) {
+        if fault != Fault::LbLeaderCut {
+            self.steady.begin_anew(self.now);
+        }
         let host = rng.below(self.hosts.len() as u64) as usize;
         let leader = self.leader();
         match fault {
@@ -109,6 +112,13 @@ impl World {
             Fault::LbCut => {
                 let cut = self.draw_lb_cut(rng);
                 self.cut(cut, length);
+            }
+            Fault::LbLeaderCut => {
+                let Some(leader) = leader else { return };
+                let lb = lb_node(rng.below(self.lbs.len() as u64) as usize);
+                // Long enough to be noticed and lived with.
+                let length = length + rng.between(2_000_000, 6_000_000);
+                self.cut(Cut::between(&[lb], &[leader], true), length);
             }
             Fault::Wipe if self.can_spare(host) => self.wipe(host),
             Fault::BitRot if self.may_rot(host) => self.rot(host, length, rng),

@@ -15,6 +15,15 @@ pub(crate) enum Lane {
     /// Forwarded requests and their replies: neither lost nor doubled while
     /// the link is up, because the transport sees to that.
     Request,
+    /// Orders that servers hand on, and the answers: as safe as requests.
+    Control,
+}
+
+impl Lane {
+    /// The transport sees to what is lost on it.
+    fn is_safe(self) -> bool {
+        matches!(self, Lane::Request | Lane::Control)
+    }
 }
 
 /// Hosts and load balancers.
@@ -35,7 +44,7 @@ pub(crate) struct Network {
     faults: FaultSet,
     /// How many cuts block `[from][to]`.
     cuts: [[u8; MAX_NODES]; MAX_NODES],
-    last_arrival: [[[Micros; MAX_HOSTS]; MAX_HOSTS]; 3],
+    last_arrival: [[[Micros; MAX_HOSTS]; MAX_HOSTS]; 4],
     rng: Rng,
 }
 
@@ -45,7 +54,7 @@ impl Network {
             plan,
             faults,
             cuts: [[0; MAX_NODES]; MAX_NODES],
-            last_arrival: [[[0; MAX_HOSTS]; MAX_HOSTS]; 3],
+            last_arrival: [[[0; MAX_HOSTS]; MAX_HOSTS]; 4],
             rng: Rng::new(seed, 2),
         }
     }
@@ -65,26 +74,26 @@ impl Network {
             return [None, None];
         }
         let lost = self.faults.has(Fault::Loss) && loss < self.plan.loss_permille;
-        if lost && lane != Lane::Request {
+        if lost && !lane.is_safe() {
             return [None, None];
         }
         let mut at = now + self.plan.latency + jitter;
         let late = self.faults.has(Fault::Delay) && delay < self.plan.delay_permille;
-        if late && lane != Lane::Request {
+        if late && !lane.is_safe() {
             // Not counted as the last arrival: the others do not wait for it.
             return [Some(at + extra), None];
         }
         if lost {
             at += 4 * self.plan.latency;
         }
-        if !self.faults.has(Fault::Reorder) || lane == Lane::Request {
+        if !self.faults.has(Fault::Reorder) || lane.is_safe() {
             let last = &mut self.last_arrival[lane as usize][from][to];
             at = at.max(*last + 1);
             *last = at;
         }
         let twice = self.faults.has(Fault::Duplicate)
             && duplicate < self.plan.duplicate_permille
-            && lane != Lane::Request;
+            && !lane.is_safe();
         [Some(at), twice.then_some(at + extra)]
     }
 

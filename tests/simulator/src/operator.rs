@@ -55,6 +55,8 @@ pub(crate) struct Operators {
     at_work: Vec<Operator>,
     /// Hosts that are going to start over.
     pub(crate) starting_over: usize,
+    /// Orders and their answers on their way between servers.
+    pub(crate) handed_on: usize,
 }
 
 impl Operators {

@@ -1,6 +1,9 @@
 //! What a member does about the word of a load balancer, as in the shell.
 
-use common::control::{ToLb, ToServer};
+use std::net::SocketAddr;
+
+use common::control::{ToPeer, ToServer};
+use raft::NodeId;
 use server::driver::Now;
 use server::membership::{self, Place, Placed};
 
@@ -17,14 +20,16 @@ impl Process {
                     Placed::Stays | Placed::Refuses => {}
                 }
             }
-            ToServer::Operate { number, wanted } => {
-                let outcome = self.members.operate(&mut self.driver, now, &wanted);
-                self.to_lbs.push((lb, ToLb::Operated { number, outcome }));
-            }
-            ToServer::Admit { info } => {
-                let folder = info.folder;
-                if let Some(result) = self.members.admit(&mut self.driver, now, &info) {
-                    self.to_lbs.push((lb, ToLb::Admitted { folder, result }));
+            order @ (ToServer::Operate { .. } | ToServer::Admit { .. }) => {
+                match membership::hands_orders_to(&self.driver) {
+                    Some(leader) => {
+                        let (lb, order) = (address_of(lb), Box::new(order));
+                        self.to_peers.push((leader, ToPeer::Order { lb, order }));
+                    }
+                    None => {
+                        let answer = self.members.order(&mut self.driver, now, &order);
+                        self.to_lbs.extend(answer.map(|answer| (lb, answer)));
+                    }
                 }
             }
             ToServer::Campaign { term } => self.driver.campaign_in(now, term),
@@ -33,4 +38,25 @@ impl Process {
             ToServer::Registered { .. } | ToServer::Operated(_) | ToServer::Whereabouts { .. } => {}
         }
     }
+
+    /// What another server says about orders.
+    pub(crate) fn hear_peer(&mut self, now: Now, from: NodeId, frame: &[u8]) {
+        match serde_json::from_slice(frame).expect("a peer's own encoding") {
+            ToPeer::Order { lb, order } => {
+                if let Some(answer) = self.members.order(&mut self.driver, now, &order) {
+                    self.to_peers.push((from, ToPeer::Answer { lb, answer: Box::new(answer) }));
+                }
+            }
+            ToPeer::Answer { lb, answer } => self.to_lbs.push((number_of(lb), *answer)),
+        }
+    }
+}
+
+/// Where servers find a load balancer.
+fn address_of(lb: usize) -> SocketAddr {
+    ([10, 0, 2, 1], lb as u16 + 1).into()
+}
+
+fn number_of(lb: SocketAddr) -> usize {
+    usize::from(lb.port()) - 1
 }

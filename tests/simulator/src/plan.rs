@@ -21,6 +21,10 @@ const SECOND: Micros = 1_000_000;
 const LEADER_ONLY: [Fault; 4] =
     [Fault::PauseLeader, Fault::IsolateLeader, Fault::CrashLeader, Fault::SlowSync];
 
+/// What happens to requests that servers hand on for load balancers.
+const RELAYED: [Fault; 4] =
+    [Fault::LbLeaderCut, Fault::LinkLoss, Fault::CrashLeader, Fault::Transfer];
+
 /// What never stops in a run of many rounds.
 const CHURN: [Fault; 9] = [
     Fault::Crash,
@@ -127,6 +131,11 @@ impl Plan {
             true => LEADER_ONLY.into_iter().fold(FaultSet::NONE, FaultSet::with),
             false => drawn,
         };
+        let relays = match leader_only {
+            true => Relays::None,
+            false => draw_relays(&mut Rng::new(seed, 9), faults),
+        };
+        let faults = relays.faults(faults);
         let spares = if faults.iter().any(Fault::changes_members) {
             rng.below((MAX_HOSTS - servers).min(2) as u64 + 1) as usize
         } else {
@@ -136,7 +145,7 @@ impl Plan {
         let election_min = heartbeat * rng.between(3, 6);
         let election_max = election_min + heartbeat * rng.between(2, 6);
         let hectic = rng.chance(400) || leader_only;
-        Plan {
+        let plan = Plan {
             seed,
             servers,
             hosts: servers + spares,
@@ -177,7 +186,8 @@ impl Plan {
             policies: draw_policies(routing),
             routed_permille: *routing.pick(&[300, 600, 1_000]),
             link_room: *routing.pick(&[2, 10, 1_000]),
-        }
+        };
+        relays.shape(plan)
     }
 
     /// Servers come, go, die and come back for `length`, round after round.
@@ -219,8 +229,9 @@ fn draw_faults(rng: &mut Rng) -> FaultSet {
     // Few kinds at a time go deeper than all of them at once, which mostly
     // keep each other from getting anywhere.
     let density = *rng.pick(&[0, 120, 250, 250, 400, 700]);
-    let set = ALL_FAULTS
-        .into_iter()
+    // The last one has a stream of its own: see `draw_relays`.
+    let drawn = ALL_FAULTS.into_iter().filter(|fault| *fault != Fault::LbLeaderCut);
+    let set = drawn
         .fold(FaultSet::NONE, |set, fault| if rng.chance(density) { set.with(fault) } else { set });
     // Such a run need not end well, so that it shows less.
     let set = if rng.chance(300) { set } else { set.without(Fault::RotAnywhere) };
@@ -230,6 +241,60 @@ fn draw_faults(rng: &mut Rng) -> FaultSet {
     match set.has(Fault::DeadAfter) {
         true => rots.into_iter().fold(set, FaultSet::without),
         false => set,
+    }
+}
+
+/// What a run has to do with requests that servers hand on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Relays {
+    /// Nothing.
+    None,
+    /// A load balancer is cut off from the leader, beside all else.
+    Beside,
+    /// Only that: all else is well, and requests must be answered.
+    Only,
+    /// Leaders and links are lost at the same time.
+    WithLosses,
+}
+
+/// Where nothing else goes wrong there is room for it, and beside the rest now and then.
+fn draw_relays(rng: &mut Rng, faults: FaultSet) -> Relays {
+    match (faults == FaultSet::NONE, rng.below(1_000)) {
+        (true, 0..500) => Relays::Only,
+        (true, 500..800) => Relays::WithLosses,
+        (false, 0..100) => Relays::Beside,
+        _ => Relays::None,
+    }
+}
+
+impl Relays {
+    fn faults(self, drawn: FaultSet) -> FaultSet {
+        match self {
+            Relays::None => drawn,
+            Relays::Beside => drawn.with(Fault::LbLeaderCut),
+            Relays::Only => FaultSet::NONE.with(Fault::LbLeaderCut),
+            Relays::WithLosses => RELAYED.into_iter().fold(FaultSet::NONE, FaultSet::with),
+        }
+    }
+
+    fn shape(self, plan: Plan) -> Plan {
+        match self {
+            Relays::None | Relays::Beside => plan,
+            Relays::Only => Plan {
+                servers: plan.servers.max(3),
+                hosts: plan.servers.max(3),
+                faults_end: plan.faults_end + 6 * SECOND,
+                fault_gap: plan.fault_gap.max(SECOND),
+                routed_permille: 1_000,
+                ..plan
+            },
+            Relays::WithLosses => Plan {
+                servers: plan.servers.max(3),
+                hosts: plan.servers.max(3),
+                routed_permille: 1_000,
+                ..plan
+            },
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use common::control::{ToLb, ToServer};
+use common::control::{ToLb, ToPeer, ToServer};
 use common::forward::{self, ForwardFrame, WriteIds};
 use common::front_end::{Batch, Finish, Finished};
 use common::ids::ServerId;
@@ -53,6 +53,8 @@ pub(crate) struct Process {
     pub(crate) members: Members,
     /// What it has for load balancers.
     pub(crate) to_lbs: Vec<(usize, ToLb)>,
+    /// What it has for other servers, about orders.
+    pub(crate) to_peers: Vec<(NodeId, ToPeer)>,
     /// Links of load balancers that have routed something here.
     lb_links: BTreeSet<u64>,
     /// A load balancer has given it another id.
@@ -168,6 +170,7 @@ impl Process {
             answers: Arc::default(),
             members: Members::new(rules),
             to_lbs: Vec::new(),
+            to_peers: Vec::new(),
             lb_links: BTreeSet::new(),
             rejoins_as: None,
             refused: false,
@@ -178,6 +181,9 @@ impl Process {
         match input {
             Input::Frame { from, lane: Lane::Request, frame, .. } => {
                 self.execute(now, Forwarder::Peer(from), &frame);
+            }
+            Input::Frame { from, lane: Lane::Control, frame, .. } => {
+                self.hear_peer(now, from, &frame);
             }
             Input::Frame { frame, .. } => {
                 let envelope = wire::decode(&frame).expect("a peer's own encoding");
@@ -329,6 +335,10 @@ impl Process {
                 continue;
             }
             answer(refused.id, frame, out);
+        }
+        for (peer, message) in self.to_peers.drain(..) {
+            let json = serde_json::to_vec(&message).expect("plain data");
+            out.say(peer, Lane::Control, BytesMut::from(&json[..]));
         }
         self.differs |= self.actions.integrity_failure.take().is_some();
         for (leader, report) in self.actions.digests.drain(..) {

@@ -138,6 +138,7 @@ impl World {
             self.out.watch.trace.note(|| format!("batch {batch} is split at {at}"));
             requests.insert(at, Request::Discover { elasticache: false });
         }
+        self.expect_answer(lb, batch);
         let now = self.lb_time(lb);
         let Some(port) = &self.lbs[lb].port else { return };
         let batch = port.batch(batch, requests).named(ids);
@@ -163,6 +164,7 @@ impl World {
             self.frame_to_host(link, frame);
         }
         for (batch, finished) in answers {
+            self.check_steady_answer(lb, batch, &finished.out);
             if !finished.complete {
                 let what = format!("batch {batch} at lb-{}", lb + 1);
                 self.fail("a load balancer answers what it takes", what);

@@ -28,6 +28,7 @@ use crate::process::{Input, Process};
 use crate::queue::{Micros, Queue};
 use crate::rng::Rng;
 use crate::routing::{Customers, Way};
+use crate::steady::Steady;
 use crate::trace::Trace;
 use crate::watch::Watch;
 
@@ -162,6 +163,7 @@ pub(crate) struct World {
     pub(crate) control: Control,
     pub(crate) customers: Customers,
     pub(crate) operators: Operators,
+    pub(crate) steady: Steady,
     pub(crate) ending: Ending,
     pub(crate) disk_rng: Rng,
     pub(crate) fault_number: u64,
@@ -230,6 +232,7 @@ impl World {
             control: Control::default(),
             customers: Customers::new(&plan),
             operators: Operators::default(),
+            steady: Steady::default(),
             ending: Ending::default(),
             disk_rng: Rng::new(plan.seed, 4),
             fault_number: 0,
@@ -319,6 +322,7 @@ impl World {
         match event {
             Event::Frame { from, to, lane, frame, chain } => {
                 self.fingerprint(1 + lane as u64, to.0);
+                self.operators.handed_on -= usize::from(lane == Lane::Control);
                 let is_there = |p: &Process| p.id == to.1;
                 if self.hosts[to.0].process.as_ref().is_some_and(is_there) {
                     self.give(to.0, Input::Frame { from: from.1, lane, frame, chain });
@@ -446,6 +450,7 @@ impl World {
             let from = (host, id);
             for at in self.network.send(self.now, (host, home), lane).into_iter().flatten() {
                 let frame = frame.clone();
+                self.operators.handed_on += usize::from(lane == Lane::Control);
                 self.queue.push(at, Event::Frame { from, to: (home, to), lane, frame, chain });
             }
         }

@@ -17,7 +17,7 @@ use raft::{Config, DurableMark, HardState, Membership, Message, NodeId, Restored
 use super::{Answer, ids, requests};
 use crate::driver::{
     Actions, DigestReport, Driver, Facts, ForwardId, ForwardWhat, Forwarder, IntegrityFailure,
-    Node, Now,
+    Node, Now, Refusal,
 };
 use crate::keystore::{Keystore, KeystoreLimits};
 use crate::wire;
@@ -49,7 +49,7 @@ pub(super) struct Frame {
     from: u64,
     to: u64,
     kind: Kind,
-    bytes: Bytes,
+    pub(super) bytes: Bytes,
 }
 
 /// The servers 1, 2, ... of a cluster.
@@ -62,6 +62,8 @@ pub(super) struct Cluster {
     holding: Option<Kind>,
     pub(super) held: Vec<Frame>,
     sent: Vec<(u64, Kind)>,
+    /// What load balancers were told of batches that were not executed.
+    pub(super) told: Vec<(u64, Refusal)>,
 }
 
 struct Server {
@@ -128,6 +130,7 @@ impl Cluster {
             holding: None,
             held: Vec::new(),
             sent: Vec::new(),
+            told: Vec::new(),
         }
     }
 
@@ -379,6 +382,10 @@ impl Cluster {
             self.send(id, sent.to.0, kind, frame.freeze());
         }
         for refused in refusals {
+            if let Forwarder::LoadBalancer(_) = refused.id.from {
+                self.told.push((refused.id.number, refused.why));
+                continue;
+            }
             let mut frame = BytesMut::new();
             refused.encode(&mut frame);
             self.send(id, peer(refused.id), Kind::Refusal, frame.freeze());
