@@ -137,6 +137,12 @@ impl Driver {
             // be asked again and again.
             ForwardReply::NotLeader => self.park(now, job),
             ForwardReply::SessionUnknown => self.session_unknown(now, job),
+            // Nor here: one that still leads has no room for all of it, and
+            // would be asked again and again.
+            ForwardReply::Lost if self.node.leader() == Some(from) => {
+                job.exposed = job.names.is_some();
+                self.park(now, job);
+            }
             ForwardReply::Lost => self.attempt_lost(now, job),
         }
     }
