@@ -11,6 +11,7 @@ mod memory;
 mod named;
 mod once;
 mod reads;
+mod sessions;
 mod statistics;
 mod stopping;
 
