@@ -53,7 +53,9 @@
 //! that began from such files at different entries know the index of different
 //! sessions until those are used again. That is why the digest of the table
 //! leaves it out: they would be taken for damaged. Should one end another session than
-//! the others meanwhile, which takes a full table, the digest shows that.
+//! the others meanwhile, which takes a full table, the digest shows that. The same goes
+//! for a server of an earlier version among those of this one: it goes by the
+//! clock.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -266,6 +268,11 @@ impl Sessions {
             let gone = self.table.remove(&oldest);
             self.replies -= gone.map_or(0, |slot| slot.session.replies.len());
         }
+    }
+
+    /// The last use of each session.
+    pub fn uses(&self) -> impl Iterator<Item = (u64, Use)> {
+        self.table.iter().map(|(id, slot)| (*id, slot.last_use()))
     }
 
     /// How much the table holds.

@@ -335,6 +335,22 @@ fn sessions_and_their_replies_belong_to_the_digest() {
 }
 
 #[test]
+fn the_session_that_opens_another_one_stays() {
+    let mut keystore = Keystore::new(KeystoreLimits::default());
+    keystore.limit_sessions(sessions::Limits { sessions: 2, ..sessions::Limits::default() });
+    let mut open = |index, by: Option<u64>, session| {
+        let id = by.map(|session| RequestId { session, sequence: 1, done_below: 1 });
+        let operation = Operation::OpenSession { session };
+        assert_eq!(keystore.apply(index, &Command { clock_ms: 1000, id, operation }), Reply::Ok);
+        [5, 6, 7].map(|id| keystore.sessions().is_open(id, 1000))
+    };
+    open(1, None, 5);
+    assert_eq!(open(2, None, 6), [true, true, false]);
+    assert_eq!(open(3, Some(5), 7), [true, false, true], "though 6 was used later");
+    assert_eq!(open(4, Some(5), 7), [true, false, true], "the answer is repeated");
+}
+
+#[test]
 fn an_unknown_index_of_a_use_is_no_difference_until_a_session_goes() {
     let mut replicas = [(); 2].map(|()| Keystore::new(KeystoreLimits::default()));
     let limits = sessions::Limits { sessions: 2, ..sessions::Limits::default() };

@@ -1,6 +1,7 @@
 //! The end of a run: everything heals, and the cluster has to recover.
 
 use common::memcached::{self, Reply, Request, StoreVerb};
+use server::keystore::sessions::Sessions;
 
 use crate::clients::Answer;
 use crate::history::{Action, Key, OpId, Outcome, Write};
@@ -333,8 +334,11 @@ impl World {
         match hosts.find(|other| sessions(*other) != sessions(first)) {
             None => Ok(()),
             Some(other) => {
-                let what =
-                    format!("h{first} has {:?}, h{other} {:?}", sessions(first), sessions(other));
+                let uses = |host| -> Vec<_> {
+                    let uses = sessions(host).into_iter().flat_map(Sessions::uses);
+                    uses.map(|(id, last)| format!("{id:x} at {}", last.index)).collect()
+                };
+                let what = format!("h{first} has {:?}, h{other} {:?}", uses(first), uses(other));
                 Err(Violation::new("replicas have the same sessions", what))
             }
         }
