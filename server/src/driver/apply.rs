@@ -38,8 +38,9 @@ impl Driver {
                         let is_past = job.exposed && !self.keystore.is_new(&command);
                         self.answer_reads(job, is_past);
                     }
-                    self.clock_ms = self.clock_ms.max(command.clock_ms);
+                    self.hear_clock(now, command.clock_ms);
                     let reply = self.keystore.apply(entry.index, &command);
+                    self.note_use(now, entry.index);
                     self.note_applied(now, entry.index, &command.operation);
                     reply
                 }

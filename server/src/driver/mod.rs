@@ -42,6 +42,7 @@
 //! for it: it executes the batch, or leaves it to the forwarder to try again.
 
 mod apply;
+mod clocks;
 mod integrity;
 mod job;
 mod leadership;
@@ -53,6 +54,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 mod trouble;
+mod uses;
 mod waiting;
 
 use std::collections::VecDeque;
@@ -63,14 +65,16 @@ use common::forward::{self, WriteIds};
 use common::front_end::Batch;
 use raft::{Envelope, Fetch, NodeId, Output, Persist, RoleKind, SnapshotTask, Time};
 
-use crate::command::{Command, Payload};
-use crate::keystore::{Keystore, PlantedBug};
+use crate::command::Payload;
+use crate::keystore::Keystore;
+use clocks::Clocks;
 use integrity::Integrity;
 pub use integrity::{DigestReport, IntegrityFailure, IntegrityOptions};
 use job::Job;
 use sending::Sender;
 pub use snapshot::Chunk;
 pub use stats::{Facts, ServerStats};
+use uses::Uses;
 use waiting::{Forwards, Proposed, ReadGroup};
 
 /// The core, with this server's commands.
@@ -228,6 +232,8 @@ pub struct Driver {
     forward: Vec<Forward>,
     sender: Sender,
     integrity: Integrity,
+    uses: Uses,
+    clocks: Clocks,
     stopping: bool,
     trouble: Option<common::control::Trouble>,
 }
@@ -260,6 +266,8 @@ impl Driver {
             forward: Vec::new(),
             sender,
             integrity: Integrity::default(),
+            uses: Uses::default(),
+            clocks: Clocks::default(),
             stopping: false,
             trouble: None,
         }
@@ -351,19 +359,6 @@ impl Driver {
             && self.forwards.is_empty()
     }
 
-    /// The clock for entries that are proposed now. It never goes back along the
-    /// log: not behind what was applied, nor behind what this server's log
-    /// holds of an earlier leader and is not applied yet.
-    fn advance_clock(&mut self, now: Now) {
-        self.clock_ms = self.clock_ms.max(now.wall_ms);
-        if let Some(newest) = self.node.newest_command()
-            && let Ok(clock_ms) = Command::clock_of(&newest.0)
-            && !self.keystore.has(PlantedBug::StampGoesBack)
-        {
-            self.clock_ms = self.clock_ms.max(clock_ms);
-        }
-    }
-
     /// When [`Driver::tick`] wants to be called.
     pub fn next_deadline(&self) -> Time {
         self.node.next_deadline()
@@ -376,6 +371,7 @@ impl Driver {
         }
         self.expire(now);
         self.consider_check(now);
+        self.compare_clocks(now);
         self.unpark |= !self.parked.is_empty();
     }
 
@@ -412,7 +408,7 @@ impl Driver {
                 group.index = Some(ready.index);
             }
         }
-        self.note_leading(now);
+        self.note_led(now);
         self.note_events(now, actions);
         self.fail_reads(now);
         actions.refuse.append(&mut self.refuse);
@@ -461,6 +457,7 @@ impl Driver {
             }
         }
         if let Some(leader) = leads {
+            self.note_leading(now);
             self.leader_is(now, leader);
         }
     }

@@ -95,7 +95,7 @@ impl Driver {
             return self.put_off(now, job);
         }
         self.refuse_without_room(&mut job);
-        self.refuse_sessions(now, &mut job);
+        let opens = self.refuse_sessions(now, &mut job);
         let mut growth = 0;
         // What may have been executed before can hardly be refused now.
         if self.keystore.limits().memory_bytes.is_some() && !job.exposed {
@@ -133,7 +133,7 @@ impl Driver {
             // Not always the last: batches of an earlier term, whose entries
             // were dropped here but may yet be committed, can lie behind it.
             let at = self.proposed.partition_point(|waiting| waiting.first < first);
-            self.proposed.insert(at, Proposed { first, last, term, growth, job: Some(job) });
+            self.proposed.insert(at, Proposed { first, last, term, growth, opens, job: Some(job) });
         }
     }
 

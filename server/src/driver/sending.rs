@@ -120,7 +120,7 @@ impl Driver {
     }
 
     /// Looked at in each turn.
-    pub(super) fn note_leading(&mut self, now: Now) {
+    pub(super) fn note_led(&mut self, now: Now) {
         if self.node.is_leader() {
             self.sender.led_at = Some(now.mono_us);
         }
@@ -199,6 +199,12 @@ impl Driver {
             // be asked again and again. What was relayed is refused.
             ForwardReply::NotLeader => self.park(now, job),
             ForwardReply::SessionUnknown => self.session_unknown(now, job),
+            // Nor here: one that still leads has no room for all of it, and
+            // would be asked again and again.
+            ForwardReply::Lost if self.node.leader() == Some(from) => {
+                job.exposed = job.names.is_some();
+                self.park(now, job);
+            }
             ForwardReply::Lost => self.attempt_lost(now, job),
         }
     }

@@ -160,6 +160,7 @@ impl Driver {
         line.put("raft_voters", self.node.membership().voters().count());
         line.put("raft_members", self.node.membership().members.len());
         line.put("trouble", self.trouble().map_or("-", Trouble::name));
+        line.put("clock_behind_ms", self.clocks.behind_ms());
         line.put("raft_messages_refused", status.rejected);
         line.put("integrity_agreed_index", self.integrity.agreed_index());
         line.put("integrity_failures", self.integrity.failures());

@@ -16,6 +16,8 @@ pub(super) struct Proposed {
     pub(super) term: Term,
     /// Bytes by which its stores may make the keystore grow.
     pub(super) growth: u64,
+    /// Sessions that it opens, at the most.
+    pub(super) opens: usize,
     /// `None` once it was answered by its deadline.
     pub(super) job: Option<Job>,
 }

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::hash::KeyHasher;
 use super::item::{Item, ItemView};
-use super::planted::PlantedBug;
 use super::sessions::Sessions;
 use super::table::Group;
 use super::{Keystore, Position};
@@ -29,10 +28,7 @@ impl Frozen {
         Frozen {
             groups: keystore.table.groups().to_vec(),
             position: keystore.position,
-            sessions: match keystore.has(PlantedBug::SnapshotWithoutSessions) {
-                false => keystore.sessions.clone(),
-                true => Sessions::default(),
-            },
+            sessions: keystore.frozen_sessions(),
             hasher: keystore.table.hasher(),
             kept: Kept {
                 before: keystore.kept.load(Ordering::Relaxed),

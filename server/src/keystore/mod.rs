@@ -156,8 +156,12 @@ impl Keystore {
         let Some(id) = command.id else { return self.execute(command) };
         match self.sessions.look(id, command.clock_ms, clock_ms) {
             Known::New => {
+                if matches!(command.operation, Operation::OpenSession { .. }) {
+                    // Or this one might be the one that it pushes out.
+                    self.sessions.touch(id.session, clock_ms, index);
+                }
                 let reply = self.execute(command);
-                self.sessions.record(id, &reply, clock_ms);
+                self.sessions.record(id, &reply, clock_ms, index);
                 reply
             }
             Known::Applied(_) if self.has(PlantedBug::AppliedAgain) => self.execute(command),
@@ -193,7 +197,8 @@ impl Keystore {
                 self.arithmetic(operation, key, delta)
             }
             Operation::OpenSession { session } => {
-                match self.sessions.open(session, command.clock_ms, self.position.clock_ms) {
+                let Position { applied, clock_ms, .. } = self.position;
+                match self.sessions.open(session, command.clock_ms, clock_ms, applied) {
                     true => Reply::Ok,
                     false => SESSION_UNKNOWN,
                 }
@@ -263,6 +268,12 @@ impl Keystore {
     /// The sessions of those who forward writes.
     pub fn sessions(&self) -> &Sessions {
         &self.sessions
+    }
+
+    /// As if the table of sessions held less; on all replicas the same.
+    #[cfg(any(test, feature = "planted-bugs"))]
+    pub fn limit_sessions(&mut self, limits: sessions::Limits) {
+        self.sessions.set_limits(limits);
     }
 
     /// Puts back the sessions of a checkpoint.

@@ -3,6 +3,7 @@
 //! be reached, and [`Keystore::has`] is `false` at compile time.
 
 use super::Keystore;
+use super::sessions::Sessions;
 
 /// A bug that can be planted in a keystore.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -10,6 +11,11 @@ use super::Keystore;
 pub enum PlantedBug {
     /// Checkpoints and snapshots are without the sessions.
     SnapshotWithoutSessions,
+    /// Checkpoints and snapshots are without the indexes of the sessions' last
+    /// uses.
+    SnapshotWithoutUses,
+    /// Which session was used lately is judged by the replicated clock.
+    JudgedByClock,
     /// A write that comes again is applied again.
     AppliedAgain,
     /// A write whose session is unknown is applied.
@@ -45,5 +51,21 @@ impl Keystore {
     #[expect(clippy::unused_self, reason = "the same call with and without the feature")]
     pub(crate) const fn has(&self, _bug: PlantedBug) -> bool {
         false
+    }
+
+    /// The sessions, for a checkpoint.
+    #[cfg(feature = "planted-bugs")]
+    pub(super) fn frozen_sessions(&self) -> Sessions {
+        match self.planted {
+            Some(PlantedBug::SnapshotWithoutSessions) => Sessions::default(),
+            Some(PlantedBug::SnapshotWithoutUses) => self.sessions.clone().without_uses(),
+            _ => self.sessions.clone(),
+        }
+    }
+
+    /// The sessions, for a checkpoint.
+    #[cfg(not(feature = "planted-bugs"))]
+    pub(super) fn frozen_sessions(&self) -> Sessions {
+        self.sessions.clone()
     }
 }

@@ -335,6 +335,43 @@ fn sessions_and_their_replies_belong_to_the_digest() {
 }
 
 #[test]
+fn the_session_that_opens_another_one_stays() {
+    let mut keystore = Keystore::new(KeystoreLimits::default());
+    keystore.limit_sessions(sessions::Limits { sessions: 2, ..sessions::Limits::default() });
+    let mut open = |index, by: Option<u64>, session| {
+        let id = by.map(|session| RequestId { session, sequence: 1, done_below: 1 });
+        let operation = Operation::OpenSession { session };
+        assert_eq!(keystore.apply(index, &Command { clock_ms: 1000, id, operation }), Reply::Ok);
+        [5, 6, 7].map(|id| keystore.sessions().is_open(id, 1000))
+    };
+    open(1, None, 5);
+    assert_eq!(open(2, None, 6), [true, true, false]);
+    assert_eq!(open(3, Some(5), 7), [true, false, true], "though 6 was used later");
+    assert_eq!(open(4, Some(5), 7), [true, false, true], "the answer is repeated");
+}
+
+#[test]
+fn an_unknown_index_of_a_use_is_no_difference_until_a_session_goes() {
+    let mut replicas = [(); 2].map(|()| Keystore::new(KeystoreLimits::default()));
+    let limits = sessions::Limits { sessions: 2, ..sessions::Limits::default() };
+    let command = |operation, id| Command { clock_ms: 1000, id, operation };
+    let mut differ = Vec::new();
+    for (index, session) in [(1, 5), (2, 6), (3, 5), (4, 7), (5, 7)] {
+        for replica in &mut replicas {
+            replica.limit_sessions(limits);
+            replica.apply(index, &command(Operation::OpenSession { session }, None));
+        }
+        if index == 3 {
+            // As an earlier version would give it back.
+            let sessions = replicas[1].sessions().clone().without_uses();
+            replicas[1].restore_sessions(sessions);
+        }
+        differ.push(replicas[0].digest() != replicas[1].digest());
+    }
+    assert_eq!(differ, [false, false, false, true, true], "they end different sessions");
+}
+
+#[test]
 fn what_is_kept_for_a_frozen_keystore_is_counted_and_given_back_in_parts() {
     let mut keystore = Keystore::new(KeystoreLimits::default());
     for number in 0..2000u32 {

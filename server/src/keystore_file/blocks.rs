@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes};
 
 use super::{
     BLOCK_HEADER_BYTES, CheckpointMeta, FOOTER, HEADER_BYTES, KeystoreFileError, MAGIC, OPTIONAL,
-    POSITION, SESSIONS, VERSION, digest_of,
+    POSITION, SESSIONS, USES, VERSION, digest_of,
 };
 use crate::keystore::sessions::Sessions;
 use crate::keystore::{KeyHasher, Position};
@@ -119,6 +119,13 @@ impl<'a, R: Read> Blocks<'a, R> {
                     return Err(self.damaged(&block, "there are bytes behind the footer"));
                 }
                 Ok(Some(Footer { items, contents, block }))
+            }
+            USES => {
+                let sessions = self.sessions.as_mut();
+                match sessions.and_then(|sessions| sessions.decode_uses(&block.body)) {
+                    Some(()) => Ok(None),
+                    None => Err(self.damaged(&block, "these are no uses of its sessions")),
+                }
             }
             kind if kind & OPTIONAL != 0 => Ok(None),
             SESSIONS if self.sessions.is_none() => match Sessions::decode(&block.body) {

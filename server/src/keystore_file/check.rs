@@ -5,7 +5,7 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use super::blocks::Blocks;
-use super::{CheckpointMeta, ITEMS, KeystoreFileError, SESSIONS};
+use super::{CheckpointMeta, ITEMS, KeystoreFileError, SESSIONS, USES};
 use crate::files::File;
 
 const READ_BYTES: usize = 64 * 1024;
@@ -108,7 +108,7 @@ pub fn verified_prefix(path: &Path) -> Option<(CheckpointMeta, u64)> {
     let mut whole = blocks.at;
     let mut buffer = Vec::new();
     while let Ok(block) = blocks.next(buffer)
-        && matches!(block.kind, ITEMS | SESSIONS)
+        && matches!(block.kind, ITEMS | SESSIONS | USES)
         && block.is_whole()
     {
         whole = blocks.at;

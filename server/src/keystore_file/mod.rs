@@ -26,6 +26,8 @@
 //!           bytes of cas:u64 deadline_ms:u64 flags:u32 klen:u8 key value
 //! kind 4    sessions, when there are any; once, right behind the position:
 //!           the table of `keystore/sessions.rs`, as described there
+//! kind 1    with the highest bit set: the index of each session's last use, right
+//!           behind them, as described there; earlier versions wrote none
 //! kind 3    footer: blocks before it:u64 items:u64 contents:u64 digest:u64;
 //!           the file ends behind it
 //! ```
@@ -82,6 +84,9 @@ const SESSIONS: u32 = 4;
 
 /// Set in the kinds that a reader may pass over.
 const OPTIONAL: u32 = 1 << 31;
+
+/// When the sessions were used last.
+const USES: u32 = OPTIONAL | 1;
 
 /// The digest of all blocks so far and one more, given its first bytes.
 fn digest_of(header: &[u8], before: u64) -> u64 {

@@ -69,6 +69,7 @@ fn sessions_are_read_back_and_still_know_what_was_applied() {
 
     let (mut found, _) = read(&path).unwrap().unwrap();
     assert_eq!(found.sessions(), keystore.sessions());
+    assert_ne!(*found.sessions(), keystore.sessions().clone().without_uses());
     let again = RequestId { session, sequence: 2, done_below: 1 };
     let again = Command { clock_ms, id: Some(again), operation: incr };
     assert_eq!(found.apply(15, &again), Reply::Number(6));
@@ -262,17 +263,63 @@ fn blocks_that_are_missing_or_change_places_are_damage() {
     }
 }
 
+#[test]
+fn files_of_earlier_versions_have_sessions_without_their_uses() {
+    let mut keystore = keystore(10, 10);
+    for (index, session) in [(12, 42), (13, 7)] {
+        let operation = Operation::OpenSession { session };
+        keystore.apply(index, &Command { clock_ms: 1_000, id: None, operation });
+    }
+    let (whole, _) = write_to(Vec::new(), &keystore.freeze(), &meta(&keystore)).unwrap();
+    let uses = blocks_of(&whole).iter().position(|(_, kind)| *kind == USES).unwrap();
+    let (older, _) =
+        read_bytes(&changed(&whole, |number, body| (number != uses).then(|| body.to_vec())))
+            .unwrap();
+    assert_eq!(*older.sessions(), keystore.sessions().clone().without_uses());
+    assert_eq!(older.digest(), keystore.digest());
+    let short = changed(&whole, |number, body| {
+        Some(if number == uses { body[..12].to_vec() } else { body.to_vec() })
+    });
+    let at = blocks_of(&short)[uses].0 as u64;
+    for error in [read_bytes(&short).unwrap_err(), check_bytes(&short).unwrap_err()] {
+        assert!(matches!(error, KeystoreFileError::Damaged { offset, .. } if offset == at));
+    }
+}
+
+/// The file with other bodies of its blocks, or without some; whole again.
+fn changed(whole: &[u8], body_of: impl Fn(usize, &[u8]) -> Option<Vec<u8>>) -> Vec<u8> {
+    let blocks = blocks_of(whole);
+    let mut bytes = whole[..HEADER_BYTES].to_vec();
+    let (mut count, mut digest) = (0u32, 0u64);
+    for (number, (at, kind)) in blocks.iter().enumerate() {
+        let end = blocks.get(number + 1).map_or(whole.len(), |(next, _)| *next);
+        let Some(mut body) = body_of(number, &whole[at + BLOCK_HEADER_BYTES..end]) else {
+            continue;
+        };
+        if *kind == FOOTER {
+            body[..8].copy_from_slice(&u64::from(count).to_le_bytes());
+            body[24..32].copy_from_slice(&digest.to_le_bytes());
+        }
+        let begin = bytes.len();
+        put_block(&mut bytes, count, *kind, &body);
+        digest = digest_of(&bytes[begin..begin + BLOCK_HEADER_BYTES], digest);
+        count += 1;
+    }
+    bytes
+}
+
+fn put_block(bytes: &mut Vec<u8>, number: u32, kind: u32, body: &[u8]) {
+    let rest = [&kind.to_le_bytes()[..], &(body.len() as u32).to_le_bytes(), body].concat();
+    let crc = crc32c::crc32c_append(number, &rest);
+    bytes.extend_from_slice(&[&crc.to_le_bytes(), &rest[..]].concat());
+}
+
 /// Puts a valid block of `kind` before the footer.
 fn with_block(whole: &[u8], kind: u32) -> Vec<u8> {
     let blocks = blocks_of(whole);
     let (footer, _) = blocks[blocks.len() - 1];
     let mut bytes = whole[..footer].to_vec();
-    let put = |bytes: &mut Vec<u8>, number: u32, kind: u32, body: &[u8]| {
-        let rest = [&kind.to_le_bytes()[..], &(body.len() as u32).to_le_bytes(), body].concat();
-        let crc = crc32c::crc32c_append(number, &rest);
-        bytes.extend_from_slice(&[&crc.to_le_bytes(), &rest[..]].concat());
-    };
-    put(&mut bytes, blocks.len() as u32 - 1, kind, b"from the future");
+    put_block(&mut bytes, blocks.len() as u32 - 1, kind, b"from the future");
     let mut digest = 0;
     for (at, _) in blocks_of(&bytes) {
         digest = digest_of(&bytes[at..at + BLOCK_HEADER_BYTES], digest);
@@ -280,7 +327,7 @@ fn with_block(whole: &[u8], kind: u32) -> Vec<u8> {
     let mut body = whole[footer + BLOCK_HEADER_BYTES..].to_vec();
     body[..8].copy_from_slice(&(blocks.len() as u64).to_le_bytes());
     body[24..32].copy_from_slice(&digest.to_le_bytes());
-    put(&mut bytes, blocks.len() as u32, FOOTER, &body);
+    put_block(&mut bytes, blocks.len() as u32, FOOTER, &body);
     bytes
 }
 

@@ -8,7 +8,7 @@ use bytes::BufMut;
 
 use super::{
     BLOCK_HEADER_BYTES, CheckpointMeta, FOOTER, HEADER_BYTES, ITEMS, MAGIC, POSITION, SESSIONS,
-    VERSION, digest_of, side_path,
+    USES, VERSION, digest_of, side_path,
 };
 use crate::files::{self, File};
 use crate::keystore::{Frozen, Kept, contents_of};
@@ -213,6 +213,9 @@ fn stream<W: Write>(
     if !frozen.sessions().is_empty() {
         let begin = out.begin(SESSIONS);
         frozen.sessions().encode(&mut out.buffer);
+        out.end(begin)?;
+        let begin = out.begin(USES);
+        frozen.sessions().encode_uses(&mut out.buffer);
         out.end(begin)?;
     }
 

@@ -30,7 +30,7 @@ pub enum Bug {
 }
 
 /// Every bug, with the name that it has on the command line.
-pub const BUGS: [(&str, Bug, &str); 31] = [
+pub const BUGS: [(&str, Bug, &str); 33] = [
     (
         "commit-earlier-term",
         Bug::Core(PlantedBug::CommitEarlierTerm),
@@ -107,6 +107,16 @@ pub const BUGS: [(&str, Bug, &str); 31] = [
         "snapshot-without-sessions",
         Bug::Keystore(Sessions::SnapshotWithoutSessions),
         "checkpoints and snapshots lack the sessions of those who forward writes",
+    ),
+    (
+        "snapshot-without-uses",
+        Bug::Keystore(Sessions::SnapshotWithoutUses),
+        "checkpoints and snapshots lack the index of each session's last use",
+    ),
+    (
+        "judged-by-clock",
+        Bug::Keystore(Sessions::JudgedByClock),
+        "which sessions were used lately is judged by the replicated clock, which may stand still",
     ),
     (
         "applied-again",

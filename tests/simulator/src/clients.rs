@@ -122,13 +122,28 @@ impl Clients {
         Some((self.history.ops[entry.0 as usize].client, next))
     }
 
+    /// Opens a session for nobody: its batch and request.
+    pub(crate) fn ask_for_session(&mut self, session: u64) -> (u64, Vec<Request>) {
+        self.names.ask(session, self.next_batch);
+        self.open_session(session)
+    }
+
+    /// What such a batch was answered; `None`: it is still out.
+    pub(crate) fn take_asked(&mut self, batch: u64) -> Option<Answer> {
+        self.names.take_asked(batch)
+    }
+
+    fn open_session(&mut self, session: u64) -> (u64, Vec<Request>) {
+        let batch = self.next_batch;
+        self.next_batch += 1;
+        self.out.insert(batch, (0, 0));
+        (batch, vec![Request::OpenSession { session }])
+    }
+
     /// The next batch of `client`: its number and requests.
     pub(crate) fn next(&mut self, client: usize, when: When) -> (u64, Vec<Request>) {
         if let Some(session) = self.names.open(client, self.next_batch) {
-            let batch = self.next_batch;
-            self.next_batch += 1;
-            self.out.insert(batch, (0, 0));
-            return (batch, vec![Request::OpenSession { session }]);
+            return self.open_session(session);
         }
         if !self.names.names_next(client) {
             return self.ask(client, when);

@@ -1,7 +1,9 @@
 //! The end of a run: everything heals, and the cluster has to recover.
 
-use common::memcached::{Reply, Request, StoreVerb};
+use common::memcached::{self, Reply, Request, StoreVerb};
+use server::keystore::sessions::Sessions;
 
+use crate::clients::Answer;
 use crate::history::{Action, Key, OpId, Outcome, Write};
 use crate::oracle::{Model, Violation, search, witness};
 use crate::queue::Micros;
@@ -42,6 +44,8 @@ enum Stage {
         since: Micros,
         term: raft::Term,
     },
+    /// The leader is asked for a session by a client.
+    Asking(u64),
     /// One read of everything, of what the next round begins with.
     Census(u64),
     Over,
@@ -129,7 +133,13 @@ impl World {
                     return self.fail("leadership is steady", what);
                 }
                 if self.now >= since + STEADY {
-                    self.end_round();
+                    self.ask_for_session();
+                }
+            }
+            Stage::Asking(batch) => {
+                let batch = *batch;
+                if let Some(answer) = self.clients.take_asked(batch) {
+                    self.session_asked(&answer);
                 }
             }
             Stage::Census(batch) if !self.clients.is_out(*batch) => {
@@ -140,6 +150,27 @@ impl World {
                 }
             }
             Stage::Settling | Stage::Probing(_) | Stage::Census(_) | Stage::Over => {}
+        }
+    }
+
+    /// By now all sessions rest for longer than they are spared.
+    fn ask_for_session(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        let (batch, requests) = self.clients.ask_for_session(1 << 63 | self.now);
+        self.send_batch(leader, batch, requests);
+        self.ending.stage = Stage::Asking(batch);
+    }
+
+    /// Whoever asks for a session while there are unused ones gets it.
+    fn session_asked(&mut self, answer: &Answer) {
+        let refusal = memcached::TOO_MANY_SESSIONS.as_bytes();
+        match answer {
+            Answer::Replies(text) if text[..] == *b"OK\r\n" => self.end_round(),
+            Answer::Replies(text) if text.starts_with(refusal) => {
+                let what = format!("refused {} s after the last use", STEADY / 1_000_000);
+                self.fail("a client gets a session while some rest", what);
+            }
+            _ => self.ending.stage = Stage::Settling,
         }
     }
 
@@ -282,7 +313,7 @@ impl World {
 
     fn verdict(&self) -> Result<(), Violation> {
         let history = &self.clients.history;
-        let model = witness::check(history, &self.out.watch.log)?;
+        let model = witness::check(history, &self.out.watch.log, self.plan.session_limits())?;
         search::check_rounds(history, &self.ending.census)?;
         let count = self.out.watch.log.len() as u64;
         let complete = |host: &usize| {
@@ -291,7 +322,26 @@ impl World {
         for host in self.members().filter(complete) {
             self.compare(host, &model)?;
         }
-        Ok(())
+        self.compare_sessions(self.members().filter(complete))
+    }
+
+    /// The tables of sessions, with the order of their uses, which the digest
+    /// leaves out.
+    fn compare_sessions(&self, mut hosts: impl Iterator<Item = usize>) -> Result<(), Violation> {
+        let sessions =
+            |host: usize| self.hosts[host].driver().map(|driver| driver.keystore().sessions());
+        let Some(first) = hosts.next() else { return Ok(()) };
+        match hosts.find(|other| sessions(*other) != sessions(first)) {
+            None => Ok(()),
+            Some(other) => {
+                let uses = |host| -> Vec<_> {
+                    let uses = sessions(host).into_iter().flat_map(Sessions::uses);
+                    uses.map(|(id, last)| format!("{id:x} at {}", last.index)).collect()
+                };
+                let what = format!("h{first} has {:?}, h{other} {:?}", uses(first), uses(other));
+                Err(Violation::new("replicas have the same sessions", what))
+            }
+        }
     }
 
     /// A replica's keystore against what the log leads to.

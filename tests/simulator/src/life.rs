@@ -26,9 +26,7 @@ impl World {
         let Some(id) = self.hosts[host].disk.id else { return };
         let now = self.hosts[host].clock.now(self.now);
         let Some((restored, mut keystore)) = self.recover(host, id) else { return };
-        if let Some(bug) = self.bug {
-            bug.plant_in(&mut keystore);
-        }
+        self.prepare(&mut keystore);
         let config = self.config(host);
         let checkpoint = restored.snapshot.index;
         let node = Node::new(now.mono_us, config, restored.clone());
@@ -53,6 +51,14 @@ impl World {
             )
         });
         self.turn(host);
+    }
+
+    /// Makes a keystore that was read what it is in this run.
+    pub(crate) fn prepare(&self, keystore: &mut Keystore) {
+        keystore.limit_sessions(self.plan.session_limits());
+        if let Some(bug) = self.bug {
+            bug.plant_in(keystore);
+        }
     }
 
     /// Reads the disk, and repairs it as the server does. `None` when the

@@ -37,6 +37,9 @@ pub(crate) struct Names {
     named: BTreeMap<u64, (WriteIds, u32)>,
     /// Batches that open a session: whose, and which.
     opens: BTreeMap<u64, (usize, u64)>,
+    /// Batches that asked for a session at the end of a round, and were
+    /// answered with this.
+    asked: BTreeMap<u64, Answer>,
     /// Sendings whose answers are not waited for any more.
     given_up: BTreeSet<u64>,
 }
@@ -51,6 +54,7 @@ impl Names {
             clients: (0..clients as u64).map(naming).collect(),
             named: BTreeMap::new(),
             opens: BTreeMap::new(),
+            asked: BTreeMap::new(),
             given_up: BTreeSet::new(),
         }
     }
@@ -67,9 +71,22 @@ impl Names {
         Some(session)
     }
 
+    /// Nobody of the clients asks for this session, by this batch.
+    pub(crate) fn ask(&mut self, session: u64, batch: u64) {
+        self.opens.insert(batch, (usize::MAX, session));
+    }
+
+    /// What that was answered.
+    pub(crate) fn take_asked(&mut self, batch: u64) -> Option<Answer> {
+        self.asked.remove(&batch)
+    }
+
     /// Whether `batch` was to open a session, and whose.
     pub(crate) fn opened(&mut self, batch: u64, answer: &Answer) -> Option<usize> {
         let (client, session) = self.opens.remove(&batch)?;
+        if client == usize::MAX {
+            self.asked.insert(batch, answer.clone());
+        }
         if let (Answer::Replies(text), Some(naming)) = (answer, self.of(client))
             && text[..] == *b"OK\r\n"
         {

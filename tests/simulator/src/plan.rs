@@ -2,6 +2,7 @@
 //! the faults that meet it.
 
 use lb::config::Policy;
+use server::keystore::sessions::Limits;
 
 use crate::faults::{ALL_FAULTS, Fault, FaultSet};
 use crate::queue::Micros;
@@ -78,6 +79,18 @@ pub(crate) struct Plan {
     pub(crate) routed_permille: u64,
     /// Frames for which the queue of a link to a host has room.
     pub(crate) link_room: usize,
+    pub(crate) sessions: SessionPlan,
+}
+
+/// How small the table of sessions is.
+#[derive(Clone, Debug)]
+pub(crate) struct SessionPlan {
+    /// For so many more than there are servers and load balancers; `None`: as
+    /// large as in the product.
+    spare: Option<usize>,
+    replies: usize,
+    /// Clients push out none that was used within this.
+    spared: Micros,
 }
 
 #[derive(Clone, Debug)]
@@ -186,6 +199,7 @@ impl Plan {
             policies: draw_policies(routing),
             routed_permille: *routing.pick(&[300, 600, 1_000]),
             link_room: *routing.pick(&[2, 10, 1_000]),
+            sessions: draw_sessions(&mut Rng::new(seed, 10)),
         };
         relays.shape(plan)
     }
@@ -219,9 +233,26 @@ impl Plan {
         length
     }
 
+    /// How much the table of sessions holds: never less than those who forward
+    /// at a time need, or they would only push out each other.
+    pub(crate) fn session_limits(&self) -> Limits {
+        let SessionPlan { spare: Some(spare), replies, spared } = self.sessions else {
+            return Limits::default();
+        };
+        Limits { sessions: self.hosts + self.lbs + spare, replies, spared_us: spared }
+    }
+
     /// Bytes of a snapshot that travel at a time.
     pub(crate) fn chunk_bytes(&self) -> usize {
         if self.tight { 100 } else { 4_000 }
+    }
+}
+
+fn draw_sessions(rng: &mut Rng) -> SessionPlan {
+    SessionPlan {
+        spare: *rng.pick(&[Some(0), Some(1), Some(3), None]),
+        replies: *rng.pick(&[20, 60, 1_000]),
+        spared: rng.between(100, 1_500) * MS,
     }
 }
 

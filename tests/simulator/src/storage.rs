@@ -132,10 +132,9 @@ impl World {
         let Some(mut state) = state else {
             return self.fail("a snapshot arrives whole", format!("h{host} at {}", meta.index));
         };
-        if let Some(bug) = self.bug {
-            bug.plant_in(&mut state);
-        }
-        self.out.watch.installed(process.id, &meta);
+        let id = process.id;
+        self.prepare(&mut state);
+        self.out.watch.installed(id, &meta);
         self.out.watch.trace.note(|| format!("h{host} installs the snapshot at {}", meta.index));
         self.give(host, Input::Installed { next_offset, meta, state: Box::new(state) });
     }

@@ -159,3 +159,29 @@ fn the_replies_of_a_forwarded_batch_fit_into_a_frame() {
     assert!(most.len() > (copies - 1) * DEFAULT_MAX_VALUE_BYTES);
     assert!(most.ends_with("\r\nEND\r\nSTORED\r\n"));
 }
+
+#[test]
+fn a_leader_without_room_for_all_of_a_batch_is_asked_again_in_a_moment() {
+    let mut cluster = Cluster::with(3, |config| config.max_uncommitted_bytes = 500);
+    cluster.elect(1);
+    cluster.play(3, &set("n", "0")).expect("STORED\r\n");
+    cluster.hold(Kind::Reply);
+    let answer = cluster.play(3, &"incr n 1\r\n".repeat(30));
+    cluster.take_sent(3, Kind::Requests);
+    // Its answer is lost, and it may have been executed: the leader can only
+    // say that it has lost the end of it.
+    cluster.release(0);
+    cluster.break_link(3, 1);
+    cluster.take_sent(1, Kind::Refusal);
+    cluster.take_sent(3, Kind::Requests);
+    let mut most = 0;
+    for _ in 0..5 {
+        cluster.advance_ms(100);
+        most = most.max(cluster.take_sent(3, Kind::Requests));
+        answer.expect_none();
+    }
+    assert!(cluster.take_sent(1, Kind::Refusal) > 0, "there is no room");
+    assert!((1..=20).contains(&most), "{most} frames in 100 ms");
+    cluster.advance_ms(PAST_THE_DEADLINE_MS);
+    answer.expect(&UNKNOWN.repeat(30));
+}

@@ -12,6 +12,7 @@ mod named;
 mod once;
 mod reads;
 mod relaying;
+mod sessions;
 mod statistics;
 mod stopping;
 

@@ -5,6 +5,7 @@ use common::memcached::{Arithmetic, Reply, StoreVerb};
 use proptest::prelude::*;
 use raft::Body;
 use server::command::{Command, Operation, Payload};
+use server::keystore::sessions::Limits;
 
 use super::witness::Applied;
 use super::{Model, Violation, search, witness};
@@ -96,7 +97,7 @@ impl Story {
     }
 
     fn witness(&self) -> Result<(), Violation> {
-        witness::check(&self.history, &self.log).map(|_| ())
+        witness::check(&self.history, &self.log, Limits::default()).map(|_| ())
     }
 
     fn rules(&self) -> (Option<&'static str>, Option<&'static str>) {

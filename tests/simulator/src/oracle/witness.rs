@@ -11,6 +11,7 @@ use bytes::Bytes;
 use common::memcached::{Reply, StoreVerb};
 use raft::{Body, Index};
 use server::command::{Command, Operation, Payload};
+use server::keystore::sessions::Limits;
 
 use super::Violation;
 use super::model::{Item, Model};
@@ -26,8 +27,12 @@ pub(crate) struct Applied {
 }
 
 /// Checks `history` against `log`, whose first entry has index 1, and gives
-/// the store that the log leads to.
-pub(crate) fn check(history: &History, log: &[Applied]) -> Result<Model, Violation> {
+/// the store that the log leads to. `limits` are those of the table of sessions.
+pub(crate) fn check(
+    history: &History,
+    log: &[Applied],
+    limits: Limits,
+) -> Result<Model, Violation> {
     let mut replay = Replay {
         history,
         model: Model::default(),
@@ -35,7 +40,7 @@ pub(crate) fn check(history: &History, log: &[Applied]) -> Result<Model, Violati
         places: vec![None; history.ops.len()],
         deletes: waiting_deletes(history),
         before: None,
-        sessions: Sessions::default(),
+        sessions: Sessions::new(limits),
         clock_ms: 0,
     };
     for (position, applied) in log.iter().enumerate() {
@@ -142,7 +147,7 @@ impl Replay<'_> {
         let is_own =
             matches!(command.operation, Operation::Check { .. } | Operation::Verdict { .. });
         // The servers' own entries have a clock, too, by which sessions expire.
-        let admitted = self.sessions.admits(&command);
+        let admitted = self.sessions.admits(index, &command);
         if is_own || !admitted {
             // The servers' own, or nothing that takes effect.
             self.before = None;
