@@ -39,6 +39,9 @@ pub enum Party {
         folder: FolderId,
         /// The UDP address that it is reached at.
         peer: SocketAddr,
+        /// The runs of the folder, oldest first, the sender's own last.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        runs: Vec<Run>,
     },
     /// A server that is no member yet and only talks to load balancers.
     Fresh {
@@ -277,6 +280,9 @@ pub struct Report {
     /// only have lost sight of it.
     #[serde(default)]
     pub gone_leader: Option<(ServerId, u64)>,
+    /// The runs of its folder, oldest first, its own last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<Run>,
 }
 
 impl Report {
@@ -303,6 +309,7 @@ impl Report {
             heard_of: None,
             trouble: None,
             gone_leader: None,
+            runs: Vec::new(),
         }
     }
 }

@@ -156,7 +156,7 @@ impl World {
         let from = match (at.disk.cluster, at.disk.id) {
             (Some(cluster), Some(id)) => {
                 let id = common::ids::ServerId(id.0);
-                Party::Member { cluster, id, folder, peer }
+                Party::Member { cluster, id, folder, peer, runs: Vec::new() }
             }
             _ => Party::Fresh { folder },
         };
