@@ -38,7 +38,11 @@ impl Stale {
             Stale::Older => "an older state of the folder",
         };
         format!(
-            "this folder is {what} that has run as server {id} ({name}) since they parted: it may              lack what that one has acknowledged, and is turned away. Start that one; if it is gone              and the other servers are well, move this folder away and start the server again, and              it joins as a new one and fetches everything from them. Where nobody can join, without              load balancers, begin anew from a backup of a server that is well"
+            "this folder is {what} that has run as server {id} ({name}) since they parted: it \
+             may lack what that one has acknowledged, and is turned away. Start that one; if it \
+             is gone and the other servers are well, move this folder away and start the server \
+             again, and it joins as a new one and fetches everything from them. Where nobody can \
+             join, without load balancers, begin anew from a backup of a server that is well"
         )
     }
 }

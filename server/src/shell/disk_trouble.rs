@@ -132,7 +132,10 @@ impl Member {
     /// Nobody can say which of the two is right, so nothing of it is dropped.
     pub(super) fn history_differs(&mut self, leader: NodeId) {
         let why = format!(
-            "entries that are committed in this server's log are others in that of server {leader},              which leads: one of the two folders is not what it was. It serves nothing; if the              other servers are well, move this folder away and start the server again: it joins as              a new one and fetches everything from them"
+            "entries that are committed in this server's log are others in that of server \
+             {leader}, which leads: one of the two folders is not what it was. It serves \
+             nothing; if the other servers are well, move this folder away and start the server \
+             again: it joins as a new one and fetches everything from them"
         );
         tracing::error!("{why}");
         self.disk.differ.get_or_insert((Instant::now(), why.clone()));
