@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use common::control::{MemberInfo, Run};
+use common::control::MemberInfo;
 use common::ids::{ClusterId, FolderId};
 use lb::registry::LinkId;
 use raft::{Fetch, NodeId, SnapshotTask};
@@ -48,6 +48,8 @@ pub(crate) struct Host {
     pub(crate) earlier: Option<Disk>,
     /// It has that now, and nobody has said yet what to make of it.
     pub(crate) put_back: bool,
+    /// The run that waits to be a member: it goes on when it is one.
+    fresh_run: bool,
 }
 
 /// How the disk treats syncs.
@@ -112,7 +114,7 @@ impl Outgoing {
 
 impl Host {
     pub(crate) fn new(number: usize, origin: u64, disk: Disk) -> Self {
-        Host {
+        let mut host = Host {
             number,
             folder: 0,
             disk,
@@ -127,7 +129,11 @@ impl Host {
             unlisted: false,
             earlier: None,
             put_back: false,
-        }
+            fresh_run: false,
+        };
+        host.begin_run();
+        host.fresh_run = true;
+        host
     }
 
     /// Starts over with an empty folder.
@@ -139,11 +145,17 @@ impl Host {
         self.unlisted = false;
         self.earlier = None;
         self.put_back = false;
+        self.fresh_run = false;
+        self.begin_run();
+        self.fresh_run = true;
     }
 
-    /// The run that speaks for this folder from now on.
-    pub(crate) fn set_run(&mut self, run: Run) {
-        self.info.0.run = Some(run);
+    /// A process starts: the folder's next run, unless it is a member only now.
+    pub(crate) fn begin_run(&mut self) {
+        if !std::mem::take(&mut self.fresh_run) {
+            let nonce = (self.number as u64) << 48 ^ self.folder << 32 ^ u64::from(self.life);
+            self.info.0.run = Some(self.disk.runs.begin(nonce));
+        }
     }
 
     /// Whether a server runs here that is no member of anything.

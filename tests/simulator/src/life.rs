@@ -24,7 +24,7 @@ impl World {
             return;
         }
         let Some(id) = self.hosts[host].disk.id else { return };
-        self.begin_run(host);
+        self.hosts[host].begin_run();
         if self.hosts[host].put_back && !self.is_taken(host, id) {
             return;
         }

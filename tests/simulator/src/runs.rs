@@ -22,14 +22,6 @@ use crate::world::{Event, World};
 const RETRY: Micros = 300_000;
 
 impl World {
-    /// A start: the folder's next run.
-    pub(crate) fn begin_run(&mut self, host: usize) {
-        let at = &mut self.hosts[host];
-        let nonce = (host as u64) << 48 ^ at.folder << 32 ^ u64::from(at.life);
-        let run = at.disk.runs.begin(nonce);
-        at.set_run(run);
-    }
-
     /// A link is there: one end hears which run the other one is.
     pub(crate) fn tell_runs(&mut self, at: usize, of: usize) {
         let run = self.hosts[of].member_info().run;
@@ -61,8 +53,19 @@ impl World {
         at.earlier = Some(at.disk.saved());
     }
 
+    /// Puts the disk of `host` back, or that of the next one that may be; where
+    /// none may be, `host` ends, so that there is an earlier state of it.
+    pub(crate) fn put_one_back(&mut self, host: usize, length: Micros) {
+        let count = self.hosts.len();
+        let mut hosts = (0..count).map(|more| (host + more) % count);
+        match hosts.find(|host| self.may_put_back(*host)) {
+            Some(host) => self.put_back(host, length),
+            None => self.crash(host, length),
+        }
+    }
+
     /// Whether a disk may be put back to what is kept of it.
-    pub(crate) fn may_put_back(&self, host: usize) -> bool {
+    fn may_put_back(&self, host: usize) -> bool {
         let at = &self.hosts[host];
         let Some(kept) = &at.earlier else { return false };
         let folder = at.member_info().folder;
@@ -84,7 +87,7 @@ impl World {
     }
 
     /// The disk is what it was at an earlier stop.
-    pub(crate) fn put_back(&mut self, host: usize, length: Micros) {
+    fn put_back(&mut self, host: usize, length: Micros) {
         self.crash(host, length);
         let at = &mut self.hosts[host];
         let Some(kept) = at.earlier.take() else { return };
