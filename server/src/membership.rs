@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use common::control::{MemberInfo, MemberRecord, ToServer, Waiting};
 use common::ids::{ClusterId, FolderId, ServerId};
+use common::runs::is_newer;
 use raft::{Change, NodeId, PeerStatus, Suffrage, Time};
 
 use crate::driver::{Driver, Now};
@@ -22,11 +23,14 @@ mod operator;
 mod orders;
 mod planted;
 mod replaced;
+mod runs;
 #[cfg(test)]
 mod tests;
 
 pub use orders::{hands_orders_to, not_handed_on};
 use replaced::replaced;
+use runs::HeardRuns;
+pub use runs::stale_here;
 
 #[cfg(feature = "planted-bugs")]
 pub use planted::PlantedBug;
@@ -82,12 +86,13 @@ pub struct Members {
     rules: Rules,
     /// Removed at an operator's wish, until when.
     dismissed: Vec<(FolderId, Time)>,
+    runs: HeardRuns,
 }
 
 impl Members {
     /// By these rules.
     pub fn new(rules: Rules) -> Self {
-        Members { rules, dismissed: Vec::new() }
+        Members { rules, dismissed: Vec::new(), runs: HeardRuns::default() }
     }
 
     /// Looks after learners and after members that are gone; to be called
@@ -116,6 +121,9 @@ impl Members {
                 }
                 false => tracing::warn!(server, name, "was silent for too long and is removed"),
             };
+        }
+        if self.runs.note_newer(driver, now) {
+            return;
         }
         let learners = status
             .peers
@@ -163,9 +171,15 @@ impl Members {
 /// now on. Asked again until it is so.
 fn note_addresses(driver: &mut Driver, now: Now, info: &MemberInfo) {
     let members = driver.members();
-    let moved = |member: &&MemberRecord| member.info.folder == info.folder && member.info != *info;
-    let Some(member) = members.iter().find(moved) else { return };
-    let change = Change::Update { id: NodeId(member.id.0), info: info_bytes(info) };
+    let is_it = |member: &&MemberRecord| member.info.folder == info.folder;
+    let Some(member) = members.iter().find(is_it) else { return };
+    if member.info.is_found_like(info) {
+        return;
+    }
+    // The load balancer may have heard it before the cluster took note of a newer run.
+    let run = info.run.filter(|run| is_newer(*run, member.info.run)).or(member.info.run);
+    let info = MemberInfo { run, ..info.clone() };
+    let change = Change::Update { id: NodeId(member.id.0), info: info_bytes(&info) };
     if driver.change(now, change).is_ok() {
         let (server, name, peer) = (member.id.0, &info.name, info.peer);
         tracing::info!(server, name, %peer, client = %info.client, "has other addresses now");
@@ -214,6 +228,11 @@ fn gone(
 /// The `info` of a Raft member.
 pub fn info_bytes(info: &MemberInfo) -> Arc<[u8]> {
     serde_json::to_vec(info).unwrap_or_default().into()
+}
+
+/// What [`info_bytes`] has written.
+pub fn info_of(bytes: &[u8]) -> Option<MemberInfo> {
+    serde_json::from_slice(bytes).ok()
 }
 
 /// A place in a cluster, as a load balancer names it.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use common::control::{Hello, MemberInfo, MemberRecord, Party, Report, Role, ToLb, ToServer};
+use common::control::{Hello, MemberInfo, MemberRecord, Party, Report, Role, Run, ToLb, ToServer};
 use common::forward::{self, WriteIds};
 use common::ids::{ClusterId, FolderId, ServerId};
 use common::memcached::{Arithmetic, StoreVerb, encode_requests};
@@ -161,7 +161,13 @@ pub(crate) fn answers() -> Vec<Vec<u8>> {
 pub(crate) fn controls() -> Vec<Vec<u8>> {
     let address: SocketAddr = "127.0.0.1:6001".parse().expect("an address");
     let (folder, cluster, id) = (FolderId(5), ClusterId(6), ServerId(1));
-    let info = || MemberInfo { folder, name: "srv-1".to_owned(), peer: address, client: address };
+    let info = || MemberInfo {
+        folder,
+        name: "srv-1".to_owned(),
+        peer: address,
+        client: address,
+        run: None,
+    };
     let record = MemberRecord { id, voter: true, info: info() };
     let report = Report {
         info: info(),
@@ -184,10 +190,17 @@ pub(crate) fn controls() -> Vec<Vec<u8>> {
         heard_of: Some(ClusterId(9)),
         trouble: Some(common::control::Trouble::DiskFull),
         gone_leader: Some((ServerId(2), 2)),
+        runs: vec![Run { count: 1, nonce: 7 }],
     };
     let parties = [
         Party::LoadBalancer { name: "lb-1".to_owned() },
-        Party::Member { cluster, id, folder, peer: address },
+        Party::Member {
+            cluster,
+            id,
+            folder,
+            peer: address,
+            runs: vec![Run { count: 1, nonce: 7 }],
+        },
         Party::Fresh { folder },
         Party::Operator { name: "backup".to_owned() },
     ];

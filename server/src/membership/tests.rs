@@ -3,7 +3,7 @@
 
 use super::operator::{DISMISSED_FOR, FewVoters, few_voters};
 use super::*;
-use common::control::{Operation, Outcome};
+use common::control::{Operation, Outcome, Run};
 use common::ids::FolderId;
 use raft::PeerState;
 
@@ -16,6 +16,7 @@ fn info(number: u16) -> MemberInfo {
         name: format!("srv-{number}"),
         peer: ([127, 0, 0, 1], 6000 + number).into(),
         client: ([127, 0, 0, 1], 7000 + number).into(),
+        run: None,
     }
 }
 
@@ -189,13 +190,19 @@ fn a_fresh_server_takes_its_own_place_only() {
 
 /// The leader of a cluster of one, whose disk is done when a test says so.
 fn leader() -> (Driver, crate::driver::Actions) {
+    leader_of_run(None)
+}
+
+fn leader_of_run(run: Option<Run>) -> (Driver, crate::driver::Actions) {
     let info = MemberInfo {
         folder: FolderId(1),
         name: "srv-1".to_owned(),
         peer: ([127, 0, 0, 1], 6001).into(),
         client: ([127, 0, 0, 1], 7001).into(),
+        run: None,
     };
     let membership = raft::Membership::of_voters([(NodeId(1), info_bytes(&info))]);
+    let info = MemberInfo { run, ..info };
     let restored = raft::Restored {
         hard_state: raft::HardState::default(),
         snapshot: raft::SnapshotMeta { membership, ..raft::SnapshotMeta::default() },
@@ -267,4 +274,68 @@ fn whom_an_operator_removed_is_not_admitted_for_a_while() {
     let later = Now { mono_us: NOW.mono_us + DISMISSED_FOR.as_micros() as u64, ..NOW };
     assert_eq!(members.admit(&mut driver, later, &info), None);
     assert_eq!(driver.members().len(), 2);
+}
+
+#[test]
+fn the_leader_notes_its_own_run_and_newer_ones_of_its_peers_once() {
+    let run = |count| Some(Run { count, nonce: count + 70 });
+    let (mut driver, mut actions) = leader_of_run(run(4));
+    let mut members = Members::new(Rules::new(DEAD_AFTER));
+    let info = MemberInfo { folder: FolderId(2), run: run(2), ..driver.info().clone() };
+    let _ = members.admit(&mut driver, NOW, &info);
+    settle(&mut driver, &mut actions);
+    let noted =
+        |driver: &Driver| driver.members().iter().map(|member| member.info.run).collect::<Vec<_>>();
+    assert_eq!(noted(&driver), [None, run(2)], "an admission brings the run along");
+    let mut mind = |driver: &mut Driver, members: &mut Members| {
+        let before = driver.node().status().last_index;
+        for _ in 0..5 {
+            members.mind(driver, NOW);
+            settle(driver, &mut actions);
+        }
+        driver.node().status().last_index - before
+    };
+    assert_eq!(mind(&mut driver, &mut members), 1);
+    assert_eq!(noted(&driver), [run(4), run(2)]);
+    members.heard_run(NodeId(2), run(3));
+    members.heard_run(NodeId(9), run(3));
+    assert_eq!(mind(&mut driver, &mut members), 1, "the stranger is no member");
+    assert_eq!(noted(&driver), [run(4), run(3)]);
+    for late in [run(3), run(2), None] {
+        members.heard_run(NodeId(2), late);
+        let moved = MemberInfo { run: late, ..info.clone() };
+        let _ = members.admit(&mut driver, NOW, &moved);
+        assert_eq!(mind(&mut driver, &mut members), 0);
+    }
+    assert_eq!(noted(&driver), [run(4), run(3)]);
+}
+
+/// A load balancer may have heard the addresses before the newest run.
+#[test]
+fn a_member_that_has_moved_keeps_the_run_that_was_noted() {
+    let (mut driver, mut actions) = leader();
+    let members = Members::new(Rules::new(DEAD_AFTER));
+    let run = |count| Some(Run { count, nonce: 7 });
+    let info = MemberInfo { folder: FolderId(2), run: run(5), ..driver.info().clone() };
+    for (port, claimed, noted) in [(1, run(5), run(5)), (2, run(4), run(5)), (3, run(6), run(6))] {
+        let peer = ([127, 0, 0, 1], port).into();
+        let _ = members.admit(&mut driver, NOW, &MemberInfo { peer, run: claimed, ..info.clone() });
+        settle(&mut driver, &mut actions);
+        let found = &driver.members()[1].info;
+        assert_eq!((found.peer, found.run), (peer, noted));
+    }
+}
+
+#[test]
+fn a_server_whose_log_knows_another_run_of_its_folder_is_stale() {
+    let run = |count, nonce| Run { count, nonce };
+    let (mut driver, mut actions) = leader_of_run(Some(run(2, 5)));
+    assert_eq!(stale_here(&driver, &[]), None);
+    Members::new(Rules::new(DEAD_AFTER)).mind(&mut driver, NOW);
+    settle(&mut driver, &mut actions);
+    assert_eq!(stale_here(&driver, &[run(1, 4), run(2, 5), run(3, 9)]), None);
+    let why = stale_here(&driver, &[run(1, 4), run(2, 6)]).unwrap();
+    assert!(why.contains("a copy") && why.contains("server 1 (srv-1)"), "{why}");
+    let why = stale_here(&driver, &[run(1, 4)]).unwrap();
+    assert!(why.contains("an older state"), "{why}");
 }

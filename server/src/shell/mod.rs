@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use anyhow::Context as _;
-use common::control::{Hello, MemberInfo, PROTOCOL_VERSION, Party, Report, ToLb};
+use common::control::{Hello, MemberInfo, PROTOCOL_VERSION, Party, Report, Run, ToLb};
 use common::front_end::{Counters, FrontEnd, FrontEndConfig, Service};
 use common::ids::{ClusterId, ServerId};
 use common::udp::{ClusterKey, Endpoint};
@@ -145,7 +145,7 @@ impl Shell {
         let stopping = stop_on(shutdown, Arc::clone(&inbox));
         let tasks = vec![spawn(serving), spawn(accepting), spawn(stopping)];
 
-        let report = Report::fresh(info.clone(), std::process::id());
+        let report = fresh_report(&folder, &info);
         let mut shell = Shell {
             config,
             folder,
@@ -193,7 +193,7 @@ impl Shell {
         let MemberInfo { peer, client, .. } = self.info;
         self.info = identify(&mut self.folder, &self.config, peer, client)?;
         self.endpoint.set_hello(hello_of(&self.folder, &self.info));
-        self.reports.send_replace(Report::fresh(self.info.clone(), std::process::id()));
+        self.reports.send_replace(fresh_report(&self.folder, &self.info));
         Ok(())
     }
 
@@ -273,7 +273,7 @@ fn told_set_aside(config: &ServerConfig, progress: &ProgressFn, why: &str) -> an
     Ok(())
 }
 
-/// Writes down under which name and addresses the server runs this time. Its
+/// Writes down that a run begins, under which name and at which addresses. The
 /// folder id, and the cluster if it has one, stay what they were.
 fn identify(
     folder: &mut Folder,
@@ -282,9 +282,11 @@ fn identify(
     client: SocketAddr,
 ) -> anyhow::Result<MemberInfo> {
     let fresh = Identity::new(&config.name, peer, client, config.lbs.clone());
-    let identity = match folder.identity() {
+    let mut identity = match folder.identity() {
         Some(known) => {
-            Identity { folder: known.folder, cluster: known.cluster, server: known.server, ..fresh }
+            let known = known.clone();
+            let Identity { folder, cluster, server, runs, .. } = known;
+            Identity { folder, cluster, server, runs, ..fresh }
         }
         // The other servers of a fixed cluster expect the folder id that they
         // all derive from the configuration.
@@ -293,9 +295,10 @@ fn identify(
             None => fresh,
         },
     };
-    let info = MemberInfo { folder: identity.folder, name: config.name.clone(), peer, client };
+    let run = Some(identity.runs.begin(rand::random()));
+    let (name, own) = (config.name.clone(), identity.folder);
     folder.save(identity)?;
-    Ok(info)
+    Ok(MemberInfo { folder: own, name, peer, client, run })
 }
 
 /// The cluster and id that a folder belongs to.
@@ -304,12 +307,27 @@ fn member_of(folder: &Folder) -> Option<(ClusterId, ServerId)> {
     identity.cluster.zip(identity.server)
 }
 
+/// The runs of a folder, oldest first.
+fn runs_of(folder: &Folder) -> Vec<Run> {
+    folder.identity().map_or_else(Vec::new, |identity| identity.runs.chain())
+}
+
 fn hello_of(folder: &Folder, info: &MemberInfo) -> Hello {
     let from = match member_of(folder) {
-        Some((cluster, id)) => Party::Member { cluster, id, folder: info.folder, peer: info.peer },
+        Some((cluster, id)) => Party::Member {
+            cluster,
+            id,
+            folder: info.folder,
+            peer: info.peer,
+            runs: runs_of(folder),
+        },
         None => Party::Fresh { folder: info.folder },
     };
     Hello { version: PROTOCOL_VERSION, from }
+}
+
+fn fresh_report(folder: &Folder, info: &MemberInfo) -> Report {
+    Report { runs: runs_of(folder), ..Report::fresh(info.clone(), std::process::id()) }
 }
 
 fn unix_ms() -> u64 {

@@ -17,6 +17,8 @@ pub enum Bug {
     DamageForTear,
     /// Of two servers only that with the smaller id ever dials.
     OneDials,
+    /// A folder that is a copy, or was put back, is taken for what it was.
+    CopiesAccepted,
     /// One in the core.
     Core(PlantedBug),
     /// One in the keystore.
@@ -30,7 +32,7 @@ pub enum Bug {
 }
 
 /// Every bug, with the name that it has on the command line.
-pub const BUGS: [(&str, Bug, &str); 33] = [
+pub const BUGS: [(&str, Bug, &str); 34] = [
     (
         "commit-earlier-term",
         Bug::Core(PlantedBug::CommitEarlierTerm),
@@ -172,6 +174,11 @@ pub const BUGS: [(&str, Bug, &str); 33] = [
         "one-dials",
         Bug::OneDials,
         "a server with a larger id never dials, though the other one may not know of it",
+    ),
+    (
+        "copies-accepted",
+        Bug::CopiesAccepted,
+        "servers take a folder that was put back to an earlier state for the one that ran later",
     ),
     (
         "resent-under-other-ids",

@@ -164,7 +164,7 @@ impl World {
         let from = match (at.disk.cluster, at.disk.id) {
             (Some(cluster), Some(id)) => {
                 let id = common::ids::ServerId(id.0);
-                Party::Member { cluster, id, folder, peer }
+                Party::Member { cluster, id, folder, peer, runs: at.disk.runs.chain() }
             }
             _ => Party::Fresh { folder },
         };
@@ -319,12 +319,14 @@ impl World {
         // All hosts list the same load balancers, and the first has the smallest address.
         let may_found = lb == 0;
         if let Some(driver) = at.driver() {
-            return Some(Report { may_found, ..driver.report(0) });
+            let runs = at.disk.runs.chain();
+            return Some(Report { may_found, runs, ..driver.report(0) });
         }
         let fresh = at.is_fresh_and_up(self.now);
         let report = || Report {
             may_found,
             heard_of: at.heard_of,
+            runs: at.disk.runs.chain(),
             ..Report::fresh(at.member_info().clone(), 0)
         };
         fresh.then(report)

@@ -75,10 +75,13 @@ pub enum Fault {
     /// A load balancer and the leader do not reach each other, for seconds; everybody
     /// else reaches both.
     LbLeaderCut,
+    /// A disk is put back to what it was at an earlier stop, where the others
+    /// know of a later run of its folder.
+    Rollback,
 }
 
 /// Every kind, in order of declaration.
-pub const ALL_FAULTS: [Fault; 30] = [
+pub const ALL_FAULTS: [Fault; 31] = [
     Fault::Loss,
     Fault::Delay,
     Fault::Reorder,
@@ -109,6 +112,7 @@ pub const ALL_FAULTS: [Fault; 30] = [
     Fault::LbCut,
     Fault::DeadAfter,
     Fault::LbLeaderCut,
+    Fault::Rollback,
 ];
 
 impl Fault {
@@ -122,7 +126,8 @@ impl Fault {
 
     /// Whether it changes who is a member.
     pub fn changes_members(self) -> bool {
-        matches!(self, Fault::Churn | Fault::Wipe | Fault::BitRot | Fault::DeadAfter)
+        use Fault::{BitRot, Churn, DeadAfter, Rollback, Wipe};
+        matches!(self, Churn | Wipe | BitRot | DeadAfter | Rollback)
     }
 
     /// Whether it is nothing without load balancers.
@@ -165,6 +170,7 @@ impl Fault {
             Fault::LbCut => "lb-cut",
             Fault::DeadAfter => "dead-after",
             Fault::LbLeaderCut => "lb-leader-cut",
+            Fault::Rollback => "rollback",
         }
     }
 }

@@ -44,6 +44,12 @@ pub(crate) struct Host {
     pub(crate) heard_of: Option<ClusterId>,
     /// It knows no load balancer any more.
     pub(crate) unlisted: bool,
+    /// The disk as it was at some earlier stop.
+    pub(crate) earlier: Option<Disk>,
+    /// It has that now, and nobody has said yet what to make of it.
+    pub(crate) put_back: bool,
+    /// The run that waits to be a member: it goes on when it is one.
+    fresh_run: bool,
 }
 
 /// How the disk treats syncs.
@@ -94,6 +100,7 @@ fn info_of(host: usize, folder: u64) -> (MemberInfo, Arc<[u8]>) {
         name: format!("srv-{number}"),
         peer: ([10, 0, 0, number], 6001).into(),
         client: ([10, 0, 0, number], 7001).into(),
+        run: None,
     };
     let bytes = membership::info_bytes(&info);
     (info, bytes)
@@ -107,7 +114,7 @@ impl Outgoing {
 
 impl Host {
     pub(crate) fn new(number: usize, origin: u64, disk: Disk) -> Self {
-        Host {
+        let mut host = Host {
             number,
             folder: 0,
             disk,
@@ -120,7 +127,13 @@ impl Host {
             fresh_from: 0,
             heard_of: None,
             unlisted: false,
-        }
+            earlier: None,
+            put_back: false,
+            fresh_run: false,
+        };
+        host.begin_run();
+        host.fresh_run = true;
+        host
     }
 
     /// Starts over with an empty folder.
@@ -130,6 +143,19 @@ impl Host {
         self.info = info_of(self.number, self.folder);
         self.heard_of = None;
         self.unlisted = false;
+        self.earlier = None;
+        self.put_back = false;
+        self.fresh_run = false;
+        self.begin_run();
+        self.fresh_run = true;
+    }
+
+    /// A process starts: the folder's next run, unless it is a member only now.
+    pub(crate) fn begin_run(&mut self) {
+        if !std::mem::take(&mut self.fresh_run) {
+            let nonce = (self.number as u64) << 48 ^ self.folder << 32 ^ u64::from(self.life);
+            self.info.0.run = Some(self.disk.runs.begin(nonce));
+        }
     }
 
     /// Whether a server runs here that is no member of anything.

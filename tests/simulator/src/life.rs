@@ -24,6 +24,10 @@ impl World {
             return;
         }
         let Some(id) = self.hosts[host].disk.id else { return };
+        self.hosts[host].begin_run();
+        if self.hosts[host].put_back && !self.is_taken(host, id) {
+            return;
+        }
         let now = self.hosts[host].clock.now(self.now);
         let Some((restored, mut keystore)) = self.recover(host, id) else { return };
         self.prepare(&mut keystore);
@@ -168,6 +172,7 @@ impl World {
         }
         at.disk.crash(&mut self.disk_rng);
         let life = at.life;
+        self.keep_for_later(host);
         for batch in broken {
             let at = self.now + self.network.client_latency();
             self.queue.push(at, Event::Answer { batch, answer: crate::clients::Answer::Broken });

@@ -124,6 +124,7 @@ impl World {
             Fault::BitRot if self.may_rot(host) => self.rot(host, length, rng),
             Fault::RotAnywhere => self.rot(host, length, rng),
             Fault::MemoryRot if self.may_rot(host) => self.rot_memory(host, rng),
+            Fault::Rollback => self.put_one_back(host, length),
             Fault::Wipe | Fault::BitRot | Fault::MemoryRot => {}
         }
     }

@@ -148,7 +148,12 @@ impl Plan {
             true => Relays::None,
             false => draw_relays(&mut Rng::new(seed, 9), faults),
         };
-        let faults = relays.faults(faults);
+        let faults = match relays {
+            Relays::None | Relays::Beside if !leader_only && Rng::new(seed, 11).chance(250) => {
+                relays.faults(faults).with(Fault::Rollback)
+            }
+            _ => relays.faults(faults),
+        };
         let spares = if faults.iter().any(Fault::changes_members) {
             rng.below((MAX_HOSTS - servers).min(2) as u64 + 1) as usize
         } else {
@@ -260,8 +265,9 @@ fn draw_faults(rng: &mut Rng) -> FaultSet {
     // Few kinds at a time go deeper than all of them at once, which mostly
     // keep each other from getting anywhere.
     let density = *rng.pick(&[0, 120, 250, 250, 400, 700]);
-    // The last one has a stream of its own: see `draw_relays`.
-    let drawn = ALL_FAULTS.into_iter().filter(|fault| *fault != Fault::LbLeaderCut);
+    // These have streams of their own, as they came later than the others.
+    let later = [Fault::LbLeaderCut, Fault::Rollback];
+    let drawn = ALL_FAULTS.into_iter().filter(|fault| !later.contains(fault));
     let set = drawn
         .fold(FaultSet::NONE, |set, fault| if rng.chance(density) { set.with(fault) } else { set });
     // Such a run need not end well, so that it shows less.

@@ -2,8 +2,8 @@
 //! the one log that all replicas have to agree on.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
+use common::ids::FolderId;
 use raft::invariants::Checker;
 use raft::{
     Body, DurableMark, Event, Index, Membership, NodeId, Output, Restored, RoleKind, SnapshotMeta,
@@ -11,7 +11,7 @@ use raft::{
 };
 use server::command::Payload;
 use server::driver::Node;
-use server::membership::MIN_VOTERS;
+use server::membership::{MIN_VOTERS, info_of};
 
 use crate::history::Moment;
 use crate::oracle::Violation;
@@ -30,7 +30,7 @@ pub(crate) struct Watch {
     /// The last committed membership and its index.
     pub(crate) membership: (Index, Membership),
     /// The last id of each folder that a committed membership has named.
-    ids: BTreeMap<Arc<[u8]>, NodeId>,
+    ids: BTreeMap<FolderId, NodeId>,
     /// Whoever was removed, and the term of the entry that did it.
     removed: BTreeMap<NodeId, Term>,
     moment: Moment,
@@ -177,8 +177,8 @@ impl Watch {
             let what = format!("in the membership {index}: {membership:?}");
             self.fail(Violation::new("a folder has one id", what));
         }
-        for (info, id) in ids {
-            let known = self.ids.insert(info, id);
+        for (folder, id) in ids {
+            let known = self.ids.insert(folder, id);
             if let Some(known) =
                 known.filter(|known| *known != id && !self.removed.contains_key(known))
             {
@@ -214,6 +214,7 @@ impl Watch {
     }
 }
 
-fn ids_of(membership: &Membership) -> BTreeMap<Arc<[u8]>, NodeId> {
-    membership.members.iter().map(|(id, member)| (Arc::clone(&member.info), *id)).collect()
+fn ids_of(membership: &Membership) -> BTreeMap<FolderId, NodeId> {
+    let folder = |info: &[u8]| info_of(info).expect("a member's own info").folder;
+    membership.members.iter().map(|(id, member)| (folder(&member.info), *id)).collect()
 }
