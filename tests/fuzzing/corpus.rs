@@ -17,7 +17,8 @@ pub(crate) fn membership() -> Membership {
     ]);
     let learner = Member { suffrage: Suffrage::Learner, info: b"{}".as_slice().into() };
     membership.members.insert(NodeId(3), learner);
-    membership.next_id = 4;
+    membership.next_id = 5;
+    membership.dismissed.insert(NodeId(4), b"{}".as_slice().into());
     membership
 }
 
