@@ -51,7 +51,13 @@ impl Stranger {
 
     fn info(&self) -> MemberInfo {
         let client = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        MemberInfo { folder: OWN_FOLDER, name: "stranger".to_owned(), peer: self.address, client }
+        MemberInfo {
+            folder: OWN_FOLDER,
+            name: "stranger".to_owned(),
+            peer: self.address,
+            client,
+            run: None,
+        }
     }
 
     /// Why there is no link to `to`.

@@ -53,6 +53,17 @@ pub enum Party {
     },
 }
 
+/// One start of a server's process on a folder. The folder keeps those of its
+/// past ([`Runs`](crate::runs::Runs)), the membership the newest that the cluster
+/// has taken note of: of two copies of a folder only one can have run last.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Run {
+    /// One more than that of the run before on the same folder; begins at 1.
+    pub count: u64,
+    /// Drawn at random: runs of two copies of a folder have the same counts.
+    pub nonce: u64,
+}
+
 /// How a server is found; the `info` of a Raft member, as JSON.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct MemberInfo {
@@ -64,6 +75,19 @@ pub struct MemberInfo {
     pub peer: SocketAddr,
     /// TCP address for clients.
     pub client: SocketAddr,
+    /// In the membership: its newest run that the cluster has taken note of. In
+    /// a report: the run that reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Run>,
+}
+
+impl MemberInfo {
+    /// Whether `other` names the same folder at the same addresses, whichever
+    /// run of it.
+    pub fn is_found_like(&self, other: &MemberInfo) -> bool {
+        let MemberInfo { folder, name, peer, client, run: _ } = self;
+        (folder, name, peer, client) == (&other.folder, &other.name, &other.peer, &other.client)
+    }
 }
 
 /// A member as the replicated configuration has it.

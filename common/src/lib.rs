@@ -16,4 +16,5 @@ pub mod front_end;
 pub mod ids;
 pub mod limits;
 pub mod memcached;
+pub mod runs;
 pub mod udp;

@@ -70,6 +70,7 @@ mod tests {
                 name: format!("srv-{number}"),
                 peer: ([127, 0, 0, 1], 6000 + number).into(),
                 client: ([127, 0, 0, 1], 7000 + number).into(),
+                run: None,
             })
             .collect()
     }

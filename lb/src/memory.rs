@@ -127,6 +127,7 @@ mod tests {
             name: "srv-1".to_owned(),
             peer: "127.0.0.1:6001".parse().unwrap(),
             client: "127.0.0.1:7001".parse().unwrap(),
+            run: None,
         };
         Memory {
             cluster: Some(ClusterId(9)),

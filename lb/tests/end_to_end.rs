@@ -160,6 +160,7 @@ impl Server {
             name: format!("srv-{number}"),
             peer: socket.local_addr().unwrap(),
             client: ([127, 0, 0, 1], 7000 + number).into(),
+            run: None,
         };
         let report = Report::fresh(info, 1000 + u32::from(number));
         let report = Arc::new(Mutex::new(report));

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use common::folder::{FolderLock, FolderLockError, holder};
 use common::ids::{ClusterId, FolderId, ServerId};
+use common::runs::Runs;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -21,7 +22,10 @@ use crate::log_file::REJOIN;
 
 const IDENTITY: &str = "identity";
 const COPY: &str = "identity.copy";
-const FORMAT: u32 = 1;
+
+/// Version 2 has the runs: a program that does not know them would lose them. In
+/// version 1 there were none.
+const FORMAT: u32 = 2;
 
 /// Which server a folder holds.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -42,6 +46,9 @@ pub struct Identity {
     pub cluster: Option<ClusterId>,
     /// Its id there.
     pub server: Option<ServerId>,
+    /// The runs of the folder.
+    #[serde(default)]
+    pub runs: Runs,
 }
 
 impl Identity {
@@ -56,6 +63,7 @@ impl Identity {
             lbs,
             cluster: None,
             server: None,
+            runs: Runs::default(),
         }
     }
 }

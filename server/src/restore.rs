@@ -139,7 +139,8 @@ pub fn replay(state: &mut State, log_file: &Path, until: Option<Until>) -> anyho
 
 fn info_of(identity: &Identity) -> std::sync::Arc<[u8]> {
     let Identity { folder, peer, client, .. } = *identity;
-    let info = MemberInfo { folder, name: identity.name.clone(), peer, client };
+    let (name, run) = (identity.name.clone(), identity.runs.last());
+    let info = MemberInfo { folder, name, peer, client, run };
     serde_json::to_vec(&info).unwrap_or_default().into()
 }
 

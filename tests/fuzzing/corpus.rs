@@ -162,7 +162,13 @@ pub(crate) fn answers() -> Vec<Vec<u8>> {
 pub(crate) fn controls() -> Vec<Vec<u8>> {
     let address: SocketAddr = "127.0.0.1:6001".parse().expect("an address");
     let (folder, cluster, id) = (FolderId(5), ClusterId(6), ServerId(1));
-    let info = || MemberInfo { folder, name: "srv-1".to_owned(), peer: address, client: address };
+    let info = || MemberInfo {
+        folder,
+        name: "srv-1".to_owned(),
+        peer: address,
+        client: address,
+        run: None,
+    };
     let record = MemberRecord { id, voter: true, info: info() };
     let report = Report {
         info: info(),

@@ -72,11 +72,13 @@ pub(crate) fn make(dir: &Path) -> anyhow::Result<()> {
 fn identity(server: &Path) -> anyhow::Result<Identity> {
     let mut folder = Folder::open(server)?;
     let (peer, client) = ("127.0.0.1:6001".parse()?, "127.0.0.1:7001".parse()?);
-    let identity = Identity {
+    let mut identity = Identity {
         cluster: Some(ClusterId(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff)),
         server: Some(ServerId(1)),
         ..Identity::new("srv-1", peer, client, vec!["127.0.0.1:5001".parse()?])
     };
+    let run = identity.runs.begin(0x00aa_bbcc_ddee_ff00);
+    identity.runs.confirm(run);
     folder.save(identity.clone())?;
     Ok(identity)
 }
@@ -104,8 +106,9 @@ fn settings(server: &Path) -> anyhow::Result<()> {
 /// Alone; with a learner; alone again.
 fn memberships(identity: &Identity) -> Vec<Membership> {
     let Identity { folder, peer, client, .. } = *identity;
+    let run = identity.runs.last();
     let info = |name: &str| {
-        let info = MemberInfo { folder, name: name.to_owned(), peer, client };
+        let info = MemberInfo { folder, name: name.to_owned(), peer, client, run };
         serde_json::to_vec(&info).unwrap_or_default().into()
     };
     let alone = Membership::of_voters([(NodeId(1), info("srv-1"))]);

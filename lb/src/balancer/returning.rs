@@ -61,7 +61,8 @@ impl Balancer {
             let folder = entry.report.info.folder;
             let place = members.iter().find(|member| member.info.folder == folder);
             match place {
-                Some(member) if member.id == id && member.info == entry.report.info => {}
+                Some(member)
+                    if member.id == id && member.info.is_found_like(&entry.report.info) => {}
                 Some(member) if member.id == id => {
                     steps.push((folder, leader_link, Step::Admission));
                 }

@@ -102,8 +102,8 @@ fn data_without_an_identity_is_refused() {
 #[test]
 fn a_newer_identity_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let newer = Identity { format: 2, ..identity() };
+    let newer = Identity { format: 3, ..identity() };
     Folder::open(dir.path()).unwrap().save(newer).unwrap();
     let error = Folder::open(dir.path()).unwrap_err();
-    assert!(matches!(error, FolderError::NewerVersion { version: 2, .. }), "{error}");
+    assert!(matches!(error, FolderError::NewerVersion { version: 3, .. }), "{error}");
 }

@@ -16,6 +16,7 @@ fn info(number: u16) -> MemberInfo {
         name: format!("srv-{number}"),
         peer: ([127, 0, 0, 1], 6000 + number).into(),
         client: ([127, 0, 0, 1], 7000 + number).into(),
+        run: None,
     }
 }
 
@@ -194,6 +195,7 @@ fn leader() -> (Driver, crate::driver::Actions) {
         name: "srv-1".to_owned(),
         peer: ([127, 0, 0, 1], 6001).into(),
         client: ([127, 0, 0, 1], 7001).into(),
+        run: None,
     };
     let membership = raft::Membership::of_voters([(NodeId(1), info_bytes(&info))]);
     let restored = raft::Restored {

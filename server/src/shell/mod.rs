@@ -267,7 +267,7 @@ fn told_set_aside(config: &ServerConfig, progress: &ProgressFn, why: &str) -> an
     Ok(())
 }
 
-/// Writes down under which name and addresses the server runs this time. Its
+/// Writes down that a run begins, under which name and at which addresses. The
 /// folder id, and the cluster if it has one, stay what they were.
 fn identify(
     folder: &mut Folder,
@@ -276,9 +276,11 @@ fn identify(
     client: SocketAddr,
 ) -> anyhow::Result<MemberInfo> {
     let fresh = Identity::new(&config.name, peer, client, config.lbs.clone());
-    let identity = match folder.identity() {
+    let mut identity = match folder.identity() {
         Some(known) => {
-            Identity { folder: known.folder, cluster: known.cluster, server: known.server, ..fresh }
+            let known = known.clone();
+            let Identity { folder, cluster, server, runs, .. } = known;
+            Identity { folder, cluster, server, runs, ..fresh }
         }
         // The other servers of a fixed cluster expect the folder id that they
         // all derive from the configuration.
@@ -287,9 +289,10 @@ fn identify(
             None => fresh,
         },
     };
-    let info = MemberInfo { folder: identity.folder, name: config.name.clone(), peer, client };
+    let run = Some(identity.runs.begin(rand::random()));
+    let (name, own) = (config.name.clone(), identity.folder);
     folder.save(identity)?;
-    Ok(info)
+    Ok(MemberInfo { folder: own, name, peer, client, run })
 }
 
 /// The cluster and id that a folder belongs to.

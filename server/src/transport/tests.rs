@@ -25,7 +25,7 @@ fn endpoint(id: u64) -> Endpoint {
 
 fn record(id: u64, peer: SocketAddr) -> MemberRecord {
     let name = format!("srv-{id}");
-    let info = MemberInfo { folder: FolderId(id.into()), name, peer, client: peer };
+    let info = MemberInfo { folder: FolderId(id.into()), name, peer, client: peer, run: None };
     MemberRecord { id: ServerId(id), voter: true, info }
 }
 

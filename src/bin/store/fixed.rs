@@ -157,6 +157,7 @@ fn fixed_cluster(file: &ClusterFile, pid: u64) -> FixedCluster {
                 name: format!("srv-{pid}"),
                 peer,
                 client,
+                run: None,
             },
         })
         .collect();

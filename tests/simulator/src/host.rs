@@ -94,6 +94,7 @@ fn info_of(host: usize, folder: u64) -> (MemberInfo, Arc<[u8]>) {
         name: format!("srv-{number}"),
         peer: ([10, 0, 0, number], 6001).into(),
         client: ([10, 0, 0, number], 7001).into(),
+        run: None,
     };
     let bytes = membership::info_bytes(&info);
     (info, bytes)

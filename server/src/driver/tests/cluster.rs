@@ -105,6 +105,7 @@ fn info(id: u64) -> MemberInfo {
         name: format!("srv-{id}"),
         peer: ([127, 0, 0, 1], 7000 + id as u16).into(),
         client: ([127, 0, 0, 1], 11000 + id as u16).into(),
+        run: None,
     }
 }
 

@@ -77,6 +77,7 @@ impl Trio {
                     name: format!("srv-{id}"),
                     client: sockets.client.local_addr().unwrap(),
                     peer: sockets.peer.local_addr().unwrap(),
+                    run: None,
                 },
             });
         }
