@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::control::{MemberRecord, Report, Role, Waiting};
+use common::control::{MemberInfo, MemberRecord, Report, Role, Waiting};
 use common::ids::{ClusterId, FolderId, ServerId};
 
 /// Names one link between this load balancer and a server; never used again.
@@ -102,6 +102,12 @@ impl Entry {
         let folder = self.report.info.folder;
         let is_listed = || members.iter().any(|member| member.info.folder == folder);
         self.id_in(cluster).is_some() && (members.is_empty() || is_listed())
+    }
+
+    /// Whether this server, a leader, knows that an operator has removed whoever
+    /// says `process` of itself.
+    pub(crate) fn is_dismissed(&self, process: &MemberInfo) -> bool {
+        self.report.dismissed.iter().any(|record| record.was(process))
     }
 
     /// The name it is known by.

@@ -106,8 +106,14 @@ impl Transport {
     }
 
     /// Takes up the membership in force: dials whom it has to dial, lets go of
-    /// who is no longer there. Ids from `next_id` on are not given yet.
-    pub(crate) fn set_members(&mut self, members: &[MemberRecord], next_id: u64) {
+    /// who is no longer there, unless the core still supplies it: it is to learn
+    /// of that. Ids from `next_id` on are not given yet.
+    pub(crate) fn set_members(
+        &mut self,
+        members: &[MemberRecord],
+        next_id: u64,
+        supplied: &[NodeId],
+    ) {
         self.next_id = next_id;
         let addresses =
             members.iter().map(|member| (NodeId(member.id.0), member.info.peer)).collect();
@@ -116,8 +122,7 @@ impl Transport {
             self.whereabouts.clear();
             self.addresses = addresses;
         }
-        let addresses = &self.addresses;
-        self.peers.retain(|id, peer| peer.known.is_none() || addresses.contains_key(id));
+        self.let_go(supplied);
         let me = self.me.id.0;
         for member in members.iter().filter(|member| member.id.0 != me) {
             let id = NodeId(member.id.0);
@@ -125,6 +130,25 @@ impl Transport {
             peer.known = Some(member.info.folder);
             self.mind_dialler(id, Duration::ZERO);
         }
+    }
+
+    /// Lets go of who was removed and is not supplied by the core any more.
+    pub(crate) fn let_go(&mut self, supplied: &[NodeId]) {
+        let addresses = &self.addresses;
+        self.peers.retain(|id, peer| {
+            let stays = peer.known.is_none() || addresses.contains_key(id) || supplied.contains(id);
+            if let (false, Some((_, link))) = (stays, &peer.link) {
+                link.close(&no_member(*id));
+            }
+            stays
+        });
+    }
+
+    /// Whether there is a link to somebody who was removed.
+    pub(crate) fn keeps_removed(&self) -> bool {
+        let removed =
+            |(id, peer): (&NodeId, &Peer)| peer.known.is_some() && !self.addresses.contains_key(id);
+        self.peers.iter().any(removed)
     }
 
     /// Looks for members where they are said to be.
@@ -205,7 +229,7 @@ impl Transport {
                     }
                     // Ids are not used again. One that comes later may lead.
                     _ if id.0 < self.next_id && !self.addresses.contains_key(&id) => {
-                        Err(format!("server {} is no member any more", id.0))
+                        Err(no_member(id))
                     }
                     _ => Ok(id),
                 }
@@ -293,6 +317,10 @@ impl Transport {
     pub(crate) fn request(&self, to: NodeId, write: impl FnOnce(&mut BytesMut)) -> bool {
         self.link(to).is_some_and(|(_, link)| link.send_with(Lane::Request, write).is_ok())
     }
+}
+
+fn no_member(id: NodeId) -> String {
+    format!("server {} is no member any more", id.0)
 }
 
 /// Dials until there is a link to `peer`, which ends this task.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use common::control::{MemberInfo, MemberRecord, Report, Trouble};
+use common::control::{MemberInfo, MemberRecord, Report, Role, Trouble};
 use common::front_end::{Counters, VERSION_REPLY};
 use common::ids::{ClusterId, ServerId};
 use common::{discovery, limits};
@@ -68,6 +68,10 @@ impl Driver {
             heard_of: None,
             trouble: self.trouble(),
             gone_leader: self.node.gone_leader().map(|(id, term)| (ServerId(id.0), term)),
+            dismissed: match self.role() {
+                Role::Leader => self.node.committed_membership().map_or_else(Vec::new, dismissed),
+                _ => Vec::new(),
+            },
         }
     }
 
@@ -91,6 +95,11 @@ impl Driver {
     /// that is not committed yet can be lost with its leader.
     pub fn committed_members(&self) -> Vec<MemberRecord> {
         self.node.committed_membership().map_or_else(Vec::new, records)
+    }
+
+    /// Whom operators have removed, by the membership in force.
+    pub fn dismissed(&self) -> Vec<MemberRecord> {
+        dismissed(self.node.membership())
     }
 
     /// `get-servers`: the leader, then the others; nobody without a leader.
@@ -192,4 +201,12 @@ fn records(membership: &raft::Membership) -> Vec<MemberRecord> {
             })
         })
         .collect()
+}
+
+fn dismissed(membership: &raft::Membership) -> Vec<MemberRecord> {
+    let records = membership.dismissed.iter().filter_map(|(id, info)| {
+        let info = serde_json::from_slice(info).ok()?;
+        Some(MemberRecord { id: ServerId(id.0), voter: false, info })
+    });
+    records.collect()
 }

@@ -109,8 +109,8 @@ impl Member {
             ToServer::Adopt { cluster, id, voters, campaign } => {
                 self.take_place(now, lb, &Place { cluster, id, voters, campaign });
             }
-            ToServer::Operate { number, wanted } => {
-                let outcome = self.members.operate(&mut self.driver, now, &wanted);
+            ToServer::Operate { number, wanted, runs } => {
+                let outcome = self.members.operate(&mut self.driver, now, &wanted, &runs);
                 self.shell.tell_lb(lb, ToLb::Operated { number, outcome });
             }
             ToServer::Operated(_) => {}

@@ -85,7 +85,7 @@ impl Member {
             shell.endpoint.clone(),
             std::sync::Arc::clone(&shell.inbox),
         );
-        transport.set_members(&driver.members(), driver.node().membership().next_id);
+        transport.set_members(&driver.members(), driver.node().membership().next_id, &[]);
         (shell.progress)(Progress::Serving {
             client: shell.info.client,
             peer: shell.info.peer,
@@ -176,6 +176,7 @@ impl Member {
     fn timer(&mut self, now: Now) -> anyhow::Result<()> {
         self.driver.tick(now);
         self.mind_membership(now);
+        self.let_go_of_removed();
         self.note_commit()?;
         self.hand_over_if_full(now);
         self.end_if_data_differ();
@@ -185,6 +186,15 @@ impl Member {
         }
         self.consider_checkpoint();
         Ok(())
+    }
+
+    /// Whoever was removed has learnt of it, or had the time.
+    fn let_go_of_removed(&mut self) {
+        if self.transport.keeps_removed() {
+            let peers = self.driver.node().status().peers;
+            let supplied: Vec<_> = peers.iter().map(|peer| peer.id).collect();
+            self.transport.let_go(&supplied);
+        }
     }
 
     fn wake_at(&self) -> TokioInstant {
@@ -223,9 +233,10 @@ impl Member {
         self.consider_install();
         if std::mem::take(&mut self.actions.changed) {
             let next_id = self.driver.node().membership().next_id;
-            self.transport.set_members(&self.driver.members(), next_id);
-            self.watch_leader();
             let status = self.driver.node().status();
+            let supplied: Vec<_> = status.peers.iter().map(|peer| peer.id).collect();
+            self.transport.set_members(&self.driver.members(), next_id, &supplied);
+            self.watch_leader();
             let is_open = status.membership_index > status.commit;
             self.open_membership = is_open.then_some(status.membership_index);
             self.report();

@@ -17,7 +17,7 @@ impl Process {
                     Placed::Stays | Placed::Refuses => {}
                 }
             }
-            ToServer::Operate { number, wanted } => {
+            ToServer::Operate { number, wanted, runs } => {
                 let outcome = self.members.operate(&mut self.driver, now, &wanted);
                 self.to_lbs.push((lb, ToLb::Operated { number, outcome }));
             }
