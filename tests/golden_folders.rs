@@ -25,7 +25,7 @@ const PRINTED: &[(&str, &str)] = &[
 ];
 
 /// The folder of the formats that this program writes.
-const NEWEST: &str = "v1";
+const NEWEST: &str = "v2";
 
 fn golden() -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden_folders");

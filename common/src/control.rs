@@ -39,6 +39,9 @@ pub enum Party {
         folder: FolderId,
         /// The UDP address that it is reached at.
         peer: SocketAddr,
+        /// The runs of the folder, oldest first, the sender's own last.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        runs: Vec<Run>,
     },
     /// A server that is no member yet and only talks to load balancers.
     Fresh {
@@ -299,6 +302,9 @@ pub struct Report {
     /// processes are to stop, and are not admitted ([`MemberRecord::was`]).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dismissed: Vec<MemberRecord>,
+    /// The runs of its folder, oldest first, its own last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<Run>,
 }
 
 impl Report {
@@ -326,6 +332,7 @@ impl Report {
             trouble: None,
             gone_leader: None,
             dismissed: Vec::new(),
+            runs: Vec::new(),
         }
     }
 }

@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::control::Run;
+use crate::ids::ServerId;
 
 /// So many confirmed runs a folder keeps: a member that knows a membership
 /// which is up to so many starts old can still tell a copy.
@@ -16,6 +17,57 @@ pub const MAX_CONFIRMED: usize = 32;
 /// So many unconfirmed runs a folder keeps. Starts that follow draw no new run:
 /// those that are refused must not push out the point where two copies part.
 pub const MAX_UNCONFIRMED: usize = 16;
+
+/// Longest chain that is looked at; of a longer one, the newest runs count.
+const MAX_CHAIN: usize = MAX_CONFIRMED + MAX_UNCONFIRMED;
+
+/// What a folder is that must not take part as the server that it says it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stale {
+    /// Another copy of it has run since they parted.
+    Copy,
+    /// It was put back to what it was before its last runs, or was copied then.
+    Older,
+}
+
+impl Stale {
+    /// Why the folder of this server is turned away, and what to do.
+    pub fn explain(self, name: &str, id: ServerId) -> String {
+        let what = match self {
+            Stale::Copy => "a copy of the folder",
+            Stale::Older => "an older state of the folder",
+        };
+        format!(
+            "this folder is {what} that has run as server {id} ({name}) since they parted: it may              lack what that one has acknowledged, and is turned away. Start that one; if it is gone              and the other servers are well, move this folder away and start the server again, and              it joins as a new one and fetches everything from them. Where nobody can join, without              load balancers, begin anew from a backup of a server that is well"
+        )
+    }
+}
+
+/// What is wrong with a folder that claims the runs `chain`, oldest first, when
+/// the membership has noted `noted` as its newest; `None`: nothing that can be
+/// seen from here. A run older than the chain says nothing: whoever has noted
+/// it lags, or nobody has taken note since.
+pub fn stale(noted: Option<Run>, chain: &[Run]) -> Option<Stale> {
+    let noted = noted?;
+    let chain = newest(chain);
+    match (chain.first(), chain.last()) {
+        (Some(oldest), _) if noted.count < oldest.count => None,
+        (_, Some(newest)) if noted.count <= newest.count => {
+            (!chain.contains(&noted)).then_some(Stale::Copy)
+        }
+        _ => Some(Stale::Older),
+    }
+}
+
+/// As much of a chain as is looked at.
+pub fn newest(chain: &[Run]) -> &[Run] {
+    &chain[chain.len().saturating_sub(MAX_CHAIN)..]
+}
+
+/// Whether `run` is to be noted where `noted` is: counts never go back.
+pub fn is_newer(run: Run, noted: Option<Run>) -> bool {
+    noted.is_none_or(|noted| noted.count < run.count)
+}
 
 /// The runs of one folder, oldest first.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]

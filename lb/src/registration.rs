@@ -12,6 +12,7 @@ use std::time::Duration;
 use common::control::{MemberInfo, MemberRecord, Report};
 use common::ids::ClusterId;
 use common::limits::REPORT_INTERVAL;
+use common::runs::stale;
 
 use crate::registry::{Entry, LinkId, MAX_SERVERS, Registry};
 
@@ -66,7 +67,7 @@ pub(crate) fn judge(context: &Context<'_>, link: LinkId, report: &Report) -> Ver
             report.info.name
         ));
     }
-    if let Some(why) = id_of_another(report, context) {
+    if let Some(why) = id_of_another(report, context).or_else(|| stale_folder(report, context)) {
         return Verdict::Refuse(why);
     }
 
@@ -146,6 +147,16 @@ fn id_of_another(report: &Report, context: &Context<'_>) -> Option<String> {
             owner.info.name, owner.info.folder, report.info.folder
         )
     })
+}
+
+/// The leader's membership says which run of a folder was the last one that it
+/// took note of: a copy that does not have it, or an older state of the folder, is
+/// refused whether or not the other one is alive.
+fn stale_folder(report: &Report, context: &Context<'_>) -> Option<String> {
+    let members = &context.registry.leader(context.cluster?)?.report.members;
+    let folder = report.info.folder;
+    let member = members.iter().find(|member| member.info.folder == folder)?;
+    Some(stale(member.info.run, &report.runs)?.explain(&member.info.name, member.id))
 }
 
 /// Names and addresses that nobody can use.

@@ -10,7 +10,9 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
+use common::control::Run;
 use common::folder::{FolderLock, FolderLockError, holder};
 use common::ids::{ClusterId, FolderId, ServerId};
 use common::runs::Runs;
@@ -114,7 +116,22 @@ pub enum FolderError {
 pub struct Folder {
     dir: PathBuf,
     identity: Option<Identity>,
+    /// Before the lock: what is being written is there before that goes.
+    saving: Saving,
     _lock: FolderLock,
+}
+
+/// A thread that writes the identity, waited for when this is dropped.
+#[derive(Debug, Default)]
+struct Saving(Option<JoinHandle<()>>);
+
+impl Drop for Saving {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            // It says itself what went wrong.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Folder {
@@ -145,7 +162,7 @@ impl Folder {
             tracing::warn!(dir = %dir.display(), "{why}: both copies of the identity are written anew");
             replace(dir, identity).map_err(io("cannot write the identity in", dir))?;
         }
-        Ok(Folder { dir: dir.to_owned(), identity, _lock: lock })
+        Ok(Folder { dir: dir.to_owned(), identity, saving: Saving::default(), _lock: lock })
     }
 
     /// Reads the identity in `dir` without locking: for those who only look.
@@ -186,6 +203,7 @@ impl Folder {
         if self.identity.as_ref() == Some(&identity) {
             return Ok(());
         }
+        self.saving = Saving::default();
         replace(&self.dir, &identity).map_err(|source| FolderError::Io {
             what: "cannot write",
             path: self.dir.join(IDENTITY),
@@ -193,6 +211,26 @@ impl Folder {
         })?;
         self.identity = Some(identity);
         Ok(())
+    }
+
+    /// The cluster has taken note of this run. That is written on a thread of its
+    /// own: nothing waits for it, and if it is lost, only more runs are kept.
+    pub(crate) fn confirm(&mut self, run: Run) {
+        let Some(identity) = &mut self.identity else { return };
+        if !identity.runs.confirm(run) {
+            return;
+        }
+        self.saving = Saving::default();
+        let (dir, identity) = (self.dir.clone(), identity.clone());
+        let write = move || {
+            if let Err(error) = replace(&dir, &identity) {
+                tracing::warn!(dir = %dir.display(), %error, "the confirmed run is not written down");
+            }
+        };
+        match std::thread::Builder::new().name("identity".to_owned()).spawn(write) {
+            Ok(thread) => self.saving = Saving(Some(thread)),
+            Err(error) => tracing::warn!(%error, "the confirmed run is not written down"),
+        }
     }
 
     /// What the folder held was set aside: it is a new one.

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use common::control::{MemberInfo, MemberRecord, ToServer, Waiting};
 use common::ids::{ClusterId, ServerId};
+use common::runs::is_newer;
 use raft::{Change, NodeId, PeerStatus, Suffrage, Time};
 
 use crate::driver::{Driver, Now};
@@ -21,10 +22,13 @@ use crate::driver::{Driver, Now};
 mod operator;
 mod planted;
 mod replaced;
+mod runs;
 #[cfg(test)]
 mod tests;
 
 use replaced::replaced;
+use runs::HeardRuns;
+pub use runs::stale_here;
 
 #[cfg(feature = "planted-bugs")]
 pub use planted::PlantedBug;
@@ -78,17 +82,18 @@ impl Rules {
 #[derive(Debug)]
 pub struct Members {
     rules: Rules,
+    runs: HeardRuns,
 }
 
 impl Members {
     /// By these rules.
     pub fn new(rules: Rules) -> Self {
-        Members { rules }
+        Members { rules, runs: HeardRuns::default() }
     }
 
     /// Looks after learners and after members that are gone; to be called
     /// several times a second.
-    pub fn mind(&self, driver: &mut Driver, now: Now) {
+    pub fn mind(&mut self, driver: &mut Driver, now: Now) {
         if !driver.is_leader() {
             return;
         }
@@ -111,6 +116,9 @@ impl Members {
                 }
                 false => tracing::warn!(server, name, "was silent for too long and is removed"),
             };
+        }
+        if self.runs.note_newer(driver, now) {
+            return;
         }
         let learners = status
             .peers
@@ -139,9 +147,7 @@ impl Members {
             return Some(Ok(known.id));
         }
         // Whoever starts it again has changed their mind; it does not by itself.
-        if driver.dismissed().iter().any(|record| record.was(info))
-            && !self.rules.has(PlantedBug::DismissalForgotten)
-        {
+        if driver.dismissed().iter().any(|record| record.was(info)) {
             let why = "an operator has removed it, and it was not started since".to_owned();
             return Some(Err(why));
         }
@@ -160,9 +166,15 @@ impl Members {
 /// now on. Asked again until it is so.
 fn note_addresses(driver: &mut Driver, now: Now, info: &MemberInfo) {
     let members = driver.members();
-    let moved = |member: &&MemberRecord| member.info.folder == info.folder && member.info != *info;
-    let Some(member) = members.iter().find(moved) else { return };
-    let change = Change::Update { id: NodeId(member.id.0), info: info_bytes(info) };
+    let is_it = |member: &&MemberRecord| member.info.folder == info.folder;
+    let Some(member) = members.iter().find(is_it) else { return };
+    if member.info.is_found_like(info) {
+        return;
+    }
+    // The load balancer may have heard it before the cluster took note of a newer run.
+    let run = info.run.filter(|run| is_newer(*run, member.info.run)).or(member.info.run);
+    let info = MemberInfo { run, ..info.clone() };
+    let change = Change::Update { id: NodeId(member.id.0), info: info_bytes(&info) };
     if driver.change(now, change).is_ok() {
         let (server, name, peer) = (member.id.0, &info.name, info.peer);
         tracing::info!(server, name, %peer, client = %info.client, "has other addresses now");
@@ -211,6 +223,11 @@ fn gone(
 /// The `info` of a Raft member.
 pub fn info_bytes(info: &MemberInfo) -> Arc<[u8]> {
     serde_json::to_vec(info).unwrap_or_default().into()
+}
+
+/// What [`info_bytes`] has written.
+pub fn info_of(bytes: &[u8]) -> Option<MemberInfo> {
+    serde_json::from_slice(bytes).ok()
 }
 
 /// A place in a cluster, as a load balancer names it.

@@ -16,8 +16,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use common::control::{Hello, MemberRecord, Party};
+use common::control::{Hello, MemberRecord, Party, Run};
 use common::ids::{ClusterId, FolderId, ServerId};
+use common::runs::{newest, stale};
 use common::udp::{Endpoint, Lane, Link, Receive};
 use raft::{Envelope, Index, Message, NodeId};
 
@@ -67,12 +68,25 @@ struct Peer {
     /// Its folder, as the membership has it; `None` for one that dialled before
     /// this server heard of it.
     known: Option<FolderId>,
+    /// Its newest run that the membership has noted.
+    noted: Option<Run>,
+    /// The runs that it claims over this link.
+    claimed: Vec<Run>,
     link: Option<(u64, Link)>,
     /// And where it dials.
     dialler: Option<(tokio_util::task::AbortOnDropHandle<()>, SocketAddr)>,
     /// The chunk of a snapshot that was sent last: on which link, which
     /// snapshot, from which byte on, when.
     chunk: Option<(u64, Index, u64, Instant)>,
+}
+
+/// Why a link is refused.
+#[derive(PartialEq, Eq, Debug)]
+enum Refusal {
+    /// The caller may come again.
+    Now(String),
+    /// It is to stop.
+    ForGood(String),
 }
 
 /// Takes frames of one link to the driver.
@@ -107,13 +121,14 @@ impl Transport {
 
     /// Takes up the membership in force: dials whom it has to dial, lets go of
     /// who is no longer there, unless the core still supplies it: it is to learn
-    /// of that. Ids from `next_id` on are not given yet.
+    /// of that. Lets go of those who are turned away by it, too, and gives these.
+    /// Ids from `next_id` on are not given yet.
     pub(crate) fn set_members(
         &mut self,
         members: &[MemberRecord],
         next_id: u64,
         supplied: &[NodeId],
-    ) {
+    ) -> Vec<NodeId> {
         self.next_id = next_id;
         let addresses =
             members.iter().map(|member| (NodeId(member.id.0), member.info.peer)).collect();
@@ -124,12 +139,29 @@ impl Transport {
         }
         self.let_go(supplied);
         let me = self.me.id.0;
+        let mut turned_away = Vec::new();
         for member in members.iter().filter(|member| member.id.0 != me) {
             let id = NodeId(member.id.0);
             let peer = self.peers.entry(id).or_default();
             peer.known = Some(member.info.folder);
+            peer.noted = member.info.run;
+            if let Some((_, link)) = &peer.link
+                && let Some(stale) = stale(peer.noted, &peer.claimed)
+            {
+                let why = stale.explain(&member.info.name, member.id);
+                tracing::warn!(peer = id.0, why, "link refused");
+                link.turn_away(&why);
+                peer.link = None;
+                turned_away.push(id);
+            }
             self.mind_dialler(id, Duration::ZERO);
         }
+        turned_away
+    }
+
+    /// The run that a peer claims to be.
+    pub(crate) fn run_of(&self, peer: NodeId) -> Option<Run> {
+        self.peers.get(&peer)?.claimed.last().copied()
     }
 
     /// Lets go of who was removed and is not supplied by the core any more.
@@ -188,6 +220,10 @@ impl Transport {
                 let number = LINKS.fetch_add(1, Ordering::Relaxed);
                 let peer = self.peers.entry(from).or_default();
                 peer.dialler = None;
+                peer.claimed = match &hello.from {
+                    Party::Member { runs, .. } => newest(runs).to_vec(),
+                    _ => Vec::new(),
+                };
                 let old = peer.link.replace((number, link.clone()));
                 if let Some((_, old)) = &old {
                     old.close("replaced by a newer link");
@@ -200,46 +236,65 @@ impl Transport {
                 }));
                 Some((from, old.is_some()))
             }
-            Err(why) if matches!(hello.from, Party::LoadBalancer { .. }) => {
+            Err(Refusal::Now(why)) if matches!(hello.from, Party::LoadBalancer { .. }) => {
                 // One that asks whether this address answers.
                 link.close(&why);
                 None
             }
-            Err(why) => {
+            Err(Refusal::Now(why)) => {
                 tracing::warn!(address = %link.remote(), why, "link refused");
                 link.close(&why);
+                None
+            }
+            Err(Refusal::ForGood(why)) => {
+                tracing::warn!(address = %link.remote(), why, "link refused");
+                link.turn_away(&why);
                 None
             }
         }
     }
 
-    fn check(&self, hello: &Hello) -> Result<NodeId, String> {
+    fn check(&self, hello: &Hello) -> Result<NodeId, Refusal> {
+        let now = |why| Err(Refusal::Now(why));
         match &hello.from {
             Party::Member { cluster, .. } if *cluster != self.me.cluster => {
-                Err(format!("this server belongs to cluster {}, not to {cluster}", self.me.cluster))
+                now(format!("this server belongs to cluster {}, not to {cluster}", self.me.cluster))
             }
-            Party::Member { id, folder, .. } => {
-                let id = NodeId(id.0);
+            Party::Member { id: server, folder, runs, .. } => {
+                let id = NodeId(server.0);
                 if id == self.me.id {
-                    return Err(format!("this server has the id {} itself", id.0));
+                    return now(format!("this server has the id {} itself", id.0));
                 }
-                match self.peers.get(&id).and_then(|peer| peer.known) {
+                let peer = self.peers.get(&id);
+                match peer.and_then(|peer| peer.known) {
                     Some(known) if known != *folder => {
-                        Err(format!("id {} belongs to the folder {known}, not to {folder}", id.0))
+                        now(format!("id {} belongs to the folder {known}, not to {folder}", id.0))
                     }
                     // Ids are not used again. One that comes later may lead.
                     _ if id.0 < self.next_id && !self.addresses.contains_key(&id) => {
-                        Err(no_member(id))
+                        now(no_member(id))
                     }
-                    _ => Ok(id),
+                    _ => match stale(peer.and_then(|peer| peer.noted), runs) {
+                        Some(stale) => {
+                            let name = format!("folder {folder}");
+                            Err(Refusal::ForGood(stale.explain(&name, *server)))
+                        }
+                        None => Ok(id),
+                    },
                 }
             }
-            Party::Fresh { .. } => Err("the caller is no member yet".to_owned()),
+            Party::Fresh { .. } => now("the caller is no member yet".to_owned()),
             Party::LoadBalancer { .. } => {
-                Err("servers dial load balancers, not the reverse".to_owned())
+                now("servers dial load balancers, not the reverse".to_owned())
             }
-            Party::Operator { name } => Err(format!("`{name}` is no peer")),
+            Party::Operator { name } => now(format!("`{name}` is no peer")),
         }
+    }
+
+    /// Whether the peer has closed this link because this server must not take
+    /// part.
+    pub(crate) fn is_turned_away(&self, from: NodeId, link: u64) -> bool {
+        self.link(from).is_some_and(|(number, known)| *number == link && known.is_turned_away())
     }
 
     /// Forgets a link that was lost. False: a newer one has replaced it.

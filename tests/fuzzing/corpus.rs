@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use common::control::{Hello, MemberInfo, MemberRecord, Party, Report, Role, ToLb, ToServer};
+use common::control::{Hello, MemberInfo, MemberRecord, Party, Report, Role, Run, ToLb, ToServer};
 use common::forward::{self, WriteIds};
 use common::ids::{ClusterId, FolderId, ServerId};
 use common::memcached::{Arithmetic, StoreVerb, encode_requests};
@@ -194,7 +194,13 @@ pub(crate) fn controls() -> Vec<Vec<u8>> {
     };
     let parties = [
         Party::LoadBalancer { name: "lb-1".to_owned() },
-        Party::Member { cluster, id, folder, peer: address },
+        Party::Member {
+            cluster,
+            id,
+            folder,
+            peer: address,
+            runs: vec![Run { count: 1, nonce: 7 }],
+        },
         Party::Fresh { folder },
         Party::Operator { name: "backup".to_owned() },
     ];

@@ -103,6 +103,14 @@ impl Trio {
         }
     }
 
+    /// Waits until a server ends by itself, as one that failed; gives its log.
+    pub(crate) fn wait_end(&mut self, number: usize) -> String {
+        let mut server = self.servers[number].take().expect("it runs");
+        let status = server.wait_end(PATIENCE);
+        assert!(!status.success(), "it ends with {status}");
+        server.log_text()
+    }
+
     /// Where a server keeps its files.
     pub(crate) fn folder(&self, number: usize) -> PathBuf {
         let above = if self.disk.is_some() { "disk" } else { "" };

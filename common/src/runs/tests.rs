@@ -44,3 +44,85 @@ fn what_is_kept_is_bounded_and_unconfirmed_runs_push_nothing_out() {
     assert!(runs.confirm(last));
     assert_eq!(runs.begin(5).count, last.count + 1);
 }
+
+/// A folder that was started so often, each time noted by the cluster.
+fn folder(starts: u64) -> Runs {
+    let mut runs = Runs::default();
+    for nonce in 1..=starts {
+        let run = runs.begin(nonce);
+        runs.confirm(run);
+    }
+    runs
+}
+
+#[test]
+fn a_folder_that_nobody_copied_is_taken_by_those_who_lag() {
+    let mut runs = folder(100);
+    runs.begin(1_000);
+    let chain = runs.chain();
+    assert_eq!(stale(None, &chain), None);
+    for count in 1..=100 {
+        // Further back than the chain reaches nothing can be said.
+        assert_eq!(stale(Some(Run { count, nonce: count }), &chain), None, "{count}");
+    }
+    assert_eq!(stale(Some(Run { count: 101, nonce: 1_000 }), &chain), None);
+    assert_eq!(stale(None, &[]), None, "an older program");
+}
+
+#[test]
+fn of_two_copies_only_the_one_that_was_noted_is_taken() {
+    for starts in [1, 5, 60] {
+        let (mut one, mut other) = (folder(starts), folder(starts));
+        let noted = one.begin(1_000);
+        other.begin(2_000);
+        assert_eq!(stale(Some(noted), &one.chain()), None);
+        assert_eq!(stale(Some(noted), &other.chain()), Some(Stale::Copy));
+        // Starting it often does not help it, nor does it push out where they parted.
+        for nonce in 3_000..3_100 {
+            other.begin(nonce);
+            assert_eq!(stale(Some(noted), &other.chain()), Some(Stale::Copy));
+        }
+        // Nor that the other one has run on.
+        for nonce in 4_000..4_100 {
+            let noted = one.begin(nonce);
+            one.confirm(noted);
+            assert!(stale(Some(noted), &other.chain()).is_some());
+        }
+        // A copy of the one that was noted is as good, until they part again.
+        let (mut copy, noted) = (one.clone(), one.begin(5_000));
+        assert_eq!(stale(Some(noted), &copy.chain()), Some(Stale::Older));
+        copy.begin(6_000);
+        assert_eq!(stale(Some(noted), &copy.chain()), Some(Stale::Copy));
+    }
+}
+
+#[test]
+fn a_folder_that_was_put_back_is_turned_away() {
+    let mut before = folder(3);
+    let mut runs = before.clone();
+    for nonce in 100..110 {
+        let noted = runs.begin(nonce);
+        runs.confirm(noted);
+    }
+    let noted = runs.last();
+    assert_eq!(stale(noted, &before.chain()), Some(Stale::Older));
+    before.begin(200);
+    assert_eq!(stale(noted, &before.chain()), Some(Stale::Older));
+    assert_eq!(stale(noted, &[]), Some(Stale::Older), "one that knows of no runs");
+}
+
+#[test]
+fn only_so_much_of_a_chain_is_looked_at_and_its_gaps_are_no_runs() {
+    let chain: Vec<_> = (1..=1_000).map(|count| Run { count, nonce: count }).collect();
+    assert_eq!(newest(&chain).len(), MAX_CHAIN);
+    assert_eq!(newest(&chain).last(), chain.last());
+    let (first, third) = (Run { count: 1, nonce: 1 }, Run { count: 3, nonce: 3 });
+    assert_eq!(stale(Some(Run { count: 2, nonce: 2 }), &[first, third]), Some(Stale::Copy));
+}
+
+#[test]
+fn what_is_noted_never_goes_back() {
+    let run = |count, nonce| Run { count, nonce };
+    assert!(is_newer(run(1, 1), None) && is_newer(run(3, 1), Some(run(2, 9))));
+    assert!(!is_newer(run(2, 1), Some(run(2, 9))) && !is_newer(run(1, 1), Some(run(2, 9))));
+}

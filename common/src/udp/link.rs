@@ -36,6 +36,8 @@ pub(super) const CODE_VERSION: VarInt = VarInt::from_u32(1);
 pub(super) const CODE_RULES: VarInt = VarInt::from_u32(2);
 /// Another handshake of the same dial was faster.
 pub(super) const CODE_SUPERSEDED: VarInt = VarInt::from_u32(3);
+/// The peer must not take part as who it is.
+pub(super) const CODE_TURNED_AWAY: VarInt = VarInt::from_u32(4);
 
 /// How long [`Link::close_after_sending`] waits for the peer.
 const LINGER: Duration = Duration::from_millis(250);
@@ -154,6 +156,20 @@ impl Link {
     /// reason reaches the peer's [`Receive::closed`], and our own.
     pub fn close(&self, reason: &str) {
         self.0.0.close(CODE_CLOSED, reason);
+    }
+
+    /// Closes the link for good: the peer is to stop with this reason, see
+    /// [`Link::is_turned_away`].
+    pub fn turn_away(&self, reason: &str) {
+        self.0.0.close(CODE_TURNED_AWAY, reason);
+    }
+
+    /// Whether the peer has closed the link by [`Link::turn_away`].
+    #[must_use]
+    pub fn is_turned_away(&self) -> bool {
+        let reason = self.0.0.connection.close_reason();
+        matches!(reason, Some(ConnectionError::ApplicationClosed(close))
+            if close.error_code == CODE_TURNED_AWAY)
     }
 
     /// Closes the link once the peer's machine has all that was sent before,

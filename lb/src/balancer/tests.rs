@@ -166,7 +166,8 @@ impl World {
         let folder = server.report.info.folder;
         let from = match server.report.member {
             Some((cluster, id)) => {
-                Party::Member { cluster, id, folder, peer: server.report.info.peer }
+                let (peer, runs) = (server.report.info.peer, server.report.runs.clone());
+                Party::Member { cluster, id, folder, peer, runs }
             }
             None => Party::Fresh { folder },
         };

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::message::Message;
 use crate::node::{Node, Role};
-use crate::output::Event;
+use crate::output::{COMMITTED_DIFFERS, Event};
 use crate::planted::PlantedBug;
 use crate::reads::Forward;
 use crate::types::{Body, Entry, Index, NodeId, Payload, Position, Term};
@@ -100,7 +100,7 @@ impl<P: Payload> Node<P> {
                 self.log.term_at(entry.index).is_some_and(|term| term != entry.term)
             };
             if meets.is_some_and(differs) {
-                self.out.reject(from, "append contradicts what is committed");
+                self.out.reject(from, COMMITTED_DIFFERS);
                 return;
             }
             prev.index = self.commit.min(last_new);

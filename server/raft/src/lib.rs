@@ -249,7 +249,10 @@ pub use config::{Config, Restored};
 pub use error::{ChangeError, ProposeError, TransferError};
 pub use message::{Envelope, Message};
 pub use node::Node;
-pub use output::{DurableMark, Event, Fetch, Output, Persist, ReadReady, RoleKind, SnapshotTask};
+pub use output::{
+    COMMITTED_DIFFERS, DurableMark, Event, Fetch, Output, Persist, ReadReady, RoleKind,
+    SnapshotTask,
+};
 #[cfg(feature = "planted-bugs")]
 pub use planted::PlantedBug;
 pub use status::{PeerState, PeerStatus, Status};

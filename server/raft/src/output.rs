@@ -5,6 +5,10 @@ use alloc::vec::Vec;
 use crate::message::Envelope;
 use crate::types::{Entry, HardState, Index, Membership, NodeId, Position, SnapshotMeta, Term};
 
+/// Why a [`Event::Rejected`] append was refused: this server's log has other entries
+/// where it is committed. One of the two logs is not what it was.
+pub const COMMITTED_DIFFERS: &str = "append contradicts what is committed";
+
 /// Everything that one turn of the core produced. The driver handles the
 /// parts in the order of the fields; the crate's page has the whole contract.
 #[derive(Clone, Debug)]
@@ -167,7 +171,8 @@ pub enum Event {
         /// Where the log ends now.
         last: Position,
     },
-    /// A message was refused at the boundary.
+    /// A message was refused at the boundary. [`COMMITTED_DIFFERS`] says more: this
+    /// server's log is not one of the same cluster any more.
     Rejected {
         /// Who sent it.
         from: NodeId,

@@ -116,8 +116,8 @@ fn served(
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             socket.set_nonblocking(true).unwrap();
             let peer = socket.local_addr().unwrap();
-            let from =
-                Party::Member { cluster: ClusterId(1), id: ServerId(1), folder: FolderId(1), peer };
+            let (cluster, id, folder) = (ClusterId(1), ServerId(1), FolderId(1));
+            let from = Party::Member { cluster, id, folder, peer, runs: Vec::new() };
             let hello = Hello { version: PROTOCOL_VERSION, from };
             let endpoint = Endpoint::new(socket, &key, hello).unwrap();
             sender.send(peer).unwrap();

@@ -57,10 +57,9 @@ mod waiting;
 use std::collections::VecDeque;
 
 use bytes::BytesMut;
-use common::control::MemberInfo;
 use common::forward::{self, WriteIds};
 use common::front_end::Batch;
-use raft::{Envelope, Fetch, NodeId, Output, Persist, RoleKind, SnapshotTask, Time};
+use raft::{Envelope, Fetch, NodeId, Output, Persist, SnapshotTask, Time};
 
 use crate::command::{Command, Payload};
 use crate::keystore::{Keystore, PlantedBug};
@@ -106,6 +105,9 @@ pub struct Actions {
     /// This server's keystore is not that of the others: it must answer nothing
     /// any more and fetch its data from them again.
     pub integrity_failure: Option<IntegrityFailure>,
+    /// The log of this leader contradicts what is committed in this server's:
+    /// it must answer nothing any more.
+    pub contradicted_by: Option<NodeId>,
     /// The role, the leader or the membership changed.
     pub changed: bool,
 }
@@ -454,7 +456,11 @@ impl Driver {
                     actions.changed = true;
                 }
                 raft::Event::Rejected { from, why } => {
-                    tracing::warn!(from = from.0, why, "message of a peer refused");
+                    if why == raft::COMMITTED_DIFFERS {
+                        actions.contradicted_by = Some(from);
+                    } else {
+                        tracing::warn!(from = from.0, why, "message of a peer refused");
+                    }
                 }
             }
         }
@@ -476,23 +482,5 @@ impl Driver {
     /// Whether this server leads.
     pub fn is_leader(&self) -> bool {
         self.node.is_leader()
-    }
-
-    /// Role for people and load balancers.
-    pub fn role(&self) -> common::control::Role {
-        use common::control::Role;
-        let status = self.node.status();
-        match status.role {
-            RoleKind::Leader => Role::Leader,
-            RoleKind::Candidate => Role::Candidate,
-            RoleKind::Follower if self.node.membership().is_voter(status.id) => Role::Follower,
-            RoleKind::Follower => Role::Learner,
-        }
-    }
-
-    /// How a member is found, if its info can be read.
-    pub fn member_info(&self, id: NodeId) -> Option<MemberInfo> {
-        let member = self.node.membership().members.get(&id)?;
-        serde_json::from_slice(&member.info).ok()
     }
 }

@@ -9,6 +9,7 @@ use common::control::{MemberInfo, MemberRecord, Report, Role, Trouble};
 use common::front_end::{Counters, VERSION_REPLY};
 use common::ids::{ClusterId, ServerId};
 use common::{discovery, limits};
+use raft::{NodeId, RoleKind};
 
 use super::Driver;
 
@@ -72,12 +73,30 @@ impl Driver {
                 Role::Leader => self.node.committed_membership().map_or_else(Vec::new, dismissed),
                 _ => Vec::new(),
             },
+            runs: Vec::new(),
         }
     }
 
     /// How this server is found.
     pub fn info(&self) -> &MemberInfo {
         &self.facts.info
+    }
+
+    /// Role for people and load balancers.
+    pub fn role(&self) -> Role {
+        let status = self.node.status();
+        match status.role {
+            RoleKind::Leader => Role::Leader,
+            RoleKind::Candidate => Role::Candidate,
+            RoleKind::Follower if self.node.membership().is_voter(status.id) => Role::Follower,
+            RoleKind::Follower => Role::Learner,
+        }
+    }
+
+    /// How a member is found, if its info can be read.
+    pub fn member_info(&self, id: NodeId) -> Option<MemberInfo> {
+        let member = self.node.membership().members.get(&id)?;
+        serde_json::from_slice(&member.info).ok()
     }
 
     /// Its cluster.

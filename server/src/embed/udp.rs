@@ -73,6 +73,7 @@ impl Udp {
             id: ServerId(id.0),
             folder: FolderId(id.0.into()),
             peer: address,
+            runs: Vec::new(),
         };
         let hello = Hello { version: PROTOCOL_VERSION, from };
         let failed = |source| StartError::Socket { address, source };

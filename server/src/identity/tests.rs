@@ -107,3 +107,39 @@ fn a_newer_identity_is_refused() {
     let error = Folder::open(dir.path()).unwrap_err();
     assert!(matches!(error, FolderError::NewerVersion { version: 3, .. }), "{error}");
 }
+
+#[test]
+fn an_identity_of_version_1_has_no_runs_and_gets_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut old = serde_json::to_value(identity()).unwrap();
+    old.as_object_mut().unwrap().remove("runs");
+    old["format"] = 1.into();
+    let outer = serde_json::json!({ "crc32c": checksum(&old), "identity": old });
+    fs::write(dir.path().join("identity"), outer.to_string()).unwrap();
+    let mut folder = Folder::open(dir.path()).unwrap();
+    let mut identity = folder.identity().unwrap().clone();
+    assert_eq!(identity.runs, Runs::default());
+    let run = identity.runs.begin(5);
+    folder.save(identity).unwrap();
+    assert_eq!(run.count, 1);
+    drop(folder);
+    assert_eq!(Folder::look(dir.path()).unwrap().unwrap().runs.last(), Some(run));
+}
+
+#[test]
+fn a_confirmed_run_is_written_beside() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut folder = Folder::open(dir.path()).unwrap();
+    let mut identity = identity();
+    let first = identity.runs.begin(1);
+    let second = identity.runs.begin(2);
+    folder.save(identity.clone()).unwrap();
+    folder.confirm(second);
+    // Whatever is written next is written after it.
+    folder.adopt(ClusterId(7), ServerId(3)).unwrap();
+    folder.confirm(first);
+    drop(folder);
+    identity.runs.confirm(second);
+    let found = Folder::look(dir.path()).unwrap().unwrap();
+    assert_eq!((found.runs, found.server), (identity.runs, Some(ServerId(3))));
+}

@@ -72,7 +72,7 @@ impl Members {
                 None => {}
             }
         }
-        let dismissed = info_bytes(&with_newest_run(record.info.clone(), runs));
+        let dismissed = info_bytes(&self.with_newest_run(&record, runs));
         match driver.change(now, Change::Dismiss { id, info: dismissed }) {
             Ok(()) => {
                 tracing::info!(server = id.0, name, force, "removed at an operator's request");
@@ -82,14 +82,16 @@ impl Members {
             Err(error) => Outcome::Pending(error.to_string()),
         }
     }
-}
 
-/// The process that runs is the one that is meant, also if the membership has
-/// not taken note of its run yet.
-fn with_newest_run(mut info: MemberInfo, runs: &[(FolderId, Run)]) -> MemberInfo {
-    let heard = runs.iter().filter(|(folder, _)| *folder == info.folder).map(|(_, run)| *run);
-    info.run = heard.chain(info.run).max_by_key(|run| run.count);
-    info
+    /// The process that runs is the one that is meant, also if the membership has
+    /// not taken note of its run yet.
+    fn with_newest_run(&self, record: &MemberRecord, runs: &[(FolderId, Run)]) -> MemberInfo {
+        let mut info = record.info.clone();
+        let heard = runs.iter().filter(|(folder, _)| *folder == info.folder).map(|(_, run)| *run);
+        let known = info.run.into_iter().chain(self.runs.heard(NodeId(record.id.0)));
+        info.run = heard.chain(known).max_by_key(|run| run.count);
+        info
+    }
 }
 
 fn hand_over(driver: &mut Driver, now: Now, to: Option<&str>) -> Outcome {

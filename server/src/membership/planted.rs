@@ -11,8 +11,6 @@ pub enum PlantedBug {
     /// A voter is removed though only one is left then, by the leader itself or
     /// at the wish of an operator who does not force it.
     FewVoters,
-    /// Whom an operator has removed is admitted again if it asks.
-    DismissalForgotten,
 }
 
 impl Rules {

@@ -190,6 +190,10 @@ fn a_fresh_server_takes_its_own_place_only() {
 
 /// The leader of a cluster of one, whose disk is done when a test says so.
 fn leader() -> (Driver, crate::driver::Actions) {
+    leader_of_run(None)
+}
+
+fn leader_of_run(run: Option<Run>) -> (Driver, crate::driver::Actions) {
     let info = MemberInfo {
         folder: FolderId(1),
         name: "srv-1".to_owned(),
@@ -198,6 +202,7 @@ fn leader() -> (Driver, crate::driver::Actions) {
         run: None,
     };
     let membership = raft::Membership::of_voters([(NodeId(1), info_bytes(&info))]);
+    let info = MemberInfo { run, ..info };
     let restored = raft::Restored {
         hard_state: raft::HardState::default(),
         snapshot: raft::SnapshotMeta { membership, ..raft::SnapshotMeta::default() },
@@ -319,7 +324,7 @@ fn load_balancers_hear_of_the_dismissed_and_others_are_admitted() {
 #[test]
 fn whoever_was_removed_for_being_silent_comes_back_by_itself() {
     let (mut driver, mut actions) = leader();
-    let members = Members::new(Rules::new(DEAD_AFTER));
+    let mut members = Members::new(Rules::new(DEAD_AFTER));
     let info = MemberInfo { folder: FolderId(2), run: run(3), ..driver.info().clone() };
     let _ = members.admit(&mut driver, NOW, &info);
     settle(&mut driver, &mut actions);
@@ -330,4 +335,68 @@ fn whoever_was_removed_for_being_silent_comes_back_by_itself() {
     assert_eq!(members.admit(&mut driver, silent, &info), None);
     settle(&mut driver, &mut actions);
     assert_eq!(members.admit(&mut driver, silent, &info), Some(Ok(ServerId(3))));
+}
+
+#[test]
+fn the_leader_notes_its_own_run_and_newer_ones_of_its_peers_once() {
+    let run = |count| Some(Run { count, nonce: count + 70 });
+    let (mut driver, mut actions) = leader_of_run(run(4));
+    let mut members = Members::new(Rules::new(DEAD_AFTER));
+    let info = MemberInfo { folder: FolderId(2), run: run(2), ..driver.info().clone() };
+    let _ = members.admit(&mut driver, NOW, &info);
+    settle(&mut driver, &mut actions);
+    let noted =
+        |driver: &Driver| driver.members().iter().map(|member| member.info.run).collect::<Vec<_>>();
+    assert_eq!(noted(&driver), [None, run(2)], "an admission brings the run along");
+    let mut mind = |driver: &mut Driver, members: &mut Members| {
+        let before = driver.node().status().last_index;
+        for _ in 0..5 {
+            members.mind(driver, NOW);
+            settle(driver, &mut actions);
+        }
+        driver.node().status().last_index - before
+    };
+    assert_eq!(mind(&mut driver, &mut members), 1);
+    assert_eq!(noted(&driver), [run(4), run(2)]);
+    members.heard_run(NodeId(2), run(3));
+    members.heard_run(NodeId(9), run(3));
+    assert_eq!(mind(&mut driver, &mut members), 1, "the stranger is no member");
+    assert_eq!(noted(&driver), [run(4), run(3)]);
+    for late in [run(3), run(2), None] {
+        members.heard_run(NodeId(2), late);
+        let moved = MemberInfo { run: late, ..info.clone() };
+        let _ = members.admit(&mut driver, NOW, &moved);
+        assert_eq!(mind(&mut driver, &mut members), 0);
+    }
+    assert_eq!(noted(&driver), [run(4), run(3)]);
+}
+
+/// A load balancer may have heard the addresses before the newest run.
+#[test]
+fn a_member_that_has_moved_keeps_the_run_that_was_noted() {
+    let (mut driver, mut actions) = leader();
+    let members = Members::new(Rules::new(DEAD_AFTER));
+    let run = |count| Some(Run { count, nonce: 7 });
+    let info = MemberInfo { folder: FolderId(2), run: run(5), ..driver.info().clone() };
+    for (port, claimed, noted) in [(1, run(5), run(5)), (2, run(4), run(5)), (3, run(6), run(6))] {
+        let peer = ([127, 0, 0, 1], port).into();
+        let _ = members.admit(&mut driver, NOW, &MemberInfo { peer, run: claimed, ..info.clone() });
+        settle(&mut driver, &mut actions);
+        let found = &driver.members()[1].info;
+        assert_eq!((found.peer, found.run), (peer, noted));
+    }
+}
+
+#[test]
+fn a_server_whose_log_knows_another_run_of_its_folder_is_stale() {
+    let run = |count, nonce| Run { count, nonce };
+    let (mut driver, mut actions) = leader_of_run(Some(run(2, 5)));
+    assert_eq!(stale_here(&driver, &[]), None);
+    Members::new(Rules::new(DEAD_AFTER)).mind(&mut driver, NOW);
+    settle(&mut driver, &mut actions);
+    assert_eq!(stale_here(&driver, &[run(1, 4), run(2, 5), run(3, 9)]), None);
+    let why = stale_here(&driver, &[run(1, 4), run(2, 6)]).unwrap();
+    assert!(why.contains("a copy") && why.contains("server 1 (srv-1)"), "{why}");
+    let why = stale_here(&driver, &[run(1, 4)]).unwrap();
+    assert!(why.contains("an older state"), "{why}");
 }

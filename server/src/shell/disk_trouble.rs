@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use common::control::Trouble;
 
+use raft::NodeId;
+
 use super::member::Member;
 use super::refetch;
 use crate::driver::{IntegrityFailure, Now};
@@ -124,6 +126,18 @@ impl Member {
         }
         self.disk.differ = Some((Instant::now(), why));
         self.note_trouble();
+    }
+
+    /// The leader's log has other entries where this server's are committed.
+    /// Nobody can say which of the two is right, so nothing of it is dropped.
+    pub(super) fn history_differs(&mut self, leader: NodeId) {
+        let why = format!(
+            "entries that are committed in this server's log are others in that of server {leader},              which leads: one of the two folders is not what it was. It serves nothing; if the              other servers are well, move this folder away and start the server again: it joins as              a new one and fetches everything from them"
+        );
+        tracing::error!("{why}");
+        self.disk.differ.get_or_insert((Instant::now(), why.clone()));
+        self.note_trouble();
+        self.failed = Some(anyhow::anyhow!(why));
     }
 
     /// A leader whose data differ waits until another one leads.

@@ -42,9 +42,14 @@ impl Member {
                         self.driver.link_lost(now, peer);
                     }
                     self.driver.link_up(peer);
+                    self.members.heard_run(peer, self.transport.run_of(peer));
                 }
             }
             Input::LinkClosed { from, link, reason } => {
+                if self.transport.is_turned_away(from, link) {
+                    self.failed =
+                        Some(anyhow::anyhow!("server {from} turned this server away: {reason}"));
+                }
                 if self.transport.lost(from, link) {
                     tracing::info!(peer = from.0, reason, "link lost");
                     self.driver.link_lost(now, from);

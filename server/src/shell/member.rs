@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use common::control::Report;
 use common::forward;
 use common::ids::{ClusterId, ServerId};
 use common::limits::REPORT_INTERVAL;
 use raft::{Fetch, Index, NodeId};
 use tokio::time::Instant as TokioInstant;
 
-use super::Shell;
 use super::checkpoint::Checkpoints;
 use super::disk_trouble::{BeginAgain, DiskTrouble};
 use super::inbox::Input;
@@ -19,10 +19,11 @@ use super::restore::Disk;
 use super::routed::LbLinks;
 use super::snapshots::Snapshots;
 use super::watch::LeaderWatch;
+use super::{Shell, runs_of};
 use crate::config::Progress;
 use crate::driver::{Actions, Driver, Facts, Now};
 use crate::log_file::{LogError, LogReader};
-use crate::membership::{Members, Rules};
+use crate::membership::{Members, Rules, stale_here};
 use crate::transport::{Me, Transport};
 
 /// A stopping server waits for its successor and its last answers so long.
@@ -86,6 +87,9 @@ impl Member {
             std::sync::Arc::clone(&shell.inbox),
         );
         transport.set_members(&driver.members(), driver.node().membership().next_id, &[]);
+        if let Some(why) = stale_here(&driver, &runs_of(&shell.folder)) {
+            anyhow::bail!("its own log says: {why}");
+        }
         (shell.progress)(Progress::Serving {
             client: shell.info.client,
             peer: shell.info.peer,
@@ -188,15 +192,6 @@ impl Member {
         Ok(())
     }
 
-    /// Whoever was removed has learnt of it, or had the time.
-    fn let_go_of_removed(&mut self) {
-        if self.transport.keeps_removed() {
-            let peers = self.driver.node().status().peers;
-            let supplied: Vec<_> = peers.iter().map(|peer| peer.id).collect();
-            self.transport.let_go(&supplied);
-        }
-    }
-
     fn wake_at(&self) -> TokioInstant {
         let deadline = self.shell.started + Duration::from_micros(self.driver.next_deadline());
         TokioInstant::from_std(deadline.min(Instant::now() + LONGEST_SLEEP))
@@ -232,17 +227,17 @@ impl Member {
         }
         self.consider_install();
         if std::mem::take(&mut self.actions.changed) {
-            let next_id = self.driver.node().membership().next_id;
-            let status = self.driver.node().status();
-            let supplied: Vec<_> = status.peers.iter().map(|peer| peer.id).collect();
-            self.transport.set_members(&self.driver.members(), next_id, &supplied);
+            self.take_up_members(now);
             self.watch_leader();
+            let status = self.driver.node().status();
             let is_open = status.membership_index > status.commit;
             self.open_membership = is_open.then_some(status.membership_index);
+            self.confirm_run();
             self.report();
         } else if self.open_membership.is_some_and(|at| at <= self.driver.node().commit()) {
             // Load balancers act on what is committed: whoever joins waits for it.
             self.open_membership = None;
+            self.confirm_run();
             self.report();
         }
         Ok(synced_inline)
@@ -268,6 +263,9 @@ impl Member {
         }
         if let Some(failure) = self.actions.integrity_failure.take() {
             self.data_differ(failure);
+        }
+        if let Some(leader) = self.actions.contradicted_by.take() {
+            self.history_differs(leader);
         }
         for task in std::mem::take(&mut self.actions.snapshots) {
             self.snapshot_task(now, task);
@@ -297,7 +295,8 @@ impl Member {
     /// Publishes what the load balancers are to know.
     pub(super) fn report(&mut self) {
         self.reported = Instant::now();
-        let report = self.driver.report(self.shell.uptime_secs());
+        let runs = runs_of(&self.shell.folder);
+        let report = Report { runs, ..self.driver.report(self.shell.uptime_secs()) };
         self.shell.reports.send_replace(report);
     }
 

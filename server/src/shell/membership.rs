@@ -2,12 +2,13 @@
 
 use common::control::ToServer;
 use common::ids::ServerId;
+use raft::NodeId;
 
 use super::member::Member;
-use super::{Shell, hello_of};
+use super::{Shell, hello_of, runs_of};
 use crate::config::Progress;
 use crate::driver::Now;
-use crate::membership::{self, Place, Placed};
+use crate::membership::{self, Place, Placed, stale_here};
 
 impl Member {
     /// Looks after learners and after voters that are gone; called several
@@ -15,6 +16,42 @@ impl Member {
     pub(super) fn mind_membership(&mut self, now: Now) {
         if self.stop_by.is_none() {
             self.members.mind(&mut self.driver, now);
+        }
+    }
+
+    /// Takes up the membership in force, and ends if that says that this folder
+    /// is not the one that has run under this id last.
+    pub(super) fn take_up_members(&mut self, now: Now) {
+        let next_id = self.driver.node().membership().next_id;
+        let supplied = self.supplied();
+        for peer in self.transport.set_members(&self.driver.members(), next_id, &supplied) {
+            self.driver.link_lost(now, peer);
+        }
+        if let Some(why) = stale_here(&self.driver, &runs_of(&self.shell.folder)) {
+            self.failed = Some(anyhow::anyhow!("the log says: {why}"));
+        }
+    }
+
+    /// Whom the core supplies, those that were removed only now among them.
+    fn supplied(&self) -> Vec<NodeId> {
+        self.driver.node().status().peers.iter().map(|peer| peer.id).collect()
+    }
+
+    /// Whoever was removed has learnt of it, or had the time.
+    pub(super) fn let_go_of_removed(&mut self) {
+        if self.transport.keeps_removed() {
+            let supplied = self.supplied();
+            self.transport.let_go(&supplied);
+        }
+    }
+
+    /// Notes in the folder that the cluster has taken note of this run.
+    pub(super) fn confirm_run(&mut self) {
+        let members = self.driver.committed_members();
+        let folder = self.shell.info.folder;
+        let own = members.iter().find(|member| member.info.folder == folder);
+        if let Some(run) = own.and_then(|own| own.info.run) {
+            self.shell.folder.confirm(run);
         }
     }
 

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use anyhow::Context as _;
-use common::control::{Hello, MemberInfo, PROTOCOL_VERSION, Party, Report, ToLb};
+use common::control::{Hello, MemberInfo, PROTOCOL_VERSION, Party, Report, Run, ToLb};
 use common::front_end::{Counters, FrontEnd, FrontEndConfig, Service};
 use common::ids::{ClusterId, ServerId};
 use common::udp::{ClusterKey, Endpoint};
@@ -144,7 +144,7 @@ impl Shell {
         let stopping = stop_on(shutdown, Arc::clone(&inbox));
         let tasks = vec![spawn(serving), spawn(accepting), spawn(stopping)];
 
-        let report = Report::fresh(info.clone(), std::process::id());
+        let report = fresh_report(&folder, &info);
         let mut shell = Shell {
             config,
             folder,
@@ -187,7 +187,7 @@ impl Shell {
         let MemberInfo { peer, client, .. } = self.info;
         self.info = identify(&mut self.folder, &self.config, peer, client)?;
         self.endpoint.set_hello(hello_of(&self.folder, &self.info));
-        self.reports.send_replace(Report::fresh(self.info.clone(), std::process::id()));
+        self.reports.send_replace(fresh_report(&self.folder, &self.info));
         Ok(())
     }
 
@@ -301,12 +301,27 @@ fn member_of(folder: &Folder) -> Option<(ClusterId, ServerId)> {
     identity.cluster.zip(identity.server)
 }
 
+/// The runs of a folder, oldest first.
+fn runs_of(folder: &Folder) -> Vec<Run> {
+    folder.identity().map_or_else(Vec::new, |identity| identity.runs.chain())
+}
+
 fn hello_of(folder: &Folder, info: &MemberInfo) -> Hello {
     let from = match member_of(folder) {
-        Some((cluster, id)) => Party::Member { cluster, id, folder: info.folder, peer: info.peer },
+        Some((cluster, id)) => Party::Member {
+            cluster,
+            id,
+            folder: info.folder,
+            peer: info.peer,
+            runs: runs_of(folder),
+        },
         None => Party::Fresh { folder: info.folder },
     };
     Hello { version: PROTOCOL_VERSION, from }
+}
+
+fn fresh_report(folder: &Folder, info: &MemberInfo) -> Report {
+    Report { runs: runs_of(folder), ..Report::fresh(info.clone(), std::process::id()) }
 }
 
 fn unix_ms() -> u64 {

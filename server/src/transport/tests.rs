@@ -1,6 +1,6 @@
 use std::net::UdpSocket;
 
-use common::control::{MemberInfo, PROTOCOL_VERSION};
+use common::control::{MemberInfo, PROTOCOL_VERSION, Run};
 use common::ids::ServerId;
 use common::udp::ClusterKey;
 
@@ -12,8 +12,8 @@ const CLUSTER: ClusterId = ClusterId(7);
 const OFTEN: Duration = Duration::from_millis(5);
 
 fn party(id: u64, peer: SocketAddr) -> Hello {
-    let from =
-        Party::Member { cluster: CLUSTER, id: ServerId(id), folder: FolderId(id.into()), peer };
+    let folder = FolderId(id.into());
+    let from = Party::Member { cluster: CLUSTER, id: ServerId(id), folder, peer, runs: Vec::new() };
     Hello { version: PROTOCOL_VERSION, from }
 }
 
@@ -133,7 +133,9 @@ async fn two_that_dial_at_once_end_with_one_link() {
     both[0].accept(&second[0].0, &second[0].1).unwrap();
     both[1].accept(&second[1].0, &second[1].1).unwrap();
     both[1].accept(&first[1].0, &first[1].1).unwrap();
-    both.iter_mut().for_each(|transport| transport.set_members(&members, 5, &[]));
+    for transport in &mut both {
+        transport.set_members(&members, 5, &[]);
+    }
 
     let mut heard = [false; 2];
     while heard != [true; 2] {
@@ -207,4 +209,43 @@ async fn who_is_removed_keeps_its_link_while_it_is_supplied() {
     transport.let_go(&[]);
     assert!(!transport.keeps_removed() && transport.link_to(NodeId(4)).is_none());
     other_end.closed().await;
+}
+
+#[tokio::test]
+async fn a_copy_is_turned_away_and_knows_it() {
+    let inbox = Arc::new(Inbox::default());
+    let mut transport = transport(4, &inbox);
+    let here = transport.endpoint.local_addr().unwrap();
+    let run = |count, nonce| Run { count, nonce };
+    let peer = endpoint(2);
+    let there = peer.local_addr().unwrap();
+    let noted = |run| {
+        let mut members = [record(2, there), record(4, here)];
+        members[0].info.run = run;
+        members
+    };
+    let Party::Member { cluster, id, folder, peer: at, .. } = party(2, there).from else {
+        panic!()
+    };
+    let runs = vec![run(4, 1), run(5, 1)];
+    let from = Party::Member { cluster, id, folder, peer: at, runs };
+    peer.set_hello(Hello { version: PROTOCOL_VERSION, from });
+    assert!(transport.set_members(&noted(Some(run(4, 1))), 5, &[]).is_empty());
+    let (dialled, accepted) = tokio::join!(peer.connect(here), transport.endpoint.accept());
+    let (dialled, (link, hello)) = (dialled.unwrap().0, accepted.unwrap());
+    assert_eq!(transport.accept(&link, &hello), Some((NodeId(2), false)));
+    assert_eq!(transport.run_of(NodeId(2)), Some(run(5, 1)));
+
+    // What comes into force says that another copy has run.
+    assert_eq!(transport.set_members(&noted(Some(run(5, 2))), 5, &[]), [NodeId(2)]);
+    let why = dialled.closed().await;
+    assert!(dialled.is_turned_away() && why.contains("a copy of the folder"), "{why}");
+    assert!(!link.is_turned_away(), "this end is not meant");
+
+    // Nor is it taken again.
+    let (dialled, accepted) = tokio::join!(peer.connect(here), transport.endpoint.accept());
+    let (dialled, (link, hello)) = (dialled.unwrap().0, accepted.unwrap());
+    assert_eq!(transport.accept(&link, &hello), None);
+    dialled.closed().await;
+    assert!(dialled.is_turned_away());
 }

@@ -127,7 +127,9 @@ impl World {
         // One that reaches no load balancer will not hear of another id, either.
         let lives = |id: NodeId, host: &Host| !host.unlisted || host.disk.id == Some(id);
         let lost = members.filter(|(id, member)| {
-            !self.hosts.iter().any(|host| host.info() == member.info && lives(**id, host))
+            let folder = membership::info_of(&member.info).map(|info| info.folder);
+            let is_there = |host: &Host| folder == Some(host.member_info().folder);
+            !self.hosts.iter().any(|host| is_there(host) && lives(**id, host))
         });
         let lost: Vec<NodeId> = lost.map(|(id, _)| *id).collect();
         for id in lost {
@@ -206,7 +208,11 @@ impl World {
     fn is_impaired(&self, host: &Host) -> bool {
         let floor = host.driver().and_then(|driver| driver.node().floor());
         let rotten = host.process.as_ref().is_some_and(|process| process.rotten);
-        host.disk.is_damaged() || host.disk.floor.is_some() || floor.is_some() || rotten
+        host.put_back
+            || host.disk.is_damaged()
+            || host.disk.floor.is_some()
+            || floor.is_some()
+            || rotten
     }
 
     /// Whether what is lost may be lost for good.

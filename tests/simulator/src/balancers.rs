@@ -241,6 +241,7 @@ impl World {
             self.tell_lb(host, lb, message);
         }
         if changed {
+            self.confirm_run(host);
             self.report_change(host);
         }
         let Some(process) = &mut self.hosts[host].process else { return };

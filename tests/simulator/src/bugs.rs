@@ -17,6 +17,8 @@ pub enum Bug {
     DamageForTear,
     /// Of two servers only that with the smaller id ever dials.
     OneDials,
+    /// A folder that is a copy, or was put back, is taken for what it was.
+    CopiesAccepted,
     /// One in the core.
     Core(PlantedBug),
     /// One in the keystore.
@@ -30,7 +32,7 @@ pub enum Bug {
 }
 
 /// Every bug, with the name that it has on the command line.
-pub const BUGS: [(&str, Bug, &str); 29] = [
+pub const BUGS: [(&str, Bug, &str); 31] = [
     (
         "commit-earlier-term",
         Bug::Core(PlantedBug::CommitEarlierTerm),
@@ -134,6 +136,11 @@ pub const BUGS: [(&str, Bug, &str); 29] = [
         "a voter is removed though only one is left then",
     ),
     (
+        "dismissal-forgotten",
+        Bug::Core(PlantedBug::DismissalForgotten),
+        "the next change of the membership forgets whom operators have removed",
+    ),
+    (
         "learner-votes",
         Bug::Core(PlantedBug::LearnerVotes),
         "learners campaign, are asked for their votes, and those count",
@@ -152,6 +159,11 @@ pub const BUGS: [(&str, Bug, &str); 29] = [
         "one-dials",
         Bug::OneDials,
         "a server with a larger id never dials, though the other one may not know of it",
+    ),
+    (
+        "copies-accepted",
+        Bug::CopiesAccepted,
+        "servers take a folder that was put back to an earlier state for the one that ran later",
     ),
     (
         "resent-under-other-ids",

@@ -156,7 +156,7 @@ impl World {
         let from = match (at.disk.cluster, at.disk.id) {
             (Some(cluster), Some(id)) => {
                 let id = common::ids::ServerId(id.0);
-                Party::Member { cluster, id, folder, peer }
+                Party::Member { cluster, id, folder, peer, runs: at.disk.runs.chain() }
             }
             _ => Party::Fresh { folder },
         };
@@ -311,7 +311,8 @@ impl World {
         // Only the first load balancer of a server's list may found a cluster.
         let may_found = lb == 0;
         if let Some(driver) = at.driver() {
-            return Some(Report { may_found, ..driver.report(0) });
+            let runs = at.disk.runs.chain();
+            return Some(Report { may_found, runs, ..driver.report(0) });
         }
         let fresh = at.is_fresh_and_up(self.now);
         let report = || Report {

@@ -21,6 +21,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 
 use common::ids::ClusterId;
+use common::runs::Runs;
 use raft::{Body, Entry, HardState, Index, Membership, NodeId, Persist, Position, SnapshotMeta};
 use server::command::Payload;
 use server::driver::Chunk;
@@ -57,6 +58,8 @@ pub(crate) struct Disk {
     pub(crate) checkpoint: Vec<u8>,
     /// What of all this cannot be read any more.
     pub(crate) rot: Rot,
+    /// The runs of the folder; always durable before anybody hears of them.
+    pub(crate) runs: Runs,
     /// Planted: term and vote are not synced with the rest.
     forgets_votes: bool,
 }
@@ -78,7 +81,37 @@ impl Disk {
             checkpoint: Vec::new(),
             floor: None,
             rot: Rot::default(),
+            runs: Runs::default(),
         }
+    }
+
+    /// All of it that is durable, of a disk that is not damaged.
+    pub(crate) fn saved(&self) -> Disk {
+        let Disk { id, cluster, hard_state, base, commit, dropped, floor, .. } = *self;
+        Disk {
+            entries: self.entries.clone(),
+            meta: self.meta.clone(),
+            checkpoint: self.checkpoint.clone(),
+            runs: self.runs.clone(),
+            id,
+            cluster,
+            hard_state,
+            base,
+            commit,
+            dropped,
+            floor,
+            ..Disk::empty(self.forgets_votes)
+        }
+    }
+
+    /// The membership in force by what is durable.
+    pub(crate) fn membership(&self) -> &Membership {
+        let memberships = self.entries.iter().rev().filter_map(|entry| match &entry.body {
+            Body::Membership(membership) => Some(membership),
+            _ => None,
+        });
+        let newest = { memberships }.next();
+        newest.unwrap_or(&self.meta.membership)
     }
 
     /// The folder is now that of a member.

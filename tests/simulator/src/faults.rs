@@ -72,10 +72,13 @@ pub enum Fault {
     LbCut,
     /// The leader removes voters that are silent for a few seconds.
     DeadAfter,
+    /// A disk is put back to what it was at an earlier stop, where the others
+    /// know of a later run of its folder.
+    Rollback,
 }
 
 /// Every kind, in order of declaration.
-pub const ALL_FAULTS: [Fault; 29] = [
+pub const ALL_FAULTS: [Fault; 30] = [
     Fault::Loss,
     Fault::Delay,
     Fault::Reorder,
@@ -105,6 +108,7 @@ pub const ALL_FAULTS: [Fault; 29] = [
     Fault::MemoryRot,
     Fault::LbCut,
     Fault::DeadAfter,
+    Fault::Rollback,
 ];
 
 impl Fault {
@@ -118,7 +122,8 @@ impl Fault {
 
     /// Whether it changes who is a member.
     pub fn changes_members(self) -> bool {
-        matches!(self, Fault::Churn | Fault::Wipe | Fault::BitRot | Fault::DeadAfter)
+        use Fault::{BitRot, Churn, DeadAfter, Rollback, Wipe};
+        matches!(self, Churn | Wipe | BitRot | DeadAfter | Rollback)
     }
 
     /// Whether it is nothing without load balancers.
@@ -158,6 +163,7 @@ impl Fault {
             Fault::MemoryRot => "memory-rot",
             Fault::LbCut => "lb-cut",
             Fault::DeadAfter => "dead-after",
+            Fault::Rollback => "rollback",
         }
     }
 }

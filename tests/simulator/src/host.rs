@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use common::control::MemberInfo;
+use common::control::{MemberInfo, Run};
 use common::ids::{ClusterId, FolderId};
 use lb::registry::LinkId;
 use raft::{Fetch, NodeId, SnapshotTask};
@@ -44,6 +44,10 @@ pub(crate) struct Host {
     pub(crate) heard_of: Option<ClusterId>,
     /// It knows no load balancer any more.
     pub(crate) unlisted: bool,
+    /// The disk as it was at some earlier stop.
+    pub(crate) earlier: Option<Disk>,
+    /// It has that now, and nobody has said yet what to make of it.
+    pub(crate) put_back: bool,
 }
 
 /// How the disk treats syncs.
@@ -121,6 +125,8 @@ impl Host {
             fresh_from: 0,
             heard_of: None,
             unlisted: false,
+            earlier: None,
+            put_back: false,
         }
     }
 
@@ -131,6 +137,13 @@ impl Host {
         self.info = info_of(self.number, self.folder);
         self.heard_of = None;
         self.unlisted = false;
+        self.earlier = None;
+        self.put_back = false;
+    }
+
+    /// The run that speaks for this folder from now on.
+    pub(crate) fn set_run(&mut self, run: Run) {
+        self.info.0.run = Some(run);
     }
 
     /// Whether a server runs here that is no member of anything.

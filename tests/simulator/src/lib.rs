@@ -90,6 +90,7 @@ mod rng;
 mod rot;
 mod routing;
 mod run;
+mod runs;
 mod silence;
 mod storage;
 mod trace;

@@ -24,6 +24,10 @@ impl World {
             return;
         }
         let Some(id) = self.hosts[host].disk.id else { return };
+        self.begin_run(host);
+        if self.hosts[host].put_back && !self.is_taken(host, id) {
+            return;
+        }
         let now = self.hosts[host].clock.now(self.now);
         let Some((restored, mut keystore)) = self.recover(host, id) else { return };
         if let Some(bug) = self.bug {
@@ -139,6 +143,7 @@ impl World {
             self.out.watch.trace.note(|| format!("h{host} crashes, a fresh one"));
             self.hosts[host].fresh_from = self.now + down.max(1);
             self.hosts[host].heard_of = None;
+            self.begin_run(host);
             self.lose_links_of(host);
             return;
         }
@@ -162,6 +167,7 @@ impl World {
         }
         at.disk.crash(&mut self.disk_rng);
         let life = at.life;
+        self.keep_for_later(host);
         for batch in broken {
             let at = self.now + self.network.client_latency();
             self.queue.push(at, Event::Answer { batch, answer: crate::clients::Answer::Broken });
@@ -187,6 +193,7 @@ impl World {
         self.crash(host, 1);
         self.out.watch.trace.note(|| format!("h{host} has lost its disk"));
         self.hosts[host].begin_anew(Disk::empty(self.bug == Some(Bug::VoteNotSynced)));
+        self.begin_run(host);
         self.forget_lost();
     }
 

@@ -60,6 +60,8 @@ impl World {
         let waited = self.now.saturating_sub(since);
         if gets_through && (self.dials(one, other, waited) || self.dials(other, one, waited)) {
             self.links.pair(between).is_up = true;
+            self.tell_runs(one, other);
+            self.tell_runs(other, one);
         }
         self.links.pair(between).is_up
     }

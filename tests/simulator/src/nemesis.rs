@@ -114,7 +114,8 @@ impl World {
             Fault::BitRot if self.may_rot(host) => self.rot(host, length, rng),
             Fault::RotAnywhere => self.rot(host, length, rng),
             Fault::MemoryRot if self.may_rot(host) => self.rot_memory(host, rng),
-            Fault::Wipe | Fault::BitRot | Fault::MemoryRot => {}
+            Fault::Rollback if self.may_put_back(host) => self.put_back(host, length),
+            Fault::Wipe | Fault::BitRot | Fault::MemoryRot | Fault::Rollback => {}
         }
     }
 

@@ -18,7 +18,7 @@ impl Process {
                 }
             }
             ToServer::Operate { number, wanted, runs } => {
-                let outcome = self.members.operate(&mut self.driver, now, &wanted);
+                let outcome = self.members.operate(&mut self.driver, now, &wanted, &runs);
                 self.to_lbs.push((lb, ToLb::Operated { number, outcome }));
             }
             ToServer::Admit { info } => {

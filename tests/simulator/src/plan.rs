@@ -125,6 +125,8 @@ impl Plan {
         let drawn = draw_faults(rng);
         let faults = match leader_only {
             true => LEADER_ONLY.into_iter().fold(FaultSet::NONE, FaultSet::with),
+            // Of a stream of its own, as it came later than the others.
+            false if Rng::new(seed, 9).chance(250) => drawn.with(Fault::Rollback),
             false => drawn,
         };
         let spares = if faults.iter().any(Fault::changes_members) {
@@ -221,6 +223,7 @@ fn draw_faults(rng: &mut Rng) -> FaultSet {
     let density = *rng.pick(&[0, 120, 250, 250, 400, 700]);
     let set = ALL_FAULTS
         .into_iter()
+        .filter(|fault| *fault != Fault::Rollback)
         .fold(FaultSet::NONE, |set, fault| if rng.chance(density) { set.with(fault) } else { set });
     // Such a run need not end well, so that it shows less.
     let set = if rng.chance(300) { set } else { set.without(Fault::RotAnywhere) };

@@ -248,6 +248,7 @@ impl World {
     fn open(&mut self, first: &Membership) {
         let plan = format!("{:?}", self.plan);
         self.out.watch.trace.note(|| plan);
+        (0..self.hosts.len()).for_each(|host| self.begin_run(host));
         if self.lb_forms_cluster() {
             self.lbs.resize_with(self.plan.lbs, Lb::default);
             let rng = &mut Rng::new(self.plan.seed, 5);

@@ -1,4 +1,5 @@
 use super::*;
+use common::control::Run;
 
 /// What is wrong with a server, and words of the refusal.
 type Case = (fn(&mut MemberInfo), &'static str);
@@ -160,4 +161,36 @@ fn another_load_balancer_is_turned_away() {
     let remote = "127.0.0.1:5001".parse().unwrap();
     world.handle(Input::Opened { link: LinkId(5), remote, hello });
     assert_eq!(world.closed, [LinkId(5)]);
+}
+
+#[test]
+fn a_folder_that_is_a_copy_or_older_than_what_has_run() {
+    let run = |count, nonce| Run { count, nonce };
+    let mut members = voters(3);
+    members[1].info.run = Some(run(5, 1));
+    for (chain, words) in [
+        (vec![run(4, 1), run(5, 2)], "a copy of the folder"),
+        (vec![run(3, 1), run(4, 1)], "an older state of the folder"),
+        (Vec::new(), "an older state of the folder"),
+    ] {
+        let mut world = World::new(3);
+        // Whether or not the other one is alive.
+        world.connect(&mut Server::leader(1, 3, &members));
+        let mut copy = Server::follower(2, 3, &members);
+        copy.report.runs = chain;
+        world.connect(&mut copy);
+        assert_refused(&mut world, &copy, &[words, "server 2 (srv-2)", "move this folder away"]);
+    }
+    // The one that was noted, restarted since, is taken, and not asked after again.
+    let mut world = World::new(3);
+    let mut leader = Server::leader(1, 3, &members);
+    world.connect(&mut leader);
+    let mut two = Server::follower(2, 3, &members);
+    two.report.runs = vec![run(4, 1), run(5, 1), run(6, 3)];
+    two.report.info.run = Some(run(6, 3));
+    world.connect(&mut two);
+    assert_eq!(world.refusal(&two), None);
+    world.pass(3_000, &[&leader, &two]);
+    let admissions = world.received(&leader);
+    assert!(!admissions.iter().any(|message| matches!(message, ToServer::Admit { .. })));
 }

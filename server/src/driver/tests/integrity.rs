@@ -1,7 +1,9 @@
 //! Replicas compare their data.
 
 use super::*;
-use crate::driver::IntegrityOptions;
+use raft::NodeId;
+
+use crate::driver::{Actions, IntegrityOptions};
 
 const INTERVAL_MS: u64 = 10_000;
 
@@ -128,4 +130,24 @@ fn a_server_alone_has_nobody_to_compare_with() {
     let last = cluster.last_index(1);
     cluster.advance_ms(3 * INTERVAL_MS);
     assert_eq!(cluster.last_index(1), last);
+}
+
+#[test]
+fn a_leader_whose_log_contradicts_what_is_committed_is_told_apart_once_a_turn() {
+    let mut cluster = Cluster::led(3);
+    cluster.play(1, &set("a", "value")).expect("STORED\r\n");
+    let now = cluster.now();
+    let driver = cluster.driver(2);
+    let mut append = |term: u64, index: u64| {
+        let entries = vec![raft::Entry { index, term, body: raft::Body::Noop }];
+        let (prev_index, prev_term, commit, read_round) = (index - 1, 0, 0, 0);
+        let message = raft::Message::Append { prev_index, prev_term, commit, read_round, entries };
+        let (from, to) = (NodeId(3), NodeId(2));
+        driver.message(now, raft::Envelope { from, to, term: 90, message });
+        let mut actions = Actions::default();
+        driver.flush(now, &mut actions);
+        actions.contradicted_by
+    };
+    assert_eq!(append(1, 1), None, "the entry that is committed");
+    assert_eq!(append(90, 1), Some(NodeId(3)), "another one");
 }

@@ -1,0 +1,121 @@
+//! Folders that were copied, or put back to an earlier state: whoever has run last
+//! under an id is the one that counts, all others are turned away, and nothing that
+//! was acknowledged is lost.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use support::cluster::{PATIENCE, TestCluster};
+use support::eventually;
+use support::memcached::Connection;
+use support::ports::free_port;
+use support::trio::Trio;
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for item in fs::read_dir(from).unwrap() {
+        let path = item.unwrap().path();
+        let to = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            fs::copy(&path, &to).unwrap();
+        }
+    }
+}
+
+/// Puts the folder `from` in the place of `at`, which goes to `aside`.
+fn swap(at: &Path, aside: &Path, from: &Path) {
+    fs::rename(at, aside).unwrap();
+    fs::rename(from, at).unwrap();
+}
+
+/// Nobody is removed for being away.
+fn start(cluster: &mut TestCluster, name: &str) {
+    let ports = format!("--cport {} --sport {}", free_port(), free_port());
+    cluster.start_server_with(name, &format!("{ports} --dead-after 0"));
+}
+
+fn log_of(cluster: &TestCluster, name: &str) -> String {
+    fs::read_to_string(cluster.home().join(name).join("server.log")).unwrap()
+}
+
+#[test]
+fn the_original_is_turned_away_once_its_copy_has_run() {
+    let mut cluster = TestCluster::empty(3);
+    cluster.start_lb();
+    let names = ["srv-1", "srv-2", "srv-3"];
+    names.into_iter().for_each(|name| start(&mut cluster, name));
+    let leader = cluster.wait_for_servers(3);
+    let mut others = names.into_iter().filter(|name| *name != leader);
+    let (copied, other) = (others.next().unwrap(), others.next().unwrap());
+
+    cluster.stop(copied);
+    let (folder, kept) = (cluster.home().join(copied), cluster.cwd().join("kept"));
+    copy(&folder, &kept);
+    // Which of the two goes on is nothing that anybody could see.
+    cluster.start_server(copied);
+    cluster.wait_for_servers(3);
+    // What is acknowledged now rests on the leader and the copy.
+    cluster.kill9(other);
+    eventually("a write is acknowledged", PATIENCE, || {
+        let set = cluster.connect(&leader).set("acknowledged", "yes");
+        match set.map_err(|error| error.to_string())?.as_str() {
+            "STORED" => Ok(()),
+            why => Err(why.to_owned()),
+        }
+    });
+    cluster.kill9(copied);
+    let copy = cluster.cwd().join("copy");
+    swap(&folder, &copy, &kept);
+    cluster.start_server(copied);
+    let status = cluster.server(copied).wait_end(PATIENCE);
+    assert!(!status.success(), "it ends with {status}");
+    cluster.forget(copied);
+    let told = |log: &str| log.contains("a copy of the folder") && log.contains(copied);
+    assert!(told(&log_of(&cluster, copied)), "{}", log_of(&cluster, copied));
+    let by = ["lb-1", leader.as_str()].map(|name| log_of(&cluster, name));
+    assert!(by.iter().any(|log| told(log)), "{by:?}");
+
+    // The cluster serves on, with all that it has acknowledged, and the copy too.
+    cluster.start_server(other);
+    let leader = cluster.wait_for_leader(PATIENCE);
+    let get = |name: &str| cluster.connect(name).get("acknowledged").unwrap();
+    assert_eq!(get(&leader).as_deref(), Some("yes"));
+    swap(&folder, &kept, &copy);
+    cluster.start_server(copied);
+    cluster.wait_for_servers(3);
+    cluster.wait_for_voters(&names);
+}
+
+/// In a cluster without load balancers the others say so.
+#[test]
+fn a_folder_that_was_put_back_is_turned_away_by_the_other_servers() {
+    let mut trio = Trio::start();
+    let (folder, kept) = (trio.folder(2), trio.folder(2).with_file_name("kept"));
+    trio.kill9(&[2]);
+    copy(&folder, &kept);
+    for round in 0..2 {
+        trio.start_server(2);
+        trio.wait_for_service();
+        let mut connection = Connection::open(trio.addresses()[2]).unwrap();
+        assert_eq!(connection.set("k", &round.to_string()).unwrap(), "STORED");
+        trio.wait_until_level();
+        trio.kill9(&[2]);
+    }
+    let newer = folder.with_file_name("newer");
+    swap(&folder, &newer, &kept);
+    trio.start_server(2);
+    let log = trio.wait_end(2);
+    assert!(log.contains("turned this server away"), "{log}");
+    assert!(log.contains("an older state of the folder"), "{log}");
+    let mut connection = Connection::open(trio.addresses()[0]).unwrap();
+    assert_eq!(connection.get("k").unwrap().as_deref(), Some("1"));
+    assert_eq!(connection.set("k", "2").unwrap(), "STORED");
+    fs::remove_dir_all(&folder).unwrap();
+    fs::rename(&newer, &folder).unwrap();
+    trio.start_server(2);
+    trio.wait_for_service();
+}
