@@ -191,6 +191,8 @@ pub(crate) fn controls() -> Vec<Vec<u8>> {
         heard_of: Some(ClusterId(9)),
         trouble: Some(common::control::Trouble::DiskFull),
         gone_leader: Some((ServerId(2), 2)),
+        dismissed: vec![record.clone()],
+        runs: vec![Run { count: 1, nonce: 7 }],
     };
     let parties = [
         Party::LoadBalancer { name: "lb-1".to_owned() },
