@@ -5,11 +5,13 @@ mod support;
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use support::cluster::{PATIENCE, TestCluster};
 use support::eventually;
 use support::memcached::Connection;
 use support::ports::free_port;
+use support::process::signal;
 
 /// A command by way of the cluster's load balancer.
 fn line(cluster: &TestCluster, command: &str) -> String {
@@ -127,6 +129,47 @@ fn one_that_was_removed_comes_back_with_its_data() {
     cluster.start_server(leaves);
     cluster.wait_for_voters(&all);
     assert_ne!(cluster.stat(&format!("server.{leaves}.id")), before);
+}
+
+/// It hangs when it is removed, the leader goes, and a load balancer that knows
+/// nothing of that comes: nobody takes it in again until it is started.
+#[test]
+fn one_that_hangs_at_its_removal_stops_when_it_goes_on() {
+    let mut cluster = TestCluster::empty(4);
+    cluster.start_lb();
+    for number in 1..=4 {
+        start_with(&mut cluster, &format!("srv-{number}"), "--dead-after 0");
+    }
+    let all = ["srv-1", "srv-2", "srv-3", "srv-4"];
+    cluster.wait_for_servers(4);
+    cluster.wait_for_voters(&all);
+    let leader = cluster.wait_for_leader(PATIENCE);
+    assert_eq!(cluster.connect(&leader).set("before", "1").unwrap(), "STORED");
+    let leaves = all.into_iter().find(|name| *name != leader).unwrap();
+    let stay: Vec<_> = all.into_iter().filter(|name| *name != leaves).collect();
+    let before = cluster.stat(&format!("server.{leaves}.id"));
+    signal(cluster.server(leaves).pid(), Signal::SIGSTOP);
+    cluster
+        .store(&line(&cluster, &format!("removesrv {leaves}")))
+        .expect(0)
+        .says("was not seen to end");
+    cluster.wait_for_voters(&stay);
+    cluster.store(&line(&cluster, "transfer")).expect(0);
+    cluster.stop_lb();
+    cluster.start_lb();
+    cluster.wait_for_voters(&stay);
+    // Longer than anybody would remember it beside the log.
+    std::thread::sleep(Duration::from_secs(5));
+    signal(cluster.server(leaves).pid(), Signal::SIGCONT);
+    assert!(!cluster.server(leaves).wait_end(PATIENCE).success());
+    let log = std::fs::read_to_string(cluster.home().join(leaves).join("server.log")).unwrap();
+    assert!(log.contains("an operator has removed"), "{log}");
+    cluster.wait_for_voters(&stay);
+
+    cluster.start_server(leaves);
+    cluster.wait_for_voters(&all);
+    assert_ne!(cluster.stat(&format!("server.{leaves}.id")), before);
+    assert_eq!(cluster.connect(leaves).get("before").unwrap().as_deref(), Some("1"));
 }
 
 /// What it knows of the membership names nobody who is left.

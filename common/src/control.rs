@@ -104,6 +104,21 @@ pub struct MemberRecord {
     pub info: MemberInfo,
 }
 
+impl MemberRecord {
+    /// Whether this dismissed member was the process that says `process` of
+    /// itself: a run of that folder that is no later than the one that was
+    /// dismissed. A later one was started afterwards, on purpose. A process that
+    /// names no run is of an older program, and cannot show that it was.
+    pub fn was(&self, process: &MemberInfo) -> bool {
+        let later = match (self.info.run, process.run) {
+            (_, None) => false,
+            (None, Some(_)) => true,
+            (Some(dismissed), Some(run)) => run.count > dismissed.count,
+        };
+        self.info.folder == process.folder && !later
+    }
+}
+
 /// What a server is right now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -224,6 +239,9 @@ pub enum Outcome {
         /// Its name.
         name: String,
     },
+    /// It is no member any more, and its process is told to stop: ask again
+    /// until it is gone.
+    Stops(String),
     /// Under way, or to be asked again.
     Pending(String),
     /// No member has that name or id.
@@ -280,6 +298,10 @@ pub struct Report {
     /// only have lost sight of it.
     #[serde(default)]
     pub gone_leader: Option<(ServerId, u64)>,
+    /// Of a leader: those whom operators have removed, as committed. Their
+    /// processes are to stop, and are not admitted ([`MemberRecord::was`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dismissed: Vec<MemberRecord>,
     /// The runs of its folder, oldest first, its own last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub runs: Vec<Run>,
@@ -309,6 +331,7 @@ impl Report {
             heard_of: None,
             trouble: None,
             gone_leader: None,
+            dismissed: Vec::new(),
             runs: Vec::new(),
         }
     }
@@ -373,6 +396,10 @@ pub enum ToServer {
         number: u64,
         /// What.
         wanted: Operation,
+        /// The runs that the load balancer has heard of last: the membership may
+        /// not know the newest yet.
+        #[serde(default)]
+        runs: Vec<(FolderId, Run)>,
     },
     /// To an operator: what became of what it asked for.
     Operated(Outcome),

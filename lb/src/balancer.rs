@@ -51,7 +51,6 @@ use operator::Operators;
 pub use planted::PlantedBug;
 #[cfg(not(feature = "planted-bugs"))]
 use planted::PlantedBug;
-use returning::Dismissed;
 
 /// A server that is gone and in no membership is forgotten after this.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
@@ -72,7 +71,6 @@ pub struct Balancer {
     registry: Registry,
     links: BTreeMap<LinkId, Link>,
     operators: Operators,
-    dismissed: Dismissed,
     hints: Hints,
     memory: Memory,
     /// What is being written right now.
@@ -101,7 +99,6 @@ impl Balancer {
             registry: Registry::default(),
             links: BTreeMap::new(),
             operators: Operators::default(),
-            dismissed: Dismissed::default(),
             hints: Hints::default(),
             memory,
             saving: None,

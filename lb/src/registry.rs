@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::control::{MemberRecord, Report, Role, Waiting};
+use common::control::{MemberInfo, MemberRecord, Report, Role, Waiting};
 use common::ids::{ClusterId, FolderId, ServerId};
 
 /// Names one link between this load balancer and a server; never used again.
@@ -214,12 +214,26 @@ impl Registry {
     /// The membership of `cluster` as far as known: the leader's, otherwise
     /// that of the report that has seen most, even if its sender is gone.
     pub fn membership(&self, cluster: ClusterId) -> &[MemberRecord] {
-        let best = self.leader(cluster).or_else(|| {
+        self.best(cluster).map_or(&[], |entry| &entry.report.members)
+    }
+
+    /// Whom operators have removed from `cluster`, by the same report.
+    pub(crate) fn dismissed(&self, cluster: ClusterId) -> &[MemberRecord] {
+        self.best(cluster).map_or(&[], |entry| &entry.report.dismissed)
+    }
+
+    /// Whether an operator has removed whoever says `process` of itself.
+    pub(crate) fn is_dismissed(&self, cluster: ClusterId, process: &MemberInfo) -> bool {
+        self.dismissed(cluster).iter().any(|record| record.was(process))
+    }
+
+    /// Whose report tells most of `cluster`.
+    fn best(&self, cluster: ClusterId) -> Option<&Entry> {
+        self.leader(cluster).or_else(|| {
             self.iter()
                 .filter(|entry| entry.id_in(cluster).is_some() && !entry.report.members.is_empty())
                 .max_by_key(|entry| (entry.report.commit_index, entry.report.term))
-        });
-        best.map_or(&[], |entry| &entry.report.members)
+        })
     }
 }
 

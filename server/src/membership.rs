@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::control::{MemberInfo, MemberRecord, ToServer, Waiting};
-use common::ids::{ClusterId, FolderId, ServerId};
+use common::ids::{ClusterId, ServerId};
 use common::runs::is_newer;
 use raft::{Change, NodeId, PeerStatus, Suffrage, Time};
 
@@ -84,15 +84,13 @@ impl Rules {
 #[derive(Debug)]
 pub struct Members {
     rules: Rules,
-    /// Removed at an operator's wish, until when.
-    dismissed: Vec<(FolderId, Time)>,
     runs: HeardRuns,
 }
 
 impl Members {
     /// By these rules.
     pub fn new(rules: Rules) -> Self {
-        Members { rules, dismissed: Vec::new(), runs: HeardRuns::default() }
+        Members { rules, runs: HeardRuns::default() }
     }
 
     /// Looks after learners and after members that are gone; to be called
@@ -101,7 +99,6 @@ impl Members {
         if !driver.is_leader() {
             return;
         }
-        self.dismissed.retain(|(_, until)| now.mono_us < *until);
         let mut status = driver.node().status();
         // Those that were removed are supplied for a while.
         status.peers.retain(|peer| status.membership.members.contains_key(&peer.id));
@@ -151,10 +148,10 @@ impl Members {
             note_addresses(driver, now, info);
             return Some(Ok(known.id));
         }
-        let dismissed =
-            |(folder, until): &(FolderId, Time)| *folder == info.folder && now.mono_us < *until;
-        if self.dismissed.iter().any(dismissed) {
-            return Some(Err("an operator has removed it a moment ago".to_owned()));
+        // Whoever starts it again has changed their mind; it does not by itself.
+        if driver.dismissed().iter().any(|record| record.was(info)) {
+            let why = "an operator has removed it, and it was not started since".to_owned();
+            return Some(Err(why));
         }
         // Its id is told once the change is committed: until then it may be
         // lost with this leader, and the id be given to somebody else. The core

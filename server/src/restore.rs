@@ -285,7 +285,8 @@ impl Survivor {
         let (last, commit) = (self.last(), self.commit());
         let member = Member { suffrage: Suffrage::Voter, info: info_of(&self.identity) };
         let next_id = self.membership().next_id.max(id.0 + 1);
-        let membership = Membership { members: [(id, member)].into(), next_id };
+        let membership =
+            Membership { members: [(id, member)].into(), next_id, ..Membership::default() };
         let Survivor { mut folder, identity, opener, recovery, .. } = self;
         let Recovery { mut restored, checkpoint_lost, repair, .. } = *recovery;
         // The identity first: with the membership alone it could go on without

@@ -120,9 +120,15 @@ impl Transport {
     }
 
     /// Takes up the membership in force: dials whom it has to dial, lets go of
-    /// who is no longer there, and of those who are turned away by it, and gives
-    /// these. Ids from `next_id` on are not given yet.
-    pub(crate) fn set_members(&mut self, members: &[MemberRecord], next_id: u64) -> Vec<NodeId> {
+    /// who is no longer there, unless the core still supplies it: it is to learn
+    /// of that. Lets go of those who are turned away by it, too, and gives these.
+    /// Ids from `next_id` on are not given yet.
+    pub(crate) fn set_members(
+        &mut self,
+        members: &[MemberRecord],
+        next_id: u64,
+        supplied: &[NodeId],
+    ) -> Vec<NodeId> {
         self.next_id = next_id;
         let addresses =
             members.iter().map(|member| (NodeId(member.id.0), member.info.peer)).collect();
@@ -131,8 +137,7 @@ impl Transport {
             self.whereabouts.clear();
             self.addresses = addresses;
         }
-        let addresses = &self.addresses;
-        self.peers.retain(|id, peer| peer.known.is_none() || addresses.contains_key(id));
+        self.let_go(supplied);
         let me = self.me.id.0;
         let mut turned_away = Vec::new();
         for member in members.iter().filter(|member| member.id.0 != me) {
@@ -157,6 +162,25 @@ impl Transport {
     /// The run that a peer claims to be.
     pub(crate) fn run_of(&self, peer: NodeId) -> Option<Run> {
         self.peers.get(&peer)?.claimed.last().copied()
+    }
+
+    /// Lets go of who was removed and is not supplied by the core any more.
+    pub(crate) fn let_go(&mut self, supplied: &[NodeId]) {
+        let addresses = &self.addresses;
+        self.peers.retain(|id, peer| {
+            let stays = peer.known.is_none() || addresses.contains_key(id) || supplied.contains(id);
+            if let (false, Some((_, link))) = (stays, &peer.link) {
+                link.close(&no_member(*id));
+            }
+            stays
+        });
+    }
+
+    /// Whether there is a link to somebody who was removed.
+    pub(crate) fn keeps_removed(&self) -> bool {
+        let removed =
+            |(id, peer): (&NodeId, &Peer)| peer.known.is_some() && !self.addresses.contains_key(id);
+        self.peers.iter().any(removed)
     }
 
     /// Looks for members where they are said to be.
@@ -248,7 +272,7 @@ impl Transport {
                     }
                     // Ids are not used again. One that comes later may lead.
                     _ if id.0 < self.next_id && !self.addresses.contains_key(&id) => {
-                        now(format!("server {} is no member any more", id.0))
+                        now(no_member(id))
                     }
                     _ => match stale(peer.and_then(|peer| peer.noted), runs) {
                         Some(stale) => {
@@ -348,6 +372,10 @@ impl Transport {
     pub(crate) fn request(&self, to: NodeId, write: impl FnOnce(&mut BytesMut)) -> bool {
         self.link(to).is_some_and(|(_, link)| link.send_with(Lane::Request, write).is_ok())
     }
+}
+
+fn no_member(id: NodeId) -> String {
+    format!("server {} is no member any more", id.0)
 }
 
 /// Dials until there is a link to `peer`, which ends this task.

@@ -17,7 +17,8 @@ pub(crate) fn membership() -> Membership {
     ]);
     let learner = Member { suffrage: Suffrage::Learner, info: b"{}".as_slice().into() };
     membership.members.insert(NodeId(3), learner);
-    membership.next_id = 4;
+    membership.next_id = 5;
+    membership.dismissed.insert(NodeId(4), b"{}".as_slice().into());
     membership
 }
 
@@ -190,6 +191,7 @@ pub(crate) fn controls() -> Vec<Vec<u8>> {
         heard_of: Some(ClusterId(9)),
         trouble: Some(common::control::Trouble::DiskFull),
         gone_leader: Some((ServerId(2), 2)),
+        dismissed: vec![record.clone()],
         runs: vec![Run { count: 1, nonce: 7 }],
     };
     let parties = [

@@ -6,6 +6,7 @@ use std::time::Duration;
 use common::control::{MemberRecord, ToServer, Waiting};
 use common::ids::{FolderId, ServerId};
 
+use super::returning::dismissed;
 use super::{Balancer, Output};
 use crate::bootstrap::Decision;
 use crate::events::Severity;
@@ -20,6 +21,8 @@ enum Need {
     /// Whether its address answers is being found out.
     Probe,
     Wait(Waiting),
+    /// An operator has removed it before it knew that it was a member.
+    Stop,
     Admission {
         leader: LinkId,
     },
@@ -63,6 +66,9 @@ impl Balancer {
         let leader = self.link_to_leader();
         let members = self.registry.membership(cluster);
         let place = members.iter().find(|member| member.info.folder == folder);
+        if place.is_none() && self.registry.is_dismissed(cluster, &entry.report.info) {
+            return Need::Stop;
+        }
         let place = match (place, leader) {
             (Some(place), _) => place,
             (None, Some(leader)) => return Need::Admission { leader },
@@ -107,7 +113,7 @@ impl Balancer {
         let Some(entry) = self.registry.get_mut(folder) else { return };
         let Some(link) = entry.link else { return };
         let waiting_for = match (need, &entry.leader_says) {
-            (Need::Probe, _) => return,
+            (Need::Probe | Need::Stop, _) => return,
             (Need::Wait(waiting), _) => waiting.clone(),
             (Need::Admission { .. }, None) => Waiting::for_what("the leader to admit it"),
             (Need::Admission { .. }, Some(why)) => {
@@ -138,6 +144,10 @@ impl Balancer {
         let (over, message) = match need {
             Need::Probe => return self.probe(folder),
             Need::Wait(_) => return,
+            Need::Stop => {
+                let name = entry.name().to_owned();
+                return self.refuse(own_link, &name, dismissed(&name));
+            }
             Need::Admission { leader } => {
                 (leader, ToServer::Admit { info: entry.report.info.clone() })
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::control::{Operation, Outcome, ToLb, ToServer};
 
 use super::{Balancer, Output};
-use crate::registry::LinkId;
+use crate::registry::{Entry, LinkId};
 
 /// An operator's command is over long before.
 const OVERDUE: Duration = Duration::from_secs(30);
@@ -73,7 +73,9 @@ impl Balancer {
         let number = self.operators.next_number;
         let asked = Asked { operator: from, over, at: self.now, wanted: wanted.clone() };
         self.operators.asked.insert(number, asked);
-        self.send(over, ToServer::Operate { number, wanted });
+        let run = |entry: &Entry| Some((entry.report.info.folder, entry.report.info.run?));
+        let runs = self.registry.iter().filter_map(run).collect();
+        self.send(over, ToServer::Operate { number, wanted, runs });
     }
 
     /// What the leader has answered.
@@ -83,7 +85,15 @@ impl Balancer {
             return;
         }
         let Some(Asked { operator, wanted, .. }) = asked.remove(&number) else { return };
-        self.note_removal(&wanted, &outcome);
+        let outcome = match (&wanted, outcome) {
+            (Operation::Remove { server, .. }, Outcome::Unknown(why)) => {
+                match self.runs_though_dismissed(server) {
+                    Some(name) => Outcome::Stops(format!("{name} is told to stop")),
+                    None => Outcome::Unknown(why),
+                }
+            }
+            (_, outcome) => outcome,
+        };
         self.send(operator, ToServer::Operated(outcome));
     }
 

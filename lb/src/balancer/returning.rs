@@ -4,23 +4,19 @@
 //!
 //! One that was away comes back by itself. The leader admits its folder as a
 //! learner under a new id, and the server takes that id and keeps its data. One
-//! that an operator has removed is told to stop; started again, it comes back
-//! the same way.
+//! that an operator has removed is told to stop, whenever it reports, and by
+//! every load balancer: the membership has it in mind, and so the leader's
+//! report. Started again, it is another run, and comes back the same way.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use common::control::{Operation, Outcome, ToServer};
+use common::control::ToServer;
 use common::ids::{FolderId, ServerId};
 
 use super::Balancer;
 use crate::registry::{Asked, LinkId};
 
 use super::fresh::REPEAT_AFTER;
-
-/// Folders whose removal an operator has asked for.
-#[derive(Debug, Default)]
-pub(super) struct Dismissed(BTreeSet<FolderId>);
 
 /// What a server with data needs.
 #[derive(Clone, Copy)]
@@ -31,22 +27,15 @@ enum Step {
 }
 
 impl Balancer {
-    /// An operator's removal is under way, or came to nothing.
-    pub(super) fn note_removal(&mut self, wanted: &Operation, outcome: &Outcome) {
-        if let Outcome::Removes { folder, .. } = outcome {
-            self.dismissed.0.insert(*folder);
-        }
-        // Whoever asks again does so by the id.
-        let (Operation::Remove { server, .. }, Outcome::Refused(_)) = (wanted, outcome) else {
-            return;
-        };
-        let Some(cluster) = self.memory.cluster else { return };
-        let id = server.strip_prefix('#').unwrap_or(server).parse().ok();
-        let members = self.registry.membership(cluster);
-        let member = members.iter().find(|member| Some(member.id.0) == id);
-        if let Some(folder) = member.map(|member| member.info.folder) {
-            self.dismissed.0.remove(&folder);
-        }
+    /// The server that is meant by its id, if it was removed by an operator and
+    /// the link to its process is still there: its name.
+    pub(super) fn runs_though_dismissed(&self, server: &str) -> Option<String> {
+        let id = server.strip_prefix('#').unwrap_or(server).parse().ok()?;
+        let dismissed = self.registry.dismissed(self.memory.cluster?);
+        let record = dismissed.iter().find(|record| record.id == ServerId(id))?;
+        let entry = self.registry.get(record.info.folder)?;
+        let runs = entry.link.is_some() && record.was(&entry.report.info);
+        runs.then(|| entry.name().to_owned())
     }
 
     /// Looks after every live server that is not who it takes itself for.
@@ -66,19 +55,11 @@ impl Balancer {
                     steps.push((folder, leader_link, Step::Admission));
                 }
                 Some(member) => steps.push((folder, link, Step::Place(member.id))),
-                None if self.dismissed.0.contains(&folder) => {
+                None if self.registry.is_dismissed(cluster, &entry.report.info) => {
                     steps.push((folder, link, Step::Stop(link)));
                 }
                 None => steps.push((folder, leader_link, Step::Admission)),
             }
-        }
-        let gone = |folder: &FolderId| {
-            let away = self.registry.get(*folder).is_none_or(|entry| !entry.is_live());
-            away && members.iter().all(|member| member.info.folder != *folder)
-        };
-        let gone: Vec<_> = self.dismissed.0.iter().copied().filter(gone).collect();
-        for folder in gone {
-            self.dismissed.0.remove(&folder);
         }
         for (folder, over, step) in steps {
             self.take_step(folder, over, step);
@@ -123,11 +104,7 @@ impl Balancer {
         let name = entry.name().to_owned();
         let message = match step {
             Step::Stop(link) => {
-                self.dismissed.0.remove(&folder);
-                let why = format!(
-                    "an operator has removed {name} from the cluster. Its data stays: \
-                     `store addsrv --name {name}` brings it back as a learner"
-                );
+                let why = dismissed(&name);
                 return self.refuse(link, &name, why);
             }
             Step::Admission => ToServer::Admit { info: entry.report.info.clone() },
@@ -139,4 +116,12 @@ impl Balancer {
             self.send(over, message);
         }
     }
+}
+
+/// Why a server that an operator has removed is to stop.
+pub(super) fn dismissed(name: &str) -> String {
+    format!(
+        "an operator has removed {name} from the cluster. Its data stays: \
+         `store addsrv --name {name}` brings it back as a learner"
+    )
 }

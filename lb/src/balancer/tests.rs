@@ -4,11 +4,12 @@
 use super::*;
 use std::net::SocketAddr;
 
-use common::control::{Hello, MemberInfo, MemberRecord, PROTOCOL_VERSION, Party, Role};
+use common::control::{Hello, MemberInfo, MemberRecord, PROTOCOL_VERSION, Party, Role, Run};
 
 mod bootstrap;
 mod churn;
 mod contact;
+mod dismissed;
 mod joining;
 mod leader_gone;
 mod moved;

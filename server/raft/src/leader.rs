@@ -91,7 +91,12 @@ impl<P: Payload> Node<P> {
         if let Change::Promote(id) = change {
             self.check_close(id)?;
         }
-        let next = self.memberships.current().changed(change)?;
+        let forgets = !matches!(change, Change::Dismiss { .. })
+            && self.config.has(PlantedBug::DismissalForgotten);
+        let mut next = self.memberships.current().changed(change)?;
+        if forgets {
+            next.dismissed.clear();
+        }
         let at = self.append_own(Body::Membership(next.clone()));
         self.memberships.push(at.0, next);
         self.note_membership();

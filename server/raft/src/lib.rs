@@ -56,7 +56,10 @@
 //!   supplied, but neither votes nor counts, until it keeps up. A leader may
 //!   remove itself: it leads until that is committed, then has the best of the
 //!   others take over. Whoever is removed is still supplied for a moment, so
-//!   that it knows. The very first entry of a log carries the first
+//!   that it knows; a driver does well to keep its connection for as long as
+//!   [`Status::peers`] has it. One that is *dismissed* is kept in mind by the
+//!   membership, for the driver to tell it apart from one that was only lost; to
+//!   the core both are the same. The very first entry of a log carries the first
 //!   membership, so that it is in every log.
 //! - **Snapshots** go to those who need entries that are gone: chunk by chunk,
 //!   each confirmed, resumable as long as both sides live.
@@ -254,6 +257,6 @@ pub use output::{
 pub use planted::PlantedBug;
 pub use status::{PeerState, PeerStatus, Status};
 pub use types::{
-    Body, Change, Entry, HardState, Index, Member, Membership, NodeId, Payload, Position,
-    SnapshotMeta, Suffrage, Term, Time,
+    Body, Change, Entry, HardState, Index, MAX_DISMISSED, Member, Membership, NodeId, Payload,
+    Position, SnapshotMeta, Suffrage, Term, Time,
 };

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::error::ChangeError;
-use crate::types::{Change, Index, Member, Membership, NodeId, Suffrage};
+use crate::types::{Change, Index, MAX_DISMISSED, Member, Membership, NodeId, Suffrage};
 
 /// The memberships in the log, from the one of the newest checkpoint on. The
 /// last is in force as soon as it is appended, committed or not
@@ -88,10 +88,12 @@ impl Membership {
                 }
                 member.suffrage = Suffrage::Voter;
             }
-            Change::Remove(id) => {
-                next.members.remove(&id).ok_or(ChangeError::Unknown(id))?;
-                if next.voters().next().is_none() {
-                    return Err(ChangeError::LastVoter(id));
+            Change::Remove(id) => next.drop_member(id)?,
+            Change::Dismiss { id, info } => {
+                next.drop_member(id)?;
+                next.dismissed.insert(id, info);
+                while next.dismissed.len() > MAX_DISMISSED {
+                    next.dismissed.pop_first();
                 }
             }
             Change::Update { id, info } => {
@@ -102,12 +104,22 @@ impl Membership {
         Ok(next)
     }
 
+    fn drop_member(&mut self, id: NodeId) -> Result<(), ChangeError> {
+        self.members.remove(&id).ok_or(ChangeError::Unknown(id))?;
+        match self.voters().next() {
+            Some(_) => Ok(()),
+            None => Err(ChangeError::LastVoter(id)),
+        }
+    }
+
     /// Whether a membership from outside can be one at all.
     pub(crate) fn is_sound(&self) -> bool {
         self.voters().next().is_some()
             && self.members.keys().next().is_some_and(|id| id.0 > 0)
             && self.members.keys().next_back().is_some_and(|id| id.0 < self.next_id)
             && self.next_id < u64::MAX / 2
+            && self.dismissed.len() <= MAX_DISMISSED
+            && self.dismissed.keys().all(|id| id.0 < self.next_id && !self.members.contains_key(id))
     }
 
     /// How many vote.

@@ -8,6 +8,8 @@ use crate::config::Config;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(not(feature = "planted-bugs"), allow(unreachable_pub, dead_code))]
 pub enum PlantedBug {
+    /// The next change of the membership forgets who was dismissed.
+    DismissalForgotten,
     /// Entries of earlier terms are committed by counting replicas (paper,
     /// figure 8).
     CommitEarlierTerm,

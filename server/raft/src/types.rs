@@ -100,6 +100,10 @@ pub struct Member {
     pub info: Arc<[u8]>,
 }
 
+/// As many dismissed members are kept in mind; those of the smallest ids are
+/// forgotten first. They travel with each membership.
+pub const MAX_DISMISSED: usize = 64;
+
 /// Who is in the cluster. Travels whole in a log entry and in snapshots.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Membership {
@@ -107,11 +111,15 @@ pub struct Membership {
     pub members: BTreeMap<NodeId, Member>,
     /// The id that the next new member gets; only grows.
     pub next_id: u64,
+    /// Who is a member no longer because somebody wanted that, and what was
+    /// known of them: for the driver, which must not admit them again by itself.
+    /// The last [`MAX_DISMISSED`] of them.
+    pub dismissed: BTreeMap<NodeId, Arc<[u8]>>,
 }
 
 impl Default for Membership {
     fn default() -> Self {
-        Membership { members: BTreeMap::new(), next_id: 1 }
+        Membership { members: BTreeMap::new(), next_id: 1, dismissed: BTreeMap::new() }
     }
 }
 
@@ -123,7 +131,7 @@ impl Membership {
             .map(|(id, info)| (id, Member { suffrage: Suffrage::Voter, info }))
             .collect();
         let next_id = members.keys().next_back().map_or(1, |id| id.0 + 1);
-        Membership { members, next_id }
+        Membership { members, next_id, ..Membership::default() }
     }
 
     /// The ids that vote, in order.
@@ -149,6 +157,13 @@ pub enum Change {
     Promote(NodeId),
     /// Drop a voter or a learner.
     Remove(NodeId),
+    /// Drop it and keep in mind that this was wanted.
+    Dismiss {
+        /// Which member.
+        id: NodeId,
+        /// What is kept of it, opaque to the core.
+        info: Arc<[u8]>,
+    },
     /// Replace the addresses of a member.
     Update {
         /// Which member.

@@ -69,6 +69,10 @@ impl Driver {
             heard_of: None,
             trouble: self.trouble(),
             gone_leader: self.node.gone_leader().map(|(id, term)| (ServerId(id.0), term)),
+            dismissed: match self.role() {
+                Role::Leader => self.node.committed_membership().map_or_else(Vec::new, dismissed),
+                _ => Vec::new(),
+            },
             runs: Vec::new(),
         }
     }
@@ -110,6 +114,11 @@ impl Driver {
     /// that is not committed yet can be lost with its leader.
     pub fn committed_members(&self) -> Vec<MemberRecord> {
         self.node.committed_membership().map_or_else(Vec::new, records)
+    }
+
+    /// Whom operators have removed, by the membership in force.
+    pub fn dismissed(&self) -> Vec<MemberRecord> {
+        dismissed(self.node.membership())
     }
 
     /// `get-servers`: the leader, then the others; nobody without a leader.
@@ -212,4 +221,12 @@ fn records(membership: &raft::Membership) -> Vec<MemberRecord> {
             })
         })
         .collect()
+}
+
+fn dismissed(membership: &raft::Membership) -> Vec<MemberRecord> {
+    let records = membership.dismissed.iter().filter_map(|(id, info)| {
+        let info = serde_json::from_slice(info).ok()?;
+        Some(MemberRecord { id: ServerId(id.0), voter: false, info })
+    });
+    records.collect()
 }

@@ -7,8 +7,8 @@
 //! 16  8  index
 //! 24  8  term
 //! 32  8  length of the state machine's part
-//! 40  .  the membership as of that index: next_id:u64 count:u32, each id:u64
-//!        voter:u8 length:u32 info; then the state machine's part
+//! 40  .  the membership as of that index, as in a log-file; then the state
+//!        machine's part
 //! ```
 //! Integers are little-endian. `snapshot.tmp` is one that was being written.
 

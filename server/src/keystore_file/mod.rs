@@ -20,8 +20,8 @@
 //!           8   4  length of the body
 //!           12  .  body
 //! kind 1    position: index:u64 term:u64 cas counter:u64 clock_ms:u64
-//!           items:u64 seed:u64 id:u64, then the membership as of that index:
-//!           next_id:u64 count:u32, each id:u64 voter:u8 length:u32 info
+//!           items:u64 seed:u64 id:u64, then the membership as of that index,
+//!           as in a log-file
 //! kind 2    items of one group: group:u32, then each length:u32 and so many
 //!           bytes of cas:u64 deadline_ms:u64 flags:u32 klen:u8 key value
 //! kind 4    sessions, when there are any; once, right behind the position:

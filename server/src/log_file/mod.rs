@@ -70,7 +70,9 @@
 //! kind 3    entry, no-op: position
 //! kind 4    entry, command: position payload (crate::command)
 //! kind 5    entry, membership: position next_id:u64 count:u32,
-//!           then each member: id:u64 voter:u8 length:u32 info
+//!           then each member: id:u64 suffrage:u8 length:u32 info; suffrage is
+//!           0 for learners, 1 for voters, 2 for who was dismissed by an
+//!           operator and is no member any more
 //! kind 6    commit mark: index:u64; everything up to it is committed
 //! kind 7    reset: position; the log is empty and goes on behind it
 //! kind 8    seal: the segment is complete; records go on in the next one
@@ -147,7 +149,7 @@ pub use error::LogError;
 pub(crate) use error::REJOIN;
 pub use open::{LogOpener, Recovered};
 pub use reader::LogReader;
-pub(crate) use record::{put_membership, take_membership};
+pub(crate) use record::{DISMISSED, put_membership, take_membership};
 pub use scan::TornTail;
 pub use writer::LogFile;
 

@@ -1,8 +1,6 @@
 //! Records: their bodies as bytes, and back. The layout is in the page of
 //! [`log_file`](super).
 
-use std::collections::BTreeMap;
-
 use bytes::{Buf, BufMut, Bytes};
 use raft::{Body, Entry, HardState, Index, Member, Membership, NodeId, Position, Suffrage};
 
@@ -217,20 +215,28 @@ fn take_u64(bytes: &mut Bytes) -> Option<u64> {
 }
 
 fn membership_bytes(membership: &Membership) -> usize {
-    12 + membership.members.values().map(|member| 13 + member.info.len()).sum::<usize>()
+    let members = membership.members.values().map(|member| &member.info);
+    12 + members.chain(membership.dismissed.values()).map(|info| 13 + info.len()).sum::<usize>()
 }
 
-/// Appends a membership: `next_id:u64 count:u32`, and for each member
-/// `id:u64 suffrage:u8 length:u32 info`. Suffrage is 1 for voters, 0 for
-/// learners.
-pub(crate) fn put_membership(out: &mut Vec<u8>, membership: &Membership) {
-    out.put_u64_le(membership.next_id);
-    out.put_u32_le(membership.members.len() as u32);
-    for (id, member) in &membership.members {
+/// What stands in the place of the suffrage of a member that was dismissed.
+pub(crate) const DISMISSED: u8 = 2;
+
+/// Appends a membership: `next_id:u64 count:u32`, and for each member, and
+/// then for each that was dismissed, `id:u64 suffrage:u8 length:u32 info`.
+/// Suffrage is 1 for voters, 0 for learners, 2 for the dismissed.
+pub(crate) fn put_membership(out: &mut impl BufMut, membership: &Membership) {
+    let Membership { members, next_id, dismissed } = membership;
+    out.put_u64_le(*next_id);
+    out.put_u32_le((members.len() + dismissed.len()) as u32);
+    let suffrage = |member: &Member| u8::from(member.suffrage == Suffrage::Voter);
+    let members = members.iter().map(|(id, member)| (id, suffrage(member), &member.info));
+    let dismissed = dismissed.iter().map(|(id, info)| (id, DISMISSED, info));
+    for (id, suffrage, info) in members.chain(dismissed) {
         out.put_u64_le(id.0);
-        out.put_u8(u8::from(member.suffrage == Suffrage::Voter));
-        out.put_u32_le(member.info.len() as u32);
-        out.put_slice(&member.info);
+        out.put_u8(suffrage);
+        out.put_u32_le(info.len() as u32);
+        out.put_slice(info);
     }
 }
 
@@ -238,19 +244,68 @@ pub(crate) fn put_membership(out: &mut Vec<u8>, membership: &Membership) {
 pub(crate) fn take_membership(bytes: &mut Bytes) -> Option<Membership> {
     let next_id = take_u64(bytes)?;
     let count = bytes.try_get_u32_le().ok()?;
-    let mut members = BTreeMap::new();
+    let mut membership = Membership { next_id, ..Membership::default() };
     for _ in 0..count {
         let id = NodeId(take_u64(bytes)?);
         let suffrage = match bytes.try_get_u8().ok()? {
-            0 => Suffrage::Learner,
-            1 => Suffrage::Voter,
+            0 => Some(Suffrage::Learner),
+            1 => Some(Suffrage::Voter),
+            DISMISSED => None,
             _ => return None,
         };
         let length = bytes.try_get_u32_le().ok()? as usize;
         if length > bytes.len() {
             return None;
         }
-        members.insert(id, Member { suffrage, info: bytes.split_to(length).as_ref().into() });
+        let info = bytes.split_to(length).as_ref().into();
+        match suffrage {
+            Some(suffrage) => drop(membership.members.insert(id, Member { suffrage, info })),
+            None => drop(membership.dismissed.insert(id, info)),
+        }
     }
-    Some(Membership { members, next_id })
+    Some(membership)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `next_id`, `count`, then 2 (votes, "ab") and 3 (a learner).
+    const BEFORE: &[u8] = b"\x05\0\0\0\0\0\0\0\x02\0\0\0\
+        \x02\0\0\0\0\0\0\0\x01\x02\0\0\0ab\x03\0\0\0\0\0\0\0\0\0\0\0\0";
+
+    fn membership() -> Membership {
+        let mut membership = Membership::of_voters([(NodeId(2), b"ab".as_slice().into())]);
+        let learner = Member { suffrage: Suffrage::Learner, info: b"".as_slice().into() };
+        membership.members.insert(NodeId(3), learner);
+        membership.next_id = 5;
+        membership
+    }
+
+    fn written(membership: &Membership) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        put_membership(&mut bytes, membership);
+        assert_eq!(bytes.len(), membership_bytes(membership));
+        bytes
+    }
+
+    #[test]
+    fn without_dismissed_it_is_as_it_always_was() {
+        assert_eq!(written(&membership()), BEFORE);
+        assert_eq!(take_membership(&mut Bytes::from_static(BEFORE)), Some(membership()));
+    }
+
+    #[test]
+    fn the_dismissed_stand_behind_the_members() {
+        let mut with = membership();
+        with.dismissed.insert(NodeId(1), b"xyz".as_slice().into());
+        let mut expected = BEFORE.to_vec();
+        expected[8] = 3;
+        expected.extend_from_slice(b"\x01\0\0\0\0\0\0\0\x02\x03\0\0\0xyz");
+        assert_eq!(written(&with), expected);
+        let mut bytes = Bytes::from(expected);
+        bytes = [&bytes[..], b"behind"].concat().into();
+        assert_eq!(take_membership(&mut bytes), Some(with));
+        assert_eq!(bytes, b"behind"[..]);
+    }
 }

@@ -2,32 +2,41 @@
 
 use std::time::Duration;
 
-use common::control::{MemberRecord, Operation, Outcome};
-use raft::{Change, NodeId, PeerStatus, Suffrage, Time};
+use common::control::{MemberInfo, MemberRecord, Operation, Outcome, Run};
+use common::ids::FolderId;
+use raft::{Change, NodeId, PeerStatus, Suffrage};
 
-use super::{HEARD_LATELY, Members, Rules, is_heard, is_there, name_of};
+use super::{HEARD_LATELY, Members, Rules, info_bytes, is_heard, is_there, name_of};
 use crate::driver::{Driver, Now};
 
-/// A server that an operator has removed is not admitted again for so long: of
-/// several load balancers one tells it to stop, and the others must not bring it
-/// back before they see that it has. They take it for live for up to a second
-/// after its end.
-pub(super) const DISMISSED_FOR: Duration = Duration::from_secs(3);
-
 impl Members {
-    /// Does what an operator asks a server for, or says why not.
-    pub fn operate(&mut self, driver: &mut Driver, now: Now, operation: &Operation) -> Outcome {
+    /// Does what an operator asks a server for, or says why not. `runs` are those
+    /// that the load balancer has heard of which brings this.
+    pub fn operate(
+        &self,
+        driver: &mut Driver,
+        now: Now,
+        operation: &Operation,
+        runs: &[(FolderId, Run)],
+    ) -> Outcome {
         if !driver.is_leader() {
             let name = driver.info().name.clone();
             return Outcome::Pending(format!("{name} does not lead"));
         }
         match operation {
-            Operation::Remove { server, force } => self.remove(driver, now, server, *force),
+            Operation::Remove { server, force } => self.remove(driver, now, server, *force, runs),
             Operation::Transfer { to } => hand_over(driver, now, to.as_deref()),
         }
     }
 
-    fn remove(&mut self, driver: &mut Driver, now: Now, server: &str, force: bool) -> Outcome {
+    fn remove(
+        &self,
+        driver: &mut Driver,
+        now: Now,
+        server: &str,
+        force: bool,
+        runs: &[(FolderId, Run)],
+    ) -> Outcome {
         let found = find(&driver.members(), server);
         // Until a removal is committed it may be undone, and the name means that one.
         let leaves = |old: &MemberRecord| found.iter().all(|member| member.id != old.id);
@@ -39,7 +48,7 @@ impl Members {
             [record] => record.clone(),
             several => return ambiguous(driver, now, server, several),
         };
-        let (id, name) = (NodeId(record.id.0), record.info.name);
+        let (id, name) = (NodeId(record.id.0), record.info.name.clone());
         if id == driver.node().id() {
             return Outcome::Refused(format!(
                 "{name} leads: hand over first with `store transfer`, then remove it"
@@ -63,17 +72,25 @@ impl Members {
                 None => {}
             }
         }
-        match driver.change(now, Change::Remove(id)) {
+        let dismissed = info_bytes(&self.with_newest_run(&record, runs));
+        match driver.change(now, Change::Dismiss { id, info: dismissed }) {
             Ok(()) => {
                 tracing::info!(server = id.0, name, force, "removed at an operator's request");
-                let until = now.mono_us.saturating_add(DISMISSED_FOR.as_micros() as Time);
-                let folder = record.info.folder;
-                self.dismissed.push((folder, until));
-                Outcome::Removes { id: record.id, folder, name }
+                Outcome::Removes { id: record.id, folder: record.info.folder, name }
             }
             Err(error @ raft::ChangeError::LastVoter(_)) => Outcome::Refused(error.to_string()),
             Err(error) => Outcome::Pending(error.to_string()),
         }
+    }
+
+    /// The process that runs is the one that is meant, also if the membership has
+    /// not taken note of its run yet.
+    fn with_newest_run(&self, record: &MemberRecord, runs: &[(FolderId, Run)]) -> MemberInfo {
+        let mut info = record.info.clone();
+        let heard = runs.iter().filter(|(folder, _)| *folder == info.folder).map(|(_, run)| *run);
+        let known = info.run.into_iter().chain(self.runs.heard(NodeId(record.id.0)));
+        info.run = heard.chain(known).max_by_key(|run| run.count);
+        info
     }
 }
 

@@ -10,8 +10,8 @@ impl Members {
     /// Carries out an order of a load balancer: the answer, if there is one yet.
     pub fn order(&mut self, driver: &mut Driver, now: Now, order: &ToServer) -> Option<ToLb> {
         match order {
-            ToServer::Operate { number, wanted } => {
-                let outcome = self.operate(driver, now, wanted);
+            ToServer::Operate { number, wanted, runs } => {
+                let outcome = self.operate(driver, now, wanted, runs);
                 Some(ToLb::Operated { number: *number, outcome })
             }
             ToServer::Admit { info } => {
@@ -31,7 +31,7 @@ pub fn hands_orders_to(driver: &Driver) -> Option<NodeId> {
 
 /// What an operator is told whose order could not be handed on.
 pub fn not_handed_on(driver: &Driver, order: &ToServer) -> Option<ToLb> {
-    let ToServer::Operate { number, wanted } = order else { return None };
+    let ToServer::Operate { number, wanted, .. } = order else { return None };
     let what = match wanted {
         Operation::Remove { .. } => "removal",
         Operation::Transfer { .. } => "transfer",

@@ -35,6 +35,11 @@ impl Members {
 }
 
 impl HeardRuns {
+    /// The run that a peer claims to be.
+    pub(super) fn heard(&self, peer: NodeId) -> Option<Run> {
+        self.peers.get(&peer).copied()
+    }
+
     /// Proposes to note one run that is newer than what the membership says.
     /// Asked again until it has all of them.
     pub(super) fn note_newer(&mut self, driver: &mut Driver, now: Now) -> bool {

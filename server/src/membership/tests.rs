@@ -1,7 +1,7 @@
 //! The leader's judgement of who is gone, and what a fresh server makes of
 //! what it is told. Whole clusters are the simulator's part.
 
-use super::operator::{DISMISSED_FOR, FewVoters, few_voters};
+use super::operator::{FewVoters, few_voters};
 use super::*;
 use common::control::{Operation, Outcome, Run};
 use common::ids::FolderId;
@@ -257,23 +257,84 @@ fn a_folder_is_admitted_once() {
     assert_eq!(driver.members().len(), 2);
 }
 
-/// Another load balancer may take a server for live that was told to stop.
-#[test]
-fn whom_an_operator_removed_is_not_admitted_for_a_while() {
+fn run(count: u64) -> Option<Run> {
+    Some(Run { count, nonce: count })
+}
+
+/// Server 2 is admitted, and removed by an operator's order; `recorded` is the
+/// run that the membership knows, `heard` that which the load balancer does.
+fn dismissed(recorded: Option<Run>, heard: Option<Run>) -> (Driver, Members, MemberInfo) {
     let (mut driver, mut actions) = leader();
-    let mut members = Members::new(Rules::new(DEAD_AFTER));
-    let info = MemberInfo { folder: FolderId(2), ..driver.info().clone() };
+    let members = Members::new(Rules::new(DEAD_AFTER));
+    let info = MemberInfo { folder: FolderId(2), run: recorded, ..driver.info().clone() };
     let _ = members.admit(&mut driver, NOW, &info);
     settle(&mut driver, &mut actions);
     let wanted = Operation::Remove { server: "2".to_owned(), force: false };
-    let outcome = members.operate(&mut driver, NOW, &wanted);
+    let runs: Vec<_> = heard.into_iter().map(|run| (info.folder, run)).collect();
+    let outcome = members.operate(&mut driver, NOW, &wanted, &runs);
     assert!(matches!(outcome, Outcome::Removes { .. }), "{outcome:?}");
     settle(&mut driver, &mut actions);
-    let Some(Err(why)) = members.admit(&mut driver, NOW, &info) else { panic!("admitted") };
-    assert!(why.contains("a moment ago"), "{why}");
-    let later = Now { mono_us: NOW.mono_us + DISMISSED_FOR.as_micros() as u64, ..NOW };
-    assert_eq!(members.admit(&mut driver, later, &info), None);
-    assert_eq!(driver.members().len(), 2);
+    let again = members.operate(&mut driver, NOW, &wanted, &runs);
+    assert!(matches!(again, Outcome::Unknown(_)), "{again:?}");
+    (driver, members, info)
+}
+
+#[test]
+fn whom_an_operator_removed_is_admitted_once_it_was_started_again() {
+    let cases = [
+        // The run known to the membership, to the load balancer, and that asks.
+        (run(3), None, run(3), false),
+        (run(3), None, run(2), false),
+        (run(3), None, run(4), true),
+        (run(3), run(5), run(5), false),
+        (run(3), run(5), run(6), true),
+        (run(3), run(2), run(3), false),
+        (None, run(3), run(3), false),
+        (None, run(3), run(4), true),
+        // Of an older program, which cannot say that it was started since.
+        (run(3), None, None, false),
+        (None, None, None, false),
+        (None, None, run(1), true),
+    ];
+    for (recorded, heard, asks, admitted) in cases {
+        let (mut driver, members, info) = dismissed(recorded, heard);
+        let info = MemberInfo { run: asks, ..info };
+        let far = Now { mono_us: NOW.mono_us + 3_600_000_000, ..NOW };
+        match members.admit(&mut driver, far, &info) {
+            None => assert!(admitted, "{recorded:?} {heard:?} {asks:?}"),
+            Some(Err(why)) => {
+                assert!(!admitted && why.contains("an operator has removed it"), "{why} {asks:?}");
+            }
+            Some(Ok(id)) => panic!("still a member as {id}"),
+        }
+    }
+}
+
+#[test]
+fn load_balancers_hear_of_the_dismissed_and_others_are_admitted() {
+    let (mut driver, members, info) = dismissed(run(3), None);
+    let report = driver.report(0);
+    let [record] = &report.dismissed[..] else { panic!("{:?}", report.dismissed) };
+    assert_eq!((record.id, &record.info), (ServerId(2), &info));
+    let other = MemberInfo { folder: FolderId(9), run: run(1), ..info };
+    assert_eq!(members.admit(&mut driver, NOW, &other), None);
+}
+
+/// It was silent, and nobody meant it to go.
+#[test]
+fn whoever_was_removed_for_being_silent_comes_back_by_itself() {
+    let (mut driver, mut actions) = leader();
+    let mut members = Members::new(Rules::new(DEAD_AFTER));
+    let info = MemberInfo { folder: FolderId(2), run: run(3), ..driver.info().clone() };
+    let _ = members.admit(&mut driver, NOW, &info);
+    settle(&mut driver, &mut actions);
+    let silent = Now { mono_us: NOW.mono_us + 700_000_000, ..NOW };
+    members.mind(&mut driver, silent);
+    settle(&mut driver, &mut actions);
+    assert_eq!(driver.members().len(), 1);
+    assert_eq!(members.admit(&mut driver, silent, &info), None);
+    settle(&mut driver, &mut actions);
+    assert_eq!(members.admit(&mut driver, silent, &info), Some(Ok(ServerId(3))));
 }
 
 #[test]

@@ -51,6 +51,8 @@ struct Line<'a> {
     digest: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     members: Option<Vec<Member>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    dismissed: Vec<Dismissed>,
 }
 
 #[derive(Serialize)]
@@ -58,6 +60,13 @@ struct Member {
     id: u64,
     voter: bool,
     /// How it is found.
+    info: Value,
+}
+
+/// A server that an operator has removed.
+#[derive(Serialize)]
+struct Dismissed {
+    id: u64,
     info: Value,
 }
 
@@ -96,7 +105,8 @@ pub(super) fn log_line(
         Body::Noop if all => Line { op: Some("noop"), ..Line::default() },
         Body::Membership(membership) if all => {
             let members = Some(members(membership));
-            Line { op: Some("membership"), members, ..Line::default() }
+            let dismissed = dismissed(membership);
+            Line { op: Some("membership"), members, dismissed, ..Line::default() }
         }
         Body::Noop | Body::Membership(_) => return Ok(()),
         Body::Command(payload) => {
@@ -163,6 +173,16 @@ fn members(membership: &Membership) -> Vec<Member> {
             id: id.0,
             voter: member.suffrage == Suffrage::Voter,
             info: serde_json::from_slice(&member.info).unwrap_or_default(),
+        })
+        .collect()
+}
+
+fn dismissed(membership: &Membership) -> Vec<Dismissed> {
+    let dismissed = membership.dismissed.iter();
+    dismissed
+        .map(|(id, info)| Dismissed {
+            id: id.0,
+            info: serde_json::from_slice(info).unwrap_or_default(),
         })
         .collect()
 }

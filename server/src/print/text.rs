@@ -23,7 +23,11 @@ pub(super) fn log_line(
             let voters = membership.voters().count();
             let learners =
                 membership.members.values().filter(|m| m.suffrage == Suffrage::Learner).count();
-            writeln!(out, "{index} (membership {voters} voters, {learners} learners)")?;
+            let dismissed = match membership.dismissed.len() {
+                0 => String::new(),
+                count => format!(", {count} dismissed"),
+            };
+            writeln!(out, "{index} (membership {voters} voters, {learners} learners{dismissed})")?;
         }
         Body::Noop | Body::Membership(_) => {}
         Body::Command(payload) => match command(index, payload)?.operation {

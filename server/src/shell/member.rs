@@ -86,7 +86,7 @@ impl Member {
             shell.endpoint.clone(),
             std::sync::Arc::clone(&shell.inbox),
         );
-        transport.set_members(&driver.members(), driver.node().membership().next_id);
+        transport.set_members(&driver.members(), driver.node().membership().next_id, &[]);
         if let Some(why) = stale_here(&driver, &runs_of(&shell.folder)) {
             anyhow::bail!("its own log says: {why}");
         }
@@ -180,6 +180,7 @@ impl Member {
     fn timer(&mut self, now: Now) -> anyhow::Result<()> {
         self.driver.tick(now);
         self.mind_membership(now);
+        self.let_go_of_removed();
         self.note_commit()?;
         self.hand_over_if_full(now);
         self.end_if_data_differ();

@@ -2,6 +2,7 @@
 
 use common::control::ToServer;
 use common::ids::ServerId;
+use raft::NodeId;
 
 use super::member::Member;
 use super::{Shell, hello_of, runs_of};
@@ -22,11 +23,25 @@ impl Member {
     /// is not the one that has run under this id last.
     pub(super) fn take_up_members(&mut self, now: Now) {
         let next_id = self.driver.node().membership().next_id;
-        for peer in self.transport.set_members(&self.driver.members(), next_id) {
+        let supplied = self.supplied();
+        for peer in self.transport.set_members(&self.driver.members(), next_id, &supplied) {
             self.driver.link_lost(now, peer);
         }
         if let Some(why) = stale_here(&self.driver, &runs_of(&self.shell.folder)) {
             self.failed = Some(anyhow::anyhow!("the log says: {why}"));
+        }
+    }
+
+    /// Whom the core supplies, those that were removed only now among them.
+    fn supplied(&self) -> Vec<NodeId> {
+        self.driver.node().status().peers.iter().map(|peer| peer.id).collect()
+    }
+
+    /// Whoever was removed has learnt of it, or had the time.
+    pub(super) fn let_go_of_removed(&mut self) {
+        if self.transport.keeps_removed() {
+            let supplied = self.supplied();
+            self.transport.let_go(&supplied);
         }
     }
 

@@ -61,7 +61,7 @@ async fn a_peer_that_became_another_member_keeps_its_link() {
     let address = peer.local_addr().unwrap();
     let inbox = Arc::new(Inbox::default());
     let mut transport = transport(1, &inbox);
-    transport.set_members(&[record(2, address), record(4, address)], 5);
+    transport.set_members(&[record(2, address), record(4, address)], 5, &[]);
     assert_eq!(links(&peer, &inbox, 1).await, [party(4, address)]);
     assert!(transport.peers[&NodeId(2)].dialler.is_none(), "its link would replace that one");
 }
@@ -74,7 +74,7 @@ async fn a_member_that_is_not_known_yet_is_taken_for_what_it_says() {
     let address = peer.local_addr().unwrap();
     let inbox = Arc::new(Inbox::default());
     let mut transport = transport(1, &inbox);
-    transport.set_members(&[record(2, address)], 3);
+    transport.set_members(&[record(2, address)], 3, &[]);
     assert_eq!(links(&peer, &inbox, 1).await, [party(4, address)]);
 }
 
@@ -87,7 +87,7 @@ async fn a_member_that_does_not_know_this_one_is_dialled_by_it() {
     let inbox = Arc::new(Inbox::default());
     let mut transport = transport(4, &inbox);
     let here = transport.endpoint.local_addr().unwrap();
-    transport.set_members(&[record(1, address), record(4, here)], 5);
+    transport.set_members(&[record(1, address), record(4, here)], 5, &[]);
     assert_eq!(links(&peer, &inbox, 1).await, [party(1, address)]);
 }
 
@@ -99,7 +99,7 @@ async fn nobody_is_dialled_while_there_is_a_link() {
     let mut transport = transport(4, &inbox);
     let here = transport.endpoint.local_addr().unwrap();
     let members = [record(1, address), record(4, here)];
-    transport.set_members(&members, 5);
+    transport.set_members(&members, 5, &[]);
     let is_dialled = |transport: &Transport| transport.peers[&NodeId(1)].dialler.as_ref().is_some();
     assert!(is_dialled(&transport));
 
@@ -108,7 +108,7 @@ async fn nobody_is_dialled_while_there_is_a_link() {
     let (link, hello) = accepted.unwrap();
     assert_eq!(transport.accept(&link, &hello), Some((NodeId(1), false)));
     assert!(!is_dialled(&transport));
-    transport.set_members(&members, 5);
+    transport.set_members(&members, 5, &[]);
     assert!(!is_dialled(&transport));
 
     let number = transport.link(NodeId(1)).unwrap().0;
@@ -134,7 +134,7 @@ async fn two_that_dial_at_once_end_with_one_link() {
     both[1].accept(&second[1].0, &second[1].1).unwrap();
     both[1].accept(&first[1].0, &first[1].1).unwrap();
     for transport in &mut both {
-        transport.set_members(&members, 5);
+        transport.set_members(&members, 5, &[]);
     }
 
     let mut heard = [false; 2];
@@ -175,7 +175,7 @@ async fn who_was_removed_is_turned_away_and_who_came_later_is_not() {
     let inbox = Arc::new(Inbox::default());
     let mut transport = transport(1, &inbox);
     let here = transport.endpoint.local_addr().unwrap();
-    transport.set_members(&[record(1, here)], 5);
+    transport.set_members(&[record(1, here)], 5, &[]);
     let judge = async |id: u64| {
         let peer = endpoint(id);
         let (dialled, accepted) = tokio::join!(peer.connect(here), transport.endpoint.accept());
@@ -185,6 +185,30 @@ async fn who_was_removed_is_turned_away_and_who_came_later_is_not() {
     };
     assert_eq!(judge(4).await, Err(()));
     assert_eq!(judge(5).await, Ok(NodeId(5)));
+}
+
+/// The leader goes on supplying whom it removes for a moment, so that it knows.
+#[tokio::test]
+async fn who_is_removed_keeps_its_link_while_it_is_supplied() {
+    let peer = endpoint(4);
+    let (there, inbox) = (peer.local_addr().unwrap(), Arc::new(Inbox::default()));
+    let mut transport = transport(1, &inbox);
+    let here = record(1, transport.endpoint.local_addr().unwrap());
+    transport.set_members(&[here.clone(), record(4, there)], 5, &[NodeId(4)]);
+    let (dialled, hello) = tokio::join!(transport.endpoint.connect(there), peer.accept());
+    let (link, _) = dialled.unwrap();
+    let (other_end, _) = hello.unwrap();
+    transport.accept(&link, &party(4, there));
+    assert!(!transport.keeps_removed());
+
+    transport.set_members(std::slice::from_ref(&here), 5, &[NodeId(4)]);
+    assert!(transport.keeps_removed() && transport.link_to(NodeId(4)).is_some());
+    assert!(transport.check(&party(4, there)).is_err(), "it gets no new one");
+    transport.let_go(&[NodeId(4)]);
+    assert!(transport.keeps_removed());
+    transport.let_go(&[]);
+    assert!(!transport.keeps_removed() && transport.link_to(NodeId(4)).is_none());
+    other_end.closed().await;
 }
 
 #[tokio::test]
@@ -206,14 +230,14 @@ async fn a_copy_is_turned_away_and_knows_it() {
     let runs = vec![run(4, 1), run(5, 1)];
     let from = Party::Member { cluster, id, folder, peer: at, runs };
     peer.set_hello(Hello { version: PROTOCOL_VERSION, from });
-    assert!(transport.set_members(&noted(Some(run(4, 1))), 5).is_empty());
+    assert!(transport.set_members(&noted(Some(run(4, 1))), 5, &[]).is_empty());
     let (dialled, accepted) = tokio::join!(peer.connect(here), transport.endpoint.accept());
     let (dialled, (link, hello)) = (dialled.unwrap().0, accepted.unwrap());
     assert_eq!(transport.accept(&link, &hello), Some((NodeId(2), false)));
     assert_eq!(transport.run_of(NodeId(2)), Some(run(5, 1)));
 
     // What comes into force says that another copy has run.
-    assert_eq!(transport.set_members(&noted(Some(run(5, 2))), 5), [NodeId(2)]);
+    assert_eq!(transport.set_members(&noted(Some(run(5, 2))), 5, &[]), [NodeId(2)]);
     let why = dialled.closed().await;
     assert!(dialled.is_turned_away() && why.contains("a copy of the folder"), "{why}");
     assert!(!link.is_turned_away(), "this end is not meant");

@@ -12,6 +12,7 @@ use bytes::{Buf, BufMut, Bytes};
 use raft::{Body, Entry, Envelope, Membership, Message, NodeId, SnapshotMeta, Suffrage};
 
 use crate::command::Payload;
+use crate::log_file::{DISMISSED, put_membership};
 
 #[cfg(test)]
 mod tests;
@@ -271,27 +272,27 @@ fn decode_meta(input: &mut Input<'_>) -> Result<SnapshotMeta> {
     Ok(SnapshotMeta { index, term, membership: decode_membership(input)? })
 }
 
-/// Appends a membership: `next_id:u64 count:u32`, then for each member
-/// `id:u64 voter:u8 length:u32 info`.
+/// Appends a membership, as it is in the log-file.
 pub fn encode_membership(membership: &Membership, out: &mut impl BufMut) {
-    out.put_u64_le(membership.next_id);
-    out.put_u32_le(membership.members.len() as u32);
-    for (id, member) in &membership.members {
-        out.put_u64_le(id.0);
-        out.put_u8(u8::from(member.suffrage == Suffrage::Voter));
-        out.put_u32_le(member.info.len() as u32);
-        out.put_slice(&member.info);
-    }
+    put_membership(out, membership);
 }
 
 fn decode_membership(input: &mut Input<'_>) -> Result<Membership> {
     let mut membership = Membership { next_id: input.u64()?, ..Membership::default() };
     for _ in 0..input.u32()? {
         let id = NodeId(input.u64()?);
-        let suffrage = if input.bool()? { Suffrage::Voter } else { Suffrage::Learner };
+        let suffrage = match input.u8()? {
+            0 => Some(Suffrage::Learner),
+            1 => Some(Suffrage::Voter),
+            DISMISSED => None,
+            other => return Err(WireError::Unknown("suffrage", other)),
+        };
         let length = input.u32()? as usize;
         let info = input.take(length)?.into();
-        membership.members.insert(id, raft::Member { suffrage, info });
+        match suffrage {
+            Some(suffrage) => drop(membership.members.insert(id, raft::Member { suffrage, info })),
+            None => drop(membership.dismissed.insert(id, info)),
+        }
     }
     Ok(membership)
 }

@@ -9,18 +9,20 @@ use super::{decode, encode, size_hint};
 use crate::command::Payload;
 
 fn membership() -> impl Strategy<Value = Membership> {
-    (vec((1..9u64, any::<bool>(), vec(any::<u8>(), 0..20)), 0..5), 1..99u64).prop_map(
-        |(members, next_id)| Membership {
-            members: members
-                .into_iter()
-                .map(|(id, voter, info)| {
-                    let suffrage = if voter { Suffrage::Voter } else { Suffrage::Learner };
-                    (NodeId(id), Member { suffrage, info: info.into() })
-                })
-                .collect(),
-            next_id,
-        },
-    )
+    let info = || vec(any::<u8>(), 0..20);
+    let members = vec((1..9u64, any::<bool>(), info()), 0..5);
+    let dismissed = vec((1..9u64, info()), 0..3);
+    (members, 1..99u64, dismissed).prop_map(|(members, next_id, dismissed)| Membership {
+        members: members
+            .into_iter()
+            .map(|(id, voter, info)| {
+                let suffrage = if voter { Suffrage::Voter } else { Suffrage::Learner };
+                (NodeId(id), Member { suffrage, info: info.into() })
+            })
+            .collect(),
+        next_id,
+        dismissed: dismissed.into_iter().map(|(id, info)| (NodeId(id), info.into())).collect(),
+    })
 }
 
 fn body() -> impl Strategy<Value = Body<Payload>> {

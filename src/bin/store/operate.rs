@@ -11,13 +11,15 @@ use client::race;
 use common::control::{
     Hello, Operation, Outcome as Answer, PROTOCOL_VERSION, Party, ToLb, ToServer,
 };
+use common::ids::FolderId;
 use common::udp::{ClusterKey, Endpoint, Lane, Link, Receive};
+use server::identity::Folder;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::args::{DEFAULT_DIR, LB_SERVER_PORT};
 use crate::failure::{Failure, Outcome, complain, say};
-use crate::home::Home;
+use crate::home::{Home, Node};
 use crate::serve::LOOPBACK;
 use crate::values;
 
@@ -26,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What takes longer than this is told.
 const SILENTLY: Duration = Duration::from_millis(250);
+
+/// How long the process of a server that was removed may take to end.
+const STOPS_WITHIN: Duration = Duration::from_secs(2);
 
 /// Between two questions.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -44,7 +49,7 @@ pub(crate) struct ByWay {
 /// `store removesrv`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
-    store removesrv srv-3            it votes no longer and stops; its data stay\n  \
+    store removesrv srv-3            it votes no longer and stops; its data stay. It\n                                   stays removed until `store addsrv --name srv-3`\n  \
     store removesrv '#3' --force     by its id; though only one server votes then\n\n\
     Refused if fewer than two servers, or no majority of them, would be left to vote.")]
 pub(crate) struct RemoveArgs {
@@ -71,28 +76,32 @@ pub(crate) struct TransferArgs {
 
 /// `store removesrv`.
 pub(crate) fn remove(args: &RemoveArgs) -> Outcome {
+    let home = Home::at(&args.by.dir)?;
     run(&args.by, async |mut order: Order| {
         let mut wanted = Operation::Remove { server: args.server.clone(), force: args.force };
-        let mut asked = false;
+        let mut removed: Option<(String, Option<FolderId>)> = None;
         loop {
             match order.ask(&wanted).await? {
                 Answer::Done(text) => return Ok(text),
                 // Its name may mean another server once it is gone.
-                Answer::Removes { id, name, .. } => {
-                    asked = true;
+                Answer::Removes { id, name, folder } => {
                     wanted = Operation::Remove { server: format!("#{id}"), force: args.force };
                     order.wait(&format!("the removal of {name} is being committed")).await?;
+                    removed = Some((name, Some(folder)));
                 }
                 Answer::Pending(why) | Answer::HandsOver(why) => order.wait(&why).await?,
-                // It was a member before, and is none any more.
-                Answer::Unknown(_) if asked => {
-                    return Ok(format!(
-                        "{} is removed and stops, if it runs. Its data stay: \
-                         started again, it comes back.",
-                        args.server
-                    ));
+                Answer::Stops(_) => {
+                    let (name, folder) = removed.unwrap_or((args.server.clone(), None));
+                    return Ok(order.see_it_end(&wanted, &home, &name, folder).await);
                 }
-                Answer::Unknown(why) | Answer::Refused(why) => return Err(Failure::refused(why)),
+                // It was a member before, and is none any more.
+                Answer::Unknown(why) => match removed {
+                    None => return Err(Failure::refused(why)),
+                    Some((name, folder)) => {
+                        return Ok(order.see_it_end(&wanted, &home, &name, folder).await);
+                    }
+                },
+                Answer::Refused(why) => return Err(Failure::refused(why)),
             }
         }
     })
@@ -109,7 +118,7 @@ pub(crate) fn transfer(args: &TransferArgs) -> Outcome {
                     order.wait(&format!("leadership goes to {name}")).await?;
                     to = Some(name);
                 }
-                Answer::Pending(why) => order.wait(&why).await?,
+                Answer::Pending(why) | Answer::Stops(why) => order.wait(&why).await?,
                 Answer::Removes { name, .. } => {
                     return Err(Failure::refused(format!("{name} is being removed instead")));
                 }
@@ -148,6 +157,15 @@ fn load_balancers(by: &ByWay, home: &Home) -> Outcome<Vec<SocketAddr>> {
         true => Ok(vec![SocketAddr::new(LOOPBACK, LB_SERVER_PORT)]),
         false => Ok(known),
     }
+}
+
+/// The node whose folder this is, if it is one of this data folder.
+fn node_of(home: &Home, folder: FolderId) -> Option<Node> {
+    let is_it = |node: &Node| {
+        let identity = Folder::look(&node.dir).ok().flatten();
+        identity.is_some_and(|identity| identity.folder == folder)
+    };
+    home.nodes().ok()?.into_iter().find(is_it)
 }
 
 /// A link to a load balancer, and how long what was asked for may still take.
@@ -204,6 +222,39 @@ impl Order {
                 _ => Err(late(self.told.as_deref().unwrap_or("no answer came"))),
             },
             why = self.link.closed() => Err(lost(why)),
+        }
+    }
+
+    /// Waits until the process of a server that was removed has ended, as far as
+    /// it can be seen from here or by the load balancer: only then can another one
+    /// have its folder. What to say of it.
+    async fn see_it_end(
+        &mut self,
+        wanted: &Operation,
+        home: &Home,
+        name: &str,
+        folder: Option<FolderId>,
+    ) -> String {
+        let by = Instant::now() + STOPS_WITHIN;
+        self.until = by;
+        let node = folder.and_then(|folder| node_of(home, folder));
+        loop {
+            let here = node.as_ref().and_then(Node::running);
+            // Without an answer, the folder alone tells.
+            let there = matches!(self.ask(wanted).await, Ok(Answer::Stops(_)));
+            if here.is_none() && !there {
+                return format!(
+                    "{name} is removed. Its data stay: `store addsrv --name {name}` brings it back."
+                );
+            }
+            if Instant::now() + AGAIN >= by {
+                let who = here.map_or(String::new(), |pid| format!(" {pid}"));
+                return format!(
+                    "{name} is removed. Its process{who} was not seen to end: it is stopped as soon \
+                     as it is heard again."
+                );
+            }
+            sleep(AGAIN).await;
         }
     }
 

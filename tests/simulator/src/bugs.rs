@@ -32,7 +32,7 @@ pub enum Bug {
 }
 
 /// Every bug, with the name that it has on the command line.
-pub const BUGS: [(&str, Bug, &str); 34] = [
+pub const BUGS: [(&str, Bug, &str); 35] = [
     (
         "commit-earlier-term",
         Bug::Core(PlantedBug::CommitEarlierTerm),
@@ -154,6 +154,11 @@ pub const BUGS: [(&str, Bug, &str); 34] = [
         "few-voters",
         Bug::Membership(Members::FewVoters),
         "a voter is removed though only one is left then",
+    ),
+    (
+        "dismissal-forgotten",
+        Bug::Core(PlantedBug::DismissalForgotten),
+        "the next change of the membership forgets whom operators have removed",
     ),
     (
         "learner-votes",

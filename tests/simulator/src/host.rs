@@ -131,8 +131,7 @@ impl Host {
             put_back: false,
             fresh_run: false,
         };
-        host.begin_run();
-        host.fresh_run = true;
+        host.begin_fresh_run();
         host
     }
 
@@ -145,6 +144,11 @@ impl Host {
         self.unlisted = false;
         self.earlier = None;
         self.put_back = false;
+        self.begin_fresh_run();
+    }
+
+    /// A process starts that is no member yet: the folder's next run.
+    pub(crate) fn begin_fresh_run(&mut self) {
         self.fresh_run = false;
         self.begin_run();
         self.fresh_run = true;

@@ -160,7 +160,7 @@ impl World {
         match (&operator.wish, outcome) {
             _ if std::mem::take(&mut operator.hand_over) => {}
             (Wish::Transfer, outcome) => done = !matches!(outcome, Outcome::Pending(_)),
-            (_, Outcome::Done(_) | Outcome::Unknown(_)) => done = true,
+            (_, Outcome::Done(_) | Outcome::Unknown(_) | Outcome::Stops(_)) => done = true,
             (Wish::Forget(id) | Wish::Leave(id, _), Outcome::Refused(_)) => {
                 operator.hand_over = leader == Some(*id);
                 operator.next_at = self.now + AFTER_REFUSAL;

@@ -105,7 +105,9 @@ impl World {
         let mut turned_away = false;
         for other in (0..self.hosts.len()).filter(|other| *other != host) {
             let is_cut = self.network.is_cut(host, other) || self.network.is_cut(other, host);
-            let Some(driver) = self.hosts[other].driver().filter(|_| !is_cut) else { continue };
+            // One that was removed, and has not heard of it, elects nobody.
+            let counts = !is_cut && self.hosts[other].disk.id.is_some_and(|id| self.is_member(id));
+            let Some(driver) = self.hosts[other].driver().filter(|_| counts) else { continue };
             let known = driver.member_info(id).filter(|known| known.folder == folder);
             // One that does not know it as a member takes no link from it.
             let Some(known) = known else { continue };

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use common::control::MemberInfo;
 use common::ids::FolderId;
 use raft::invariants::Checker;
 use raft::{
@@ -33,6 +34,8 @@ pub(crate) struct Watch {
     ids: BTreeMap<FolderId, NodeId>,
     /// Whoever was removed, and the term of the entry that did it.
     removed: BTreeMap<NodeId, Term>,
+    /// The run of each folder that operators have removed.
+    dismissed: BTreeMap<FolderId, u64>,
     moment: Moment,
     votes: Votes,
     pub(crate) silence: Silence,
@@ -47,6 +50,7 @@ impl Watch {
             log: Vec::new(),
             ids: ids_of(&first),
             removed: BTreeMap::new(),
+            dismissed: BTreeMap::new(),
             membership: (0, first),
             moment: 0,
             votes: Votes::default(),
@@ -186,12 +190,34 @@ impl Watch {
                 self.fail(Violation::new("a folder has one id", what));
             }
         }
+        self.check_dismissed(index, membership);
         let (before, after) = (self.membership.1.voters().count(), membership.voters().count());
         if before >= MIN_VOTERS && after < MIN_VOTERS {
             let what = format!("{before} became {after}, in the membership {index}");
             self.fail(Violation::new("two voters remain", what));
         }
         self.membership = (index, membership.clone());
+    }
+
+    /// Whom an operator has removed comes back only in a later run than the one
+    /// that was meant: nobody has started it before.
+    fn check_dismissed(&mut self, index: Index, membership: &Membership) {
+        let count = |info: &MemberInfo| info.run.map_or(0, |run| run.count);
+        let before = &self.membership.1;
+        let added = membership.members.iter().filter(|(id, _)| !before.members.contains_key(id));
+        let infos = added.filter_map(|(id, member)| Some((*id, info_of(&member.info)?)));
+        let back = infos.into_iter().find_map(|(id, info)| {
+            let run = *self.dismissed.get(&info.folder)?;
+            (count(&info) <= run).then(|| format!("{id} in run {}, {run} was", count(&info)))
+        });
+        if let Some(what) = back {
+            let what = format!("{what}, in the membership {index}");
+            self.fail(Violation::new("whoever was dismissed was started since", what));
+        }
+        for info in membership.dismissed.values().filter_map(|info| info_of(info)) {
+            let run = self.dismissed.entry(info.folder).or_default();
+            *run = count(&info).max(*run);
+        }
     }
 
     fn note_event(&mut self, id: NodeId, event: &Event) {

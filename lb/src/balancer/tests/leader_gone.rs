@@ -129,6 +129,7 @@ fn those_who_campaign_already_need_no_hint_but_the_dead_one_is_out() {
         role: Role::Leader,
         leader: Some(ServerId(2)),
         gone_leader: None,
+        dismissed: Vec::new(),
         ..servers[1].report.clone()
     };
     world.report(&servers[1]);

@@ -26,6 +26,9 @@ fn membership(dice: &mut Dice) -> Membership {
         let member = Member { suffrage, info: info("x") };
         membership.members.insert(id(dice.below(6)), member);
     }
+    if dice.chance(300) {
+        membership.dismissed.insert(id(dice.below(6)), info("y"));
+    }
     membership
 }
 

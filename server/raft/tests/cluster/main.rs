@@ -2,6 +2,7 @@
 //! famous, and many short lives under faults.
 
 mod damage;
+mod dismissed;
 mod elections;
 mod faults;
 mod garbage;
