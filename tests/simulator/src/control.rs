@@ -318,6 +318,7 @@ impl World {
         let report = || Report {
             may_found,
             heard_of: at.heard_of,
+            runs: at.disk.runs.chain(),
             ..Report::fresh(at.member_info().clone(), 0)
         };
         fresh.then(report)
