@@ -136,6 +136,35 @@ fn a_load_balancer_without_memory_founds_no_second_cluster() {
     assert!(two.second.pid() > 0);
 }
 
+/// The members know only the load balancer that is away; fresh servers know
+/// another one as well, which knows nobody.
+#[test]
+fn a_load_balancer_that_the_members_do_not_know_founds_no_second_cluster() {
+    let mut cluster = TestCluster::start(2);
+    set(cluster.lb_client(), "before");
+    let first = cluster.lb_server();
+    cluster.kill_lb();
+    let (_, second, _process) = cluster.another_lb("lb-2");
+    for name in ["srv-8", "srv-9"] {
+        let (cport, sport) = (free_port(), free_port());
+        let line = format!("--lb {second},{first} --cport {cport} --sport {sport}");
+        cluster.start_server_with(name, &line);
+    }
+    // Which of the two has the smallest address is not decided here.
+    let waits = [format!("load balancer {first} to answer"), "with the smallest address".into()];
+    for name in ["srv-8", "srv-9"] {
+        eventually("they wait and say for what", PATIENCE, || {
+            let log = cluster.home().join(name).join("server.log");
+            let log = std::fs::read_to_string(log).unwrap_or_default();
+            waits.iter().any(|what| log.contains(what)).then_some(()).ok_or(log)
+        });
+    }
+    cluster.start_lb();
+    cluster.wait_for_servers(4);
+    let mut connection = Connection::open(cluster.lb_client()).unwrap();
+    assert_eq!(connection.get("before").unwrap().as_deref(), Some("before"));
+}
+
 /// Whoever lists them, in whatever order: one of them founds, and it finds that
 /// all servers may found with it.
 #[test]

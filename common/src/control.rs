@@ -290,6 +290,10 @@ pub struct Report {
     pub may_found: bool,
     /// The cluster that another load balancer has told a fresh server of.
     pub heard_of: Option<ClusterId>,
+    /// Of a fresh server: its other load balancers that have not said yet whether
+    /// they know a cluster. Until they have, none is founded.
+    #[serde(default)]
+    pub unheard: Vec<SocketAddr>,
     /// What is wrong with it, if anything is.
     #[serde(default)]
     pub trouble: Option<Trouble>,
@@ -329,6 +333,7 @@ impl Report {
             pid,
             may_found: true,
             heard_of: None,
+            unheard: Vec::new(),
             trouble: None,
             gone_leader: None,
             dismissed: Vec::new(),

@@ -189,6 +189,7 @@ pub(crate) fn controls() -> Vec<Vec<u8>> {
         pid: 1,
         may_found: true,
         heard_of: Some(ClusterId(9)),
+        unheard: vec![address],
         trouble: Some(common::control::Trouble::DiskFull),
         gone_leader: Some((ServerId(2), 2)),
         dismissed: vec![record.clone()],

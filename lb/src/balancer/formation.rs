@@ -49,6 +49,14 @@ impl Balancer {
             )));
         }
         let able = |entry: &&&Entry| (entry.report.may_found || unasked) && entry.is_reached();
+        // Another load balancer may know a cluster whose members do not know this one.
+        let unheard = fresh.iter().filter(able).find_map(|entry| entry.report.unheard.first());
+        if let Some(lb) = unheard.filter(|_| !unasked) {
+            return Decision::Wait(Waiting::for_what(format!(
+                "load balancer {lb} to answer: it may know a cluster already. Start it, or leave \
+                 it out of the lists of all servers"
+            )));
+        }
         let infos: Vec<_> = fresh.iter().filter(able).map(|entry| &entry.report.info).collect();
         bootstrap::decide(self.now, self.settings.expect, infos.into_iter())
     }

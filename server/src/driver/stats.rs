@@ -67,6 +67,7 @@ impl Driver {
             pid: self.facts.pid,
             may_found: false,
             heard_of: None,
+            unheard: Vec::new(),
             trouble: self.trouble(),
             gone_leader: self.node.gone_leader().map(|(id, term)| (ServerId(id.0), term)),
             dismissed: match self.role() {

@@ -55,7 +55,7 @@ fn lb_message(
         Heard::Registered { lb: name, cluster, waiting_for } => {
             let what = waiting_for.as_ref().map(|waiting| &*waiting.what);
             tracing::info!(%lb, name, waiting_for = what, "registered");
-            shell.hear_of(cluster);
+            shell.hear_of(lb, cluster);
             (shell.progress)(Progress::Registered { lb, waiting_for });
             Ok(None)
         }

@@ -145,7 +145,7 @@ impl Shell {
         let stopping = stop_on(shutdown, Arc::clone(&inbox));
         let tasks = vec![spawn(serving), spawn(accepting), spawn(stopping)];
 
-        let report = fresh_report(&folder, &info);
+        let report = fresh_report(&config, &folder, &info);
         let mut shell = Shell {
             config,
             folder,
@@ -193,7 +193,7 @@ impl Shell {
         let MemberInfo { peer, client, .. } = self.info;
         self.info = identify(&mut self.folder, &self.config, peer, client)?;
         self.endpoint.set_hello(hello_of(&self.folder, &self.info));
-        self.reports.send_replace(fresh_report(&self.folder, &self.info));
+        self.reports.send_replace(fresh_report(&self.config, &self.folder, &self.info));
         Ok(())
     }
 
@@ -225,14 +225,17 @@ impl Shell {
     }
 
     /// A fresh server that was told of a cluster tells its other load
-    /// balancers: none of them may found a second one.
-    fn hear_of(&self, cluster: Option<ClusterId>) {
+    /// balancers: none of them may found a second one. Nor may they before all
+    /// of its load balancers have said what they know.
+    fn hear_of(&self, lb: SocketAddr, cluster: Option<ClusterId>) {
         self.reports.send_if_modified(|report| {
+            let unheard = report.unheard.len();
+            report.unheard.retain(|address| *address != lb);
             let news = cluster.is_some() && report.heard_of != cluster;
             if news {
                 report.heard_of = cluster;
             }
-            news
+            news || report.unheard.len() != unheard
         });
     }
 
@@ -326,8 +329,11 @@ fn hello_of(folder: &Folder, info: &MemberInfo) -> Hello {
     Hello { version: PROTOCOL_VERSION, from }
 }
 
-fn fresh_report(folder: &Folder, info: &MemberInfo) -> Report {
-    Report { runs: runs_of(folder), ..Report::fresh(info.clone(), std::process::id()) }
+fn fresh_report(config: &ServerConfig, folder: &Folder, info: &MemberInfo) -> Report {
+    let founder = config::founder(&config.lbs);
+    let mut unheard = config.lbs.clone();
+    unheard.retain(|lb| Some(*lb) != founder);
+    Report { runs: runs_of(folder), unheard, ..Report::fresh(info.clone(), std::process::id()) }
 }
 
 fn unix_ms() -> u64 {

@@ -40,9 +40,13 @@ impl World {
     ) {
         match membership::heard_fresh(self.hosts[host].member_info(), message) {
             Heard::Registered { cluster, .. } => {
-                let heard_of = &mut self.hosts[host].heard_of;
-                if cluster.is_some() && *heard_of != cluster {
-                    *heard_of = cluster;
+                let at = &mut self.hosts[host];
+                let is_first = at.heard.insert(lb);
+                let is_news = cluster.is_some() && at.heard_of != cluster;
+                if is_news {
+                    at.heard_of = cluster;
+                }
+                if is_first || is_news {
                     self.report_change(host);
                 }
             }

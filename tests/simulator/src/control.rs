@@ -14,6 +14,7 @@ use lb::registry::LinkId;
 
 use crate::client_port::Frames;
 use crate::network::lb_node;
+use crate::orders::address_of;
 use crate::plan::{MAX_HOSTS, MAX_LBS};
 use crate::process;
 use crate::queue::Micros;
@@ -326,6 +327,10 @@ impl World {
         let report = || Report {
             may_found,
             heard_of: at.heard_of,
+            unheard: (1..self.lbs.len())
+                .filter(|lb| !at.heard.contains(lb))
+                .map(address_of)
+                .collect(),
             runs: at.disk.runs.chain(),
             ..Report::fresh(at.member_info().clone(), 0)
         };

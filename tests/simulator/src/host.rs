@@ -2,6 +2,7 @@
 //! it. Plays the part of the shell: the real driver, driven in the order in
 //! which the shell drives it, with virtual devices.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -42,6 +43,8 @@ pub(crate) struct Host {
     pub(crate) fresh_from: Micros,
     /// The cluster that a load balancer has told a fresh server of.
     pub(crate) heard_of: Option<ClusterId>,
+    /// Load balancers that have told a fresh server what they know.
+    pub(crate) heard: BTreeSet<usize>,
     /// It knows no load balancer any more.
     pub(crate) unlisted: bool,
     /// The disk as it was at some earlier stop.
@@ -126,6 +129,7 @@ impl Host {
             info: info_of(number, 0),
             fresh_from: 0,
             heard_of: None,
+            heard: BTreeSet::new(),
             unlisted: false,
             earlier: None,
             put_back: false,
@@ -141,6 +145,7 @@ impl Host {
         self.folder += 1;
         self.info = info_of(self.number, self.folder);
         self.heard_of = None;
+        self.heard.clear();
         self.unlisted = false;
         self.earlier = None;
         self.put_back = false;

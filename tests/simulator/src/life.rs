@@ -149,6 +149,7 @@ impl World {
             self.out.watch.trace.note(|| format!("h{host} crashes, a fresh one"));
             self.hosts[host].fresh_from = self.now + down.max(1);
             self.hosts[host].heard_of = None;
+            self.hosts[host].heard.clear();
             self.hosts[host].begin_fresh_run();
             self.lose_links_of(host);
             return;

@@ -53,7 +53,7 @@ impl Process {
 }
 
 /// Where servers find a load balancer.
-fn address_of(lb: usize) -> SocketAddr {
+pub(crate) fn address_of(lb: usize) -> SocketAddr {
     ([10, 0, 2, 1], lb as u16 + 1).into()
 }
 

@@ -33,6 +33,27 @@ fn only_the_one_that_may_founds_a_cluster() {
 }
 
 #[test]
+fn none_is_founded_before_all_load_balancers_have_spoken() {
+    let mut first = World::new(2);
+    let mut servers = [Server::fresh(1), Server::fresh(2)];
+    let silent = "127.0.0.1:5009".parse().unwrap();
+    for server in &mut servers {
+        server.report.unheard = vec![silent];
+        first.connect(server);
+    }
+    first.pass(3000, &[&servers[0], &servers[1]]);
+    assert_eq!(first.balancer.cluster(), None);
+    let waiting_for = first.waiting_for(&servers[0]).unwrap();
+    assert!(waiting_for.contains("load balancer 127.0.0.1:5009 to answer"), "{waiting_for}");
+    servers[0].report.unheard.clear();
+    first.pass(1000, &[&servers[0], &servers[1]]);
+    assert_eq!(first.balancer.cluster(), None, "one server has not heard it yet");
+    servers[1].report.unheard.clear();
+    first.pass(1000, &[&servers[0], &servers[1]]);
+    assert_eq!(first.balancer.cluster(), Some(CLUSTER));
+}
+
+#[test]
 fn one_without_memory_founds_nothing_where_another_knows_a_cluster() {
     let mut knows = World::new(1);
     let mut one = Server::leader(1, 1, &voters(1));
