@@ -98,6 +98,16 @@ async fn the_next_server_is_sent_the_same() {
 }
 
 #[tokio::test]
+async fn what_a_forwarder_has_sent_twice_is_not_sent_under_another_session() {
+    let server = scripted([SESSION_OVER, "1\r\n"].map(reply));
+    let mut cluster = patient(&[&server]);
+    assert!(matches!(cluster.incr("n", 1).await, Err(Error::OutcomeUnknown { .. })));
+    assert_eq!(cluster.incr("n", 1).await, Ok(Some(1)));
+    let lines = ["session A", "incr n 1 @A.1.1", "session B", "incr n 1 @B.1.1"];
+    assert_eq!(shown(&[&server]), lines);
+}
+
+#[tokio::test]
 async fn the_end_of_a_session_is_that_of_what_was_sent_twice() {
     let acts = [SESSION_UNKNOWN, "1\r\n", UNKNOWN, SESSION_OVER, "4\r\n", UNKNOWN, SESSION_UNKNOWN];
     let server = scripted(acts.map(reply));

@@ -20,6 +20,21 @@ pub const HEAD_START: Duration = Duration::from_millis(50);
 /// Nobody gave one: what each of `addresses` ended with, in their order.
 pub async fn first_good<T, E, F>(
     addresses: &[SocketAddr],
+    ask: impl FnMut(SocketAddr) -> F,
+) -> Result<(SocketAddr, T), Vec<(SocketAddr, E)>>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    first_good_after(HEAD_START, addresses, ask).await
+}
+
+/// As [`first_good`], but each is waited for that long before the next one is asked.
+///
+/// # Errors
+/// As there.
+pub async fn first_good_after<T, E, F>(
+    head_start: Duration,
+    addresses: &[SocketAddr],
     mut ask: impl FnMut(SocketAddr) -> F,
 ) -> Result<(SocketAddr, T), Vec<(SocketAddr, E)>>
 where
@@ -33,7 +48,7 @@ where
         if next < addresses.len() && (asked.is_empty() || Instant::now() >= start_at) {
             asked.push((next, Box::pin(ask(addresses[next]))));
             next += 1;
-            start_at = Instant::now() + HEAD_START;
+            start_at = Instant::now() + head_start;
         }
         if asked.is_empty() {
             failed.sort_by_key(|(index, _)| *index);

@@ -23,9 +23,13 @@ use crate::error::Error;
 use crate::finder::Finder;
 use crate::names::{Names, Write};
 use crate::protocol;
-use crate::race::first_good;
+use crate::race::first_good_after;
 use crate::retry::{Backoff, Trouble};
 use crate::search::Search;
+
+/// How long the connection to one server may take before the next one is tried,
+/// too: longer than the way to any but the farthest (RFC 8305 proposes as much).
+const SERVER_HEAD_START: Duration = Duration::from_millis(250);
 
 /// How long, how large.
 #[derive(Clone, Debug)]
@@ -150,7 +154,8 @@ impl Router {
                         if let Some(ids) = write.ids() {
                             self.names.is_over(ids);
                         }
-                        if write.is_exposed() {
+                        // Also if whoever forwards it has sent it more than once.
+                        if write.is_exposed() || protocol::is_outcome_unknown(&text) {
                             return Err(Error::OutcomeUnknown { cause });
                         }
                         write.name(None);
@@ -295,7 +300,7 @@ impl Router {
         }
         let servers = self.search.servers(trouble, wait).await;
         let open = |server| Connection::open(server, trouble.cap(wait));
-        match first_good(&servers, open).await {
+        match first_good_after(SERVER_HEAD_START, &servers, open).await {
             Ok((server, connection)) => {
                 trouble.reached();
                 let mut finder = self.search.finder();

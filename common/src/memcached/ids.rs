@@ -58,7 +58,7 @@
 //! | --- | --- |
 //! | of the write | it took effect once, now or earlier |
 //! | `SERVER_ERROR session unknown, not executed` | to be sent under another session |
-//! | `SERVER_ERROR session unknown, outcome unknown` | to a token with `!`: nobody can tell any more |
+//! | `SERVER_ERROR session unknown, outcome unknown` | to a token with `!`, or from one who has forwarded the write more than once: nobody can tell any more |
 //! | `SERVER_ERROR ..., not executed` | this sending was not executed, and will not be: to be sent again |
 //! | `SERVER_ERROR ..., outcome unknown`, or none | to be sent again, with `!` |
 //! | `CLIENT_ERROR bad write id` | the token is none; nothing was executed |
