@@ -47,7 +47,12 @@ pub(crate) fn leading(registry: &Registry, cluster: ClusterId) -> Option<Leading
     let is_gone = |entry: &Entry| {
         entry.is_live() && entry.report.gone_leader.is_some_and(|gone| gone == (id, term))
     };
-    if seen.is_none() && registry.iter().any(is_gone) {
+    // It says itself that it does not lead any more.
+    let denies = |entry: &Entry| {
+        let is_there = entry.is_live() && entry.link.is_some();
+        is_there && entry.id_in(cluster) == Some(id) && entry.report.term > term
+    };
+    if seen.is_none() && registry.iter().any(|entry| is_gone(entry) || denies(entry)) {
         return None;
     }
     let mut followers: Vec<_> = registry

@@ -25,6 +25,7 @@
 mod job;
 mod planted;
 mod policy;
+mod routes;
 
 #[cfg(test)]
 mod tests;
@@ -47,6 +48,7 @@ pub use planted::PlantedBug;
 #[cfg(not(feature = "planted-bugs"))]
 use planted::PlantedBug;
 use policy::Chooser;
+pub use routes::Routes;
 
 /// A load balancer that stops answers everything before its front end closes
 /// the connections.
@@ -65,21 +67,6 @@ impl Wire for Link {
     fn send(&self, encode: impl FnOnce(&mut BytesMut)) -> Result<(), SendError> {
         self.send_with(Lane::Request, encode)
     }
-}
-
-/// Where requests may go.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Routes {
-    /// Who leads, in which term.
-    pub(crate) led: Option<(ServerId, u64)>,
-    /// The leader's own link.
-    pub(crate) leader: Option<LinkId>,
-    /// Without that: servers that hand on to the leader what is for it, the best
-    /// first.
-    pub(crate) relays: Vec<LinkId>,
-    /// Servers that follow that leader, and itself, in a fixed order; empty
-    /// without a leader.
-    pub(crate) readers: Vec<LinkId>,
 }
 
 /// What was done since the process started.
@@ -214,7 +201,11 @@ impl<W: Wire> Router<W> {
             return;
         }
         let before = std::mem::replace(&mut self.routes, routes);
+        let way = self.over;
         self.choose_way();
+        if let Some(way) = way.filter(|way| !self.routes.has(*way)) {
+            self.session.link_lost(way);
+        }
         // Whoever leads opens sessions, whichever way it is asked.
         if self.routes.led != before.led {
             self.session.leader_changed();
@@ -223,12 +214,13 @@ impl<W: Wire> Router<W> {
         if let Some(over) = self.over {
             let is_another = self.routes.led != self.led;
             self.led = self.routes.led;
-            let readers = self.routes.readers.clone();
+            let Routes { leader, readers, .. } = self.routes.clone();
             // A leader that was only lost from sight still answers, and so does
-            // whoever hands on to it; one that another one has replaced need not.
+            // whoever hands on to it; one that another one has replaced need not,
+            // also if it hands on to that one now.
             let moved = self.take_sent(|sent| {
-                let stays = !(sent.job.is_write() && is_another) && readers.contains(&sent.over);
-                sent.over != over && !stays
+                let is_stale = sent.job.is_write() && is_another && leader != Some(sent.over);
+                is_stale || (sent.over != over && !readers.contains(&sent.over))
             });
             for job in moved {
                 self.attempt_lost(now, job);
@@ -280,8 +272,12 @@ impl<W: Wire> Router<W> {
                 self.conclude(job);
             }
             ForwardReply::NotLeader => match self.routes.leader {
-                // A follower that lost its leader: the leader itself answers.
-                Some(leader) if !job.is_write() && leader != over => self.send(now, leader, job),
+                // A follower that lost its leader, or one that led: the leader itself
+                // answers.
+                Some(leader) if leader != over && job.is_write() => {
+                    self.send_write(now, leader, job);
+                }
+                Some(leader) if leader != over => self.send(now, leader, job),
                 _ => {
                     self.leave_relay(over);
                     self.park(now, job);

@@ -147,3 +147,21 @@ fn orders_reach_it_over_a_server_that_follows() {
     let asked = world.received(&servers[0]);
     assert!(asked.iter().any(|message| matches!(message, ToServer::Admit { .. })), "{asked:?}");
 }
+
+#[test]
+fn a_leader_that_says_itself_that_it_leads_no_more_is_not_believed_to() {
+    let mut world = World::new(2);
+    let members = voters(3);
+    let mut servers = vec![Server::leader(1, 3, &members)];
+    servers.extend((2..=3).map(|number| Server::follower(number, 3, &members)));
+    for server in &mut servers {
+        server.report.leader = Some(ServerId(1));
+        world.connect(server);
+    }
+    // It has stepped down; the others have not heard yet.
+    servers[0].report =
+        Report { term: 4, leader: None, role: Role::Follower, ..servers[0].report.clone() };
+    world.report(&servers[0]);
+    let routes = world.balancer.routes();
+    assert_eq!((routes.led, routes.relays), (None, vec![]));
+}

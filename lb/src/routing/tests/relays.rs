@@ -136,3 +136,46 @@ fn a_session_is_the_leaders_whichever_way_it_was_opened() {
     world.reply(0, seen.number, done("STORED\r\n"));
     assert_eq!(client.answer().unwrap(), "STORED\r\n");
 }
+
+#[test]
+fn a_write_that_is_refused_goes_to_the_leader_that_is_seen_by_now() {
+    let mut world = World::new(Policy::Leader);
+    world.lose(0);
+    unseen(&mut world, &[1, 2]);
+    let client = world.ask(SET);
+    let first = world.only(1);
+    is_back(&mut world);
+    world.reply(1, first.number, ForwardReply::NotLeader);
+    let again = world.only(0);
+    assert_eq!(again.ids, first.ids, "nobody has executed it");
+    world.reply(0, again.number, done("STORED\r\n"));
+    assert_eq!(client.answer().unwrap(), "STORED\r\n");
+}
+
+#[test]
+fn what_the_old_leader_has_not_answered_goes_on_when_it_hands_on_to_the_new_one() {
+    let mut world = World::new(Policy::Leader);
+    world.ask("incr n 1\r\n");
+    let first = world.only(0);
+    // Server 2 leads now, by the word of server 0.
+    let (led, relays) = (Some((ServerId(2), 2)), vec![LinkId(0)]);
+    let routes = Routes { led, leader: None, readers: relays.clone(), relays };
+    world.router.set_routes(world.now, routes);
+    let again = WriteIds { again: true, ..first.ids };
+    assert_eq!(world.only(0).ids, again);
+    world.leads(2);
+    assert_eq!(world.only(2).ids, again);
+}
+
+#[test]
+fn a_session_is_asked_for_at_once_when_the_way_is_another_one() {
+    let mut world = World::new(Policy::Leader);
+    world.router.session = Session::new(78);
+    let client = world.ask(SET);
+    assert_eq!(world.links[0].frames.borrow().len(), 1, "it is asked for and not answered");
+    unseen(&mut world, &[1]);
+    world.open(1, OPENED);
+    let seen = world.only(1);
+    world.reply(1, seen.number, done("STORED\r\n"));
+    assert_eq!(client.answer().unwrap(), "STORED\r\n");
+}
