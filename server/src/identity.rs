@@ -111,6 +111,15 @@ pub enum FolderError {
     },
 }
 
+impl FolderError {
+    /// Whether nothing can be written for now, but what was there before can be read.
+    pub fn is_want_of_room(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        let FolderError::Io { source, .. } = self else { return false };
+        matches!(source.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
+    }
+}
+
 /// A server's folder, locked by this process.
 #[derive(Debug)]
 pub struct Folder {

@@ -200,8 +200,9 @@ impl Driver {
             ForwardReply::NotLeader => self.park(now, job),
             ForwardReply::SessionUnknown => self.session_unknown(now, job),
             // Nor here: one that still leads has no room for all of it, and
-            // would be asked again and again.
-            ForwardReply::Lost if self.node.leader() == Some(from) => {
+            // would be asked again and again. Of what was relayed, the load balancer
+            // is told just that.
+            ForwardReply::Lost if job.forwarded.is_none() && self.node.leader() == Some(from) => {
                 job.exposed = job.names.is_some();
                 self.park(now, job);
             }

@@ -87,10 +87,7 @@ impl Member {
                 Ok(()) => return,
                 Err(why) => why,
             },
-            Lane::Control => match self.peer_message(now, from, frame) {
-                Ok(()) => return,
-                Err(why) => why,
-            },
+            Lane::Control => return self.peer_message(now, from, frame),
         };
         tracing::warn!(peer = from.0, why = refused, "frame refused, link closed");
         if let Some(link) = self.transport.link_to(from) {

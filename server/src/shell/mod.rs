@@ -298,9 +298,16 @@ fn identify(
             None => fresh,
         },
     };
-    let run = Some(identity.runs.begin(rand::random()));
+    let mut run = Some(identity.runs.begin(rand::random()));
     let (name, own) = (config.name.clone(), identity.folder);
-    folder.save(identity)?;
+    if let Err(error) = folder.save(identity) {
+        // Reads go on while a disk has no room.
+        let Some(known) = folder.identity().filter(|_| error.is_want_of_room()) else {
+            return Err(error.into());
+        };
+        run = known.runs.last();
+        tracing::warn!(%error, "this start is not written down: it goes on as the one before it");
+    }
     Ok(MemberInfo { folder: own, name, peer, client, run })
 }
 

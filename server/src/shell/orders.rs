@@ -17,6 +17,10 @@ impl Member {
     /// An order of the load balancer at `lb`.
     pub(super) fn order(&mut self, now: Now, lb: SocketAddr, order: &ToServer) {
         let answer = match hands_orders_to(&self.driver) {
+            // One of an older program takes no orders from servers, and closes the link.
+            Some(leader) if self.transport.run_of(leader).is_none() => {
+                not_handed_on(&self.driver, order)
+            }
             Some(leader) => {
                 let message = ToPeer::Order { lb, order: Box::new(order.clone()) };
                 match self.tell_peer(leader, &message) {
@@ -32,14 +36,14 @@ impl Member {
     }
 
     /// What another server says about orders.
-    pub(super) fn peer_message(
-        &mut self,
-        now: Now,
-        from: NodeId,
-        frame: &[u8],
-    ) -> Result<(), String> {
-        let message = serde_json::from_slice(frame)
-            .map_err(|error| format!("an unreadable message of a server: {error}"))?;
+    pub(super) fn peer_message(&mut self, now: Now, from: NodeId, frame: &[u8]) {
+        let message = match serde_json::from_slice(frame) {
+            Ok(message) => message,
+            // Of a newer program, perhaps: the link is needed for more than that.
+            Err(error) => {
+                return tracing::warn!(from = from.0, %error, "message of a server refused");
+            }
+        };
         match message {
             // Carried out here or nowhere: an order that went on from server to
             // server might never end.
@@ -54,7 +58,6 @@ impl Member {
                 }
             }
         }
-        Ok(())
     }
 
     /// Whether the message has left.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use common::control::Trouble;
-use common::forward::{ForwardFrame, decode_forward};
+use common::forward::{ForwardFrame, ForwardReply, decode_forward};
 use common::front_end::Batch;
 use raft::NodeId;
 
@@ -185,4 +185,19 @@ fn a_server_that_begins_anew_says_what_it_leaves() {
     let left = cluster.driver(1).abandon_forwarded(now);
     let left: Vec<_> = left.iter().map(|left| (left.id.number, left.why)).collect();
     assert_eq!(left, [(4, Refusal::Lost), (5, Refusal::NotLeader)]);
+}
+
+#[test]
+fn what_the_leader_has_lost_is_told_as_lost() {
+    let mut cluster = opened();
+    cluster.hold(Kind::Requests);
+    send(&mut cluster, 3, 2, named(1, false), "incr n 1\r\n");
+    let Ok(ForwardFrame::Requests { number, .. }) = decode_forward(&cluster.held[0].bytes) else {
+        panic!()
+    };
+    let now = cluster.now();
+    cluster.driver(3).forward_reply(now, NodeId(1), number, &ForwardReply::Lost);
+    cluster.run();
+    assert_eq!(told(&mut cluster), [(2, Refusal::Lost)]);
+    assert!(cluster.driver(3).parked.is_empty());
 }
