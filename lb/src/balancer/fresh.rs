@@ -8,7 +8,7 @@ use common::ids::{FolderId, ServerId};
 
 use super::returning::dismissed;
 use super::{Balancer, Output};
-use crate::bootstrap::Decision;
+use crate::bootstrap::{BOOTSTRAP_WAIT, Decision};
 use crate::events::Severity;
 use crate::registry::{Asked, Entry, LinkId};
 
@@ -112,6 +112,12 @@ impl Balancer {
     fn answer_fresh(&mut self, folder: FolderId, need: &Need) {
         let Some(entry) = self.registry.get_mut(folder) else { return };
         let Some(link) = entry.link else { return };
+        // Its word that it knows no cluster lets another load balancer found one: the
+        // members of a cluster are heard first.
+        let hears_members = self.memory.cluster.is_none() && self.now < BOOTSTRAP_WAIT;
+        if hears_members && !entry.report.may_found {
+            return;
+        }
         let waiting_for = match (need, &entry.leader_says) {
             (Need::Probe | Need::Stop, _) => return,
             (Need::Wait(waiting), _) => waiting.clone(),
