@@ -302,7 +302,7 @@ pub struct Report {
     /// only have lost sight of it.
     #[serde(default)]
     pub gone_leader: Option<(ServerId, u64)>,
-    /// Of a leader: those whom operators have removed, as committed. Their
+    /// Those whom operators have removed, as committed, like `members`. Their
     /// processes are to stop, and are not admitted ([`MemberRecord::was`]).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dismissed: Vec<MemberRecord>,

@@ -202,7 +202,16 @@ fn leader_of_run(run: Option<Run>) -> (Driver, crate::driver::Actions) {
         run: None,
     };
     let membership = raft::Membership::of_voters([(NodeId(1), info_bytes(&info))]);
-    let info = MemberInfo { run, ..info };
+    let mut driver = driver_of(MemberInfo { run, ..info }, membership);
+    let mut actions = crate::driver::Actions::default();
+    driver.campaign(NOW);
+    settle(&mut driver, &mut actions);
+    assert!(driver.is_leader());
+    (driver, actions)
+}
+
+/// Server 1 of this membership, which it has from a snapshot.
+fn driver_of(info: MemberInfo, membership: raft::Membership) -> Driver {
     let restored = raft::Restored {
         hard_state: raft::HardState::default(),
         snapshot: raft::SnapshotMeta { membership, ..raft::SnapshotMeta::default() },
@@ -222,12 +231,7 @@ fn leader_of_run(run: Option<Run>) -> (Driver, crate::driver::Actions) {
     };
     let node = crate::driver::Node::new(NOW.mono_us, raft::Config::new(NodeId(1), 1), restored);
     let keystore = crate::keystore::Keystore::new(crate::keystore::KeystoreLimits::default());
-    let mut driver = Driver::new(node, keystore, facts);
-    let mut actions = crate::driver::Actions::default();
-    driver.campaign(NOW);
-    settle(&mut driver, &mut actions);
-    assert!(driver.is_leader());
-    (driver, actions)
+    Driver::new(node, keystore, facts)
 }
 
 fn settle(driver: &mut Driver, actions: &mut crate::driver::Actions) {
@@ -318,6 +322,19 @@ fn load_balancers_hear_of_the_dismissed_and_others_are_admitted() {
     assert_eq!((record.id, &record.info), (ServerId(2), &info));
     let other = MemberInfo { folder: FolderId(9), run: run(1), ..info };
     assert_eq!(members.admit(&mut driver, NOW, &other), None);
+}
+
+/// A load balancer may see nobody but followers.
+#[test]
+fn those_who_follow_report_the_dismissed_too() {
+    let own = MemberInfo { folder: FolderId(1), ..info(1) };
+    let mut membership = raft::Membership::of_voters([(NodeId(1), info_bytes(&own))]);
+    membership.dismissed.insert(NodeId(2), info_bytes(&info(2)));
+    let driver = driver_of(own, membership);
+    assert!(!driver.is_leader());
+    let report = driver.report(0);
+    let record = MemberRecord { id: ServerId(2), voter: false, info: info(2) };
+    assert_eq!(report.dismissed, [record]);
 }
 
 /// It was silent, and nobody meant it to go.

@@ -43,6 +43,22 @@ fn every_load_balancer_tells_it_to_stop_whether_it_remembers_or_not() {
     }
 }
 
+/// The leader is beyond a cut: those who follow it have the same in mind.
+#[test]
+fn it_is_told_to_stop_though_the_leader_is_not_seen() {
+    let (leader, mut third) = after_the_removal(RUN);
+    let mut second = Server::follower(2, 3, &leader.report.members);
+    second.report.leader = Some(ServerId(1));
+    // The removed one has not heard of its removal.
+    second.report.commit_index = third.report.commit_index + 1;
+    second.report.dismissed = leader.report.dismissed;
+    let mut world = World::new(2);
+    world.connect(&mut second);
+    world.connect(&mut third);
+    assert!(world.refusal(&third).is_some());
+    assert_eq!(admissions(&mut world, &second, third.report.info.folder), 0);
+}
+
 #[test]
 fn it_is_told_again_whenever_it_reports() {
     let (mut leader, mut third) = after_the_removal(RUN);
