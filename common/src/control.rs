@@ -213,6 +213,10 @@ pub enum Operation {
         server: String,
         /// Even if few voters are left.
         force: bool,
+        /// Only say who is meant ([`Outcome::Removes`]), and change nothing. Whoever
+        /// asks for `#ID` from then on means no other one, however often it asks.
+        #[serde(default)]
+        only_look: bool,
     },
     /// Hand leadership over.
     Transfer {
@@ -229,8 +233,9 @@ pub enum Outcome {
     Done(String),
     /// Leadership goes to this server: ask for just that until it leads.
     HandsOver(String),
-    /// The removal of this member is under way: ask for just that one, as `#ID`,
-    /// until it is unknown. Its name may soon mean another member.
+    /// This member is meant, and its removal is under way unless that was only a
+    /// look, or is done already: ask for just that one, as `#ID`, until it is
+    /// unknown. Its name may soon mean another member.
     Removes {
         /// Its id.
         id: ServerId,

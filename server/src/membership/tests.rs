@@ -3,9 +3,11 @@
 
 use super::operator::{FewVoters, few_voters};
 use super::*;
-use common::control::{Operation, Outcome, Run};
+use common::control::Run;
 use common::ids::FolderId;
 use raft::PeerState;
+
+mod dismissed;
 
 const NOW: Now = Now { mono_us: 100_000_000, wall_ms: 0 };
 const DEAD_AFTER: Duration = Duration::from_secs(5);
@@ -263,78 +265,6 @@ fn a_folder_is_admitted_once() {
 
 fn run(count: u64) -> Option<Run> {
     Some(Run { count, nonce: count })
-}
-
-/// Server 2 is admitted, and removed by an operator's order; `recorded` is the
-/// run that the membership knows, `heard` that which the load balancer does.
-fn dismissed(recorded: Option<Run>, heard: Option<Run>) -> (Driver, Members, MemberInfo) {
-    let (mut driver, mut actions) = leader();
-    let members = Members::new(Rules::new(DEAD_AFTER));
-    let info = MemberInfo { folder: FolderId(2), run: recorded, ..driver.info().clone() };
-    let _ = members.admit(&mut driver, NOW, &info);
-    settle(&mut driver, &mut actions);
-    let wanted = Operation::Remove { server: "2".to_owned(), force: false };
-    let runs: Vec<_> = heard.into_iter().map(|run| (info.folder, run)).collect();
-    let outcome = members.operate(&mut driver, NOW, &wanted, &runs);
-    assert!(matches!(outcome, Outcome::Removes { .. }), "{outcome:?}");
-    settle(&mut driver, &mut actions);
-    let again = members.operate(&mut driver, NOW, &wanted, &runs);
-    assert!(matches!(again, Outcome::Unknown(_)), "{again:?}");
-    (driver, members, info)
-}
-
-#[test]
-fn whom_an_operator_removed_is_admitted_once_it_was_started_again() {
-    let cases = [
-        // The run known to the membership, to the load balancer, and that asks.
-        (run(3), None, run(3), false),
-        (run(3), None, run(2), false),
-        (run(3), None, run(4), true),
-        (run(3), run(5), run(5), false),
-        (run(3), run(5), run(6), true),
-        (run(3), run(2), run(3), false),
-        (None, run(3), run(3), false),
-        (None, run(3), run(4), true),
-        // Of an older program, which cannot say that it was started since.
-        (run(3), None, None, false),
-        (None, None, None, false),
-        (None, None, run(1), true),
-    ];
-    for (recorded, heard, asks, admitted) in cases {
-        let (mut driver, members, info) = dismissed(recorded, heard);
-        let info = MemberInfo { run: asks, ..info };
-        let far = Now { mono_us: NOW.mono_us + 3_600_000_000, ..NOW };
-        match members.admit(&mut driver, far, &info) {
-            None => assert!(admitted, "{recorded:?} {heard:?} {asks:?}"),
-            Some(Err(why)) => {
-                assert!(!admitted && why.contains("an operator has removed it"), "{why} {asks:?}");
-            }
-            Some(Ok(id)) => panic!("still a member as {id}"),
-        }
-    }
-}
-
-#[test]
-fn load_balancers_hear_of_the_dismissed_and_others_are_admitted() {
-    let (mut driver, members, info) = dismissed(run(3), None);
-    let report = driver.report(0);
-    let [record] = &report.dismissed[..] else { panic!("{:?}", report.dismissed) };
-    assert_eq!((record.id, &record.info), (ServerId(2), &info));
-    let other = MemberInfo { folder: FolderId(9), run: run(1), ..info };
-    assert_eq!(members.admit(&mut driver, NOW, &other), None);
-}
-
-/// A load balancer may see nobody but followers.
-#[test]
-fn those_who_follow_report_the_dismissed_too() {
-    let own = MemberInfo { folder: FolderId(1), ..info(1) };
-    let mut membership = raft::Membership::of_voters([(NodeId(1), info_bytes(&own))]);
-    membership.dismissed.insert(NodeId(2), info_bytes(&info(2)));
-    let driver = driver_of(own, membership);
-    assert!(!driver.is_leader());
-    let report = driver.report(0);
-    let record = MemberRecord { id: ServerId(2), voter: false, info: info(2) };
-    assert_eq!(report.dismissed, [record]);
 }
 
 /// It was silent, and nobody meant it to go.

@@ -134,7 +134,7 @@ impl World {
             _ if operator.hand_over => Operation::Transfer { to: None },
             Wish::Transfer => Operation::Transfer { to: None },
             Wish::Forget(id) | Wish::Leave(id, _) => {
-                Operation::Remove { server: id.0.to_string(), force: false }
+                Operation::Remove { server: format!("#{}", id.0), force: false, only_look: false }
             }
         };
         let link = self.control.number();

@@ -117,12 +117,21 @@ fn a_fresh_server_that_was_removed_stops_too() {
 
 /// Asks for the removal of 3 and has the leader answer `says`.
 fn ask(world: &mut World, leader: &Server, says: Outcome) -> (Vec<(FolderId, Run)>, Outcome) {
+    ask_for("#3", world, leader, says)
+}
+
+fn ask_for(
+    server: &str,
+    world: &mut World,
+    leader: &Server,
+    says: Outcome,
+) -> (Vec<(FolderId, Run)>, Outcome) {
     let from = Party::Operator { name: "orders".to_owned() };
     let hello = Hello { version: PROTOCOL_VERSION, from };
     world.links += 1;
     let link = LinkId(world.links);
     world.handle(Input::Opened { link, remote: "127.0.0.1:1".parse().unwrap(), hello });
-    let wanted = Operation::Remove { server: "#3".to_owned(), force: false };
+    let wanted = Operation::Remove { server: server.to_owned(), force: false, only_look: false };
     world.handle(Input::Message { link, message: Box::new(ToLb::Operate(wanted)) });
     let order = world.received(leader).into_iter().find_map(|told| match told {
         ToServer::Operate { number, runs, .. } => Some((number, runs)),
@@ -152,8 +161,12 @@ fn operators_hear_when_the_process_is_gone() {
     leader = after;
     world.report(&leader);
     assert!(world.refusal(&third).is_some());
-    let (_, outcome) = ask(&mut world, &leader, unknown());
-    assert!(matches!(outcome, Outcome::Stops(_)), "{outcome:?}");
+    for server in ["#3", "3", "srv-3"] {
+        let (_, outcome) = ask_for(server, &mut world, &leader, unknown());
+        assert!(matches!(outcome, Outcome::Stops(_)), "{server}: {outcome:?}");
+    }
+    let (_, outcome) = ask_for("srv-4", &mut world, &leader, unknown());
+    assert_eq!(outcome, unknown());
     world.message(&third, ToLb::Goodbye);
     world.break_link(&third);
     assert_eq!(ask(&mut world, &leader, unknown()).1, unknown());
