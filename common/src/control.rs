@@ -385,6 +385,9 @@ pub enum ToServer {
         /// cannot know who belongs to it.
         #[serde(default)]
         cluster: Option<ClusterId>,
+        /// An operator has removed this process: the cluster has taken note of its run.
+        #[serde(default)]
+        dismissed: bool,
     },
     /// Become a member of this cluster: sent to the first voters at bootstrap,
     /// and to a fresh server that the leader has admitted. Idempotent; refused

@@ -6,7 +6,6 @@ use std::time::Duration;
 use common::control::{MemberRecord, ToServer, Waiting};
 use common::ids::{FolderId, ServerId};
 
-use super::returning::dismissed;
 use super::{Balancer, Output};
 use crate::bootstrap::{BOOTSTRAP_WAIT, Decision};
 use crate::events::Severity;
@@ -152,7 +151,7 @@ impl Balancer {
             Need::Wait(_) => return,
             Need::Stop => {
                 let name = entry.name().to_owned();
-                return self.refuse(own_link, &name, dismissed(&name));
+                return self.stop_dismissed(own_link, &name);
             }
             Need::Admission { leader } => {
                 (leader, ToServer::Admit { info: entry.report.info.clone() })

@@ -104,10 +104,7 @@ impl Balancer {
         };
         let name = entry.name().to_owned();
         let message = match step {
-            Step::Stop(link) => {
-                let why = dismissed(&name);
-                return self.refuse(link, &name, why);
-            }
+            Step::Stop(link) => return self.stop_dismissed(link, &name),
             Step::Admission => ToServer::Admit { info: entry.report.info.clone() },
             Step::Place(id) => ToServer::Adopt { cluster, id, voters: Vec::new(), campaign: false },
         };
@@ -117,12 +114,4 @@ impl Balancer {
             self.send(over, message);
         }
     }
-}
-
-/// Why a server that an operator has removed is to stop.
-pub(super) fn dismissed(name: &str) -> String {
-    format!(
-        "an operator has removed {name} from the cluster. Its data stays: \
-         `store addsrv --name {name}` brings it back as a learner"
-    )
 }

@@ -188,6 +188,9 @@ fn a_fresh_server_takes_its_own_place_only() {
     };
     assert!(why.contains("nothing was changed"), "{why}");
     assert_eq!(heard(ToServer::Admit { info: info(3) }), Heard::Nothing);
+    let refused = |dismissed| ToServer::Refused { why: "no".to_owned(), cluster: None, dismissed };
+    assert!(matches!(heard(refused(false)), Heard::Stops(_)));
+    assert!(matches!(heard(refused(true)), Heard::Dismissed(_)), "its run was noted");
 }
 
 /// The leader of a cluster of one, whose disk is done when a test says so.

@@ -38,7 +38,11 @@ impl World {
         lb: usize,
         message: common::control::ToServer,
     ) {
-        match membership::heard_fresh(self.hosts[host].member_info(), message) {
+        let heard = membership::heard_fresh(self.hosts[host].member_info(), message);
+        if matches!(heard, Heard::Dismissed(_)) {
+            self.hosts[host].disk.runs.confirm_last();
+        }
+        match heard {
             Heard::Registered { cluster, .. } => {
                 let at = &mut self.hosts[host];
                 let is_first = at.heard.insert(lb);
@@ -50,7 +54,7 @@ impl World {
                     self.report_change(host);
                 }
             }
-            Heard::Stops(why) => {
+            Heard::Stops(why) | Heard::Dismissed(why) => {
                 self.out.watch.trace.note(|| format!("h{host} ends: lb-{} {why}", lb + 1));
                 self.crash(host, RESTART);
             }

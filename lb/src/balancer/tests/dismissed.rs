@@ -35,7 +35,11 @@ fn every_load_balancer_tells_it_to_stop_whether_it_remembers_or_not() {
         let (mut world, mut leader, mut third) = (World::new(2), leader.clone(), third.clone());
         world.connect(&mut leader);
         world.connect(&mut third);
-        let why = world.refusal(&third).expect("it is to stop");
+        let told = world.received(&third).pop();
+        let Some(ToServer::Refused { why, cluster, dismissed: true }) = told else {
+            panic!("it is to stop, and to know that its run was noted: {told:?}");
+        };
+        assert_eq!(cluster, Some(CLUSTER));
         assert!(why.contains("an operator has removed srv-3"), "{why}");
         assert!(why.contains("store addsrv --name srv-3"), "{why}");
         world.pass(5_000, &[&leader]);
