@@ -70,15 +70,45 @@ impl Members {
                 None => {}
             }
         }
-        let dismissed = info_bytes(&self.with_newest_run(&record, runs));
-        match driver.change(now, Change::Dismiss { id, info: dismissed }) {
+        let older = self.of_older_programs(driver, id, runs);
+        let change = match older.is_empty() {
+            true => Change::Dismiss { id, info: info_bytes(&self.with_newest_run(&record, runs)) },
+            false => Change::Remove(id),
+        };
+        match driver.change(now, change) {
             Ok(()) => {
                 tracing::info!(server = id.0, name, force, "removed at an operator's request");
+                if !older.is_empty() {
+                    tracing::warn!(
+                        server = id.0,
+                        name,
+                        older = older.join(", "),
+                        "those run an older program, which could not read that it was removed: \
+                         that is not noted, so stop its process, or it comes back by itself"
+                    );
+                }
                 removes(record)
             }
             Err(error @ raft::ChangeError::LastVoter(_)) => Outcome::Refused(error.to_string()),
             Err(error) => Outcome::Pending(error.to_string()),
         }
+    }
+
+    /// Who would stay and is of a program that knows no runs, as far as anybody has
+    /// heard: it reads no membership that has dismissed members, and would follow
+    /// no more.
+    fn of_older_programs(
+        &self,
+        driver: &Driver,
+        leaves: NodeId,
+        runs: &[(FolderId, Run)],
+    ) -> Vec<String> {
+        let own = driver.node().id();
+        let others = driver.members().into_iter().filter(|member| {
+            let id = NodeId(member.id.0);
+            id != own && id != leaves && self.with_newest_run(member, runs).run.is_none()
+        });
+        others.map(|member| member.info.name).collect()
     }
 
     /// The process that runs is the one that is meant, also if the membership has

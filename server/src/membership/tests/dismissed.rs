@@ -130,3 +130,33 @@ fn a_look_says_who_is_meant_and_a_removal_by_id_means_no_other() {
     assert_eq!(driver.members().len(), 2, "the one that came since stays");
     assert_eq!(members.operate(&mut driver, NOW, &look("srv-2"), &[]), means(3));
 }
+
+/// A follower of an older program cannot read who was dismissed.
+#[test]
+fn nobody_is_dismissed_while_a_member_knows_no_runs() {
+    let admit = |driver: &mut Driver, members: &Members, info: &MemberInfo| {
+        let mut actions = crate::driver::Actions::default();
+        let _ = members.admit(driver, NOW, info);
+        settle(driver, &mut actions);
+    };
+    let heard = [(FolderId(3), Run { count: 1, nonce: 1 })];
+    // The run of the one that stays in the membership, by the load balancer, by a link.
+    let cases = [
+        (None, &[][..], None, false),
+        (run(1), &[][..], None, true),
+        (None, &heard[..], None, true),
+        (None, &[][..], run(1), true),
+    ];
+    for (noted, heard, linked, dismissed) in cases {
+        let (mut driver, mut actions) = leader();
+        let mut members = Members::new(Rules::new(DEAD_AFTER));
+        admit(&mut driver, &members, &MemberInfo { run: run(3), ..info(2) });
+        admit(&mut driver, &members, &MemberInfo { run: noted, ..info(3) });
+        members.heard_run(NodeId(3), linked);
+        let outcome = members.operate(&mut driver, NOW, &removal("#2"), heard);
+        assert!(matches!(outcome, Outcome::Removes { .. }), "{outcome:?}");
+        settle(&mut driver, &mut actions);
+        assert_eq!(driver.members().len(), 2);
+        assert_eq!(!driver.dismissed().is_empty(), dismissed, "{noted:?} {heard:?} {linked:?}");
+    }
+}
