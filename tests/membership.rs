@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use support::background::Background;
 use support::cluster::{PATIENCE, TestCluster};
 use support::eventually;
 use support::memcached::Connection;
@@ -72,6 +73,7 @@ fn an_operator_removes_servers_as_long_as_that_is_safe() {
     remove(&cluster, &others[1]).expect(1).complains("no majority").complains("--force");
     // The dead one is not.
     remove(&cluster, &others[0]).expect(0).says("is removed");
+    remove(&cluster, &others[0]).expect(0).says("is removed");
     let mut left = [leader.as_str(), others[1].as_str()];
     left.sort_unstable();
     cluster.wait_for_voters(&left);
@@ -129,6 +131,35 @@ fn one_that_was_removed_comes_back_with_its_data() {
     cluster.start_server(leaves);
     cluster.wait_for_voters(&all);
     assert_ne!(cluster.stat(&format!("server.{leaves}.id")), before);
+}
+
+/// The command to remove it ends once its process has: nothing is in the way of the
+/// next one.
+#[test]
+fn one_is_removed_and_brought_back_by_two_commands_in_a_row() {
+    let home = Background::new();
+    let lb = std::net::SocketAddr::from(([127, 0, 0, 1], home.up(3)));
+    let stats = || Connection::open(lb).and_then(|mut lb| lb.stats()).map_err(|e| e.to_string());
+    let voters = || {
+        let stats = stats()?;
+        let votes =
+            |name: &&str| stats.get(&format!("server.{name}.voter")).is_some_and(|v| v == "1");
+        let count = ["srv-1", "srv-2", "srv-3"].iter().filter(|name| votes(name)).count();
+        if count == 3 { Ok(stats) } else { Err(format!("{count} vote: {stats:?}")) }
+    };
+    for _ in 0..3 {
+        let before = eventually("all vote", PATIENCE, voters);
+        let leader = &before["lb.leader"];
+        let name = ["srv-3", "srv-2"].into_iter().find(|name| name != leader).unwrap();
+        let id = format!("server.{name}.id");
+        home.store(&format!("removesrv {name}"))
+            .expect(0)
+            .says("is removed")
+            .says("brings it back");
+        home.store(&format!("addsrv --name {name}")).expect(0);
+        let after = eventually("all vote again", PATIENCE, voters);
+        assert_ne!(after[&id], before[&id], "it came back under another id");
+    }
 }
 
 /// It hangs when it is removed, the leader goes, and a load balancer that knows

@@ -213,6 +213,10 @@ pub enum Operation {
         server: String,
         /// Even if few voters are left.
         force: bool,
+        /// Only say who is meant ([`Outcome::Removes`]), and change nothing. Whoever
+        /// asks for `#ID` from then on means no other one, however often it asks.
+        #[serde(default)]
+        only_look: bool,
     },
     /// Hand leadership over.
     Transfer {
@@ -229,8 +233,9 @@ pub enum Outcome {
     Done(String),
     /// Leadership goes to this server: ask for just that until it leads.
     HandsOver(String),
-    /// The removal of this member is under way: ask for just that one, as `#ID`,
-    /// until it is unknown. Its name may soon mean another member.
+    /// This member is meant, and its removal is under way unless that was only a
+    /// look, or is done already: ask for just that one, as `#ID`, until it is
+    /// unknown. Its name may soon mean another member.
     Removes {
         /// Its id.
         id: ServerId,
@@ -302,7 +307,7 @@ pub struct Report {
     /// only have lost sight of it.
     #[serde(default)]
     pub gone_leader: Option<(ServerId, u64)>,
-    /// Of a leader: those whom operators have removed, as committed. Their
+    /// Those whom operators have removed, as committed, like `members`. Their
     /// processes are to stop, and are not admitted ([`MemberRecord::was`]).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dismissed: Vec<MemberRecord>,
@@ -380,6 +385,9 @@ pub enum ToServer {
         /// cannot know who belongs to it.
         #[serde(default)]
         cluster: Option<ClusterId>,
+        /// An operator has removed this process: the cluster has taken note of its run.
+        #[serde(default)]
+        dismissed: bool,
     },
     /// Become a member of this cluster: sent to the first voters at bootstrap,
     /// and to a fresh server that the leader has admitted. Idempotent; refused

@@ -108,6 +108,13 @@ impl Runs {
         }
     }
 
+    /// The cluster has taken note of the newest run, as it has dismissed it: the
+    /// next start draws another one, which is not dismissed, however many were
+    /// unconfirmed. Whether that is news.
+    pub fn confirm_last(&mut self) -> bool {
+        self.last().is_some_and(|run| self.confirm(run))
+    }
+
     /// The committed membership has this run of the folder. Whether that is news.
     pub fn confirm(&mut self, run: Run) -> bool {
         let Some(place) = self.unconfirmed.iter().position(|known| *known == run) else {

@@ -225,8 +225,17 @@ impl Folder {
     /// The cluster has taken note of this run. That is written on a thread of its
     /// own: nothing waits for it, and if it is lost, only more runs are kept.
     pub(crate) fn confirm(&mut self, run: Run) {
+        self.write_confirmed(|runs| runs.confirm(run));
+    }
+
+    /// An operator has removed this run: the cluster has taken note of it.
+    pub(crate) fn confirm_last(&mut self) {
+        self.write_confirmed(Runs::confirm_last);
+    }
+
+    fn write_confirmed(&mut self, confirm: impl FnOnce(&mut Runs) -> bool) {
         let Some(identity) = &mut self.identity else { return };
-        if !identity.runs.confirm(run) {
+        if !confirm(&mut identity.runs) {
             return;
         }
         self.saving = Saving::default();

@@ -297,6 +297,8 @@ pub enum Heard {
     },
     /// It stops with this reason.
     Stops(String),
+    /// The same, since an operator has removed it: its run was noted.
+    Dismissed(String),
     /// It becomes a member.
     Joins(Place),
     /// That was not for it.
@@ -309,7 +311,10 @@ pub fn heard_fresh(own: &MemberInfo, message: ToServer) -> Heard {
         ToServer::Registered { lb, cluster, waiting_for } => {
             Heard::Registered { lb, cluster, waiting_for }
         }
-        ToServer::Refused { why, .. } => Heard::Stops(format!("refused this server: {why}")),
+        ToServer::Refused { why, dismissed, .. } => {
+            let why = format!("refused this server: {why}");
+            if dismissed { Heard::Dismissed(why) } else { Heard::Stops(why) }
+        }
         ToServer::Adopt { cluster, id, voters, campaign } => {
             match voters.iter().find(|voter| voter.id == id) {
                 Some(voter) if voter.info.folder != own.folder => Heard::Stops(format!(

@@ -221,7 +221,7 @@ pub(crate) fn controls() -> Vec<Vec<u8>> {
     let to_server = [
         ToServer::Campaign { term: 3 },
         ToServer::Registered { lb: "lb-1".to_owned(), cluster: None, waiting_for: None },
-        ToServer::Refused { why: "no".to_owned(), cluster: Some(ClusterId(5)) },
+        ToServer::Refused { why: "no".to_owned(), cluster: Some(ClusterId(5)), dismissed: true },
         ToServer::Whereabouts { members: vec![(ServerId(1), ([127, 0, 0, 1], 6001).into())] },
         ToServer::Adopt { cluster, id, voters: vec![record], campaign: true },
         ToServer::Admit { info: info() },

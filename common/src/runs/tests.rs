@@ -45,6 +45,22 @@ fn what_is_kept_is_bounded_and_unconfirmed_runs_push_nothing_out() {
     assert_eq!(runs.begin(5).count, last.count + 1);
 }
 
+/// It was started again and again without applying the note of any of its runs,
+/// each of which the leader heard of.
+#[test]
+fn one_that_was_dismissed_draws_a_new_run_however_many_were_unconfirmed() {
+    let mut runs = Runs::default();
+    for nonce in 1..=2 * MAX_UNCONFIRMED as u64 {
+        runs.begin(nonce);
+    }
+    let dismissed = runs.last().unwrap();
+    assert_eq!(runs.begin(100), dismissed, "no new one is drawn");
+    assert!(runs.confirm_last());
+    assert_eq!(runs.begin(101), Run { count: dismissed.count + 1, nonce: 101 });
+    assert!(runs.chain().contains(&dismissed));
+    assert!(!Runs::default().confirm_last());
+}
+
 /// A folder that was started so often, each time noted by the cluster.
 fn folder(starts: u64) -> Runs {
     let mut runs = Runs::default();

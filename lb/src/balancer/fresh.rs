@@ -6,9 +6,8 @@ use std::time::Duration;
 use common::control::{MemberRecord, ToServer, Waiting};
 use common::ids::{FolderId, ServerId};
 
-use super::returning::dismissed;
 use super::{Balancer, Output};
-use crate::bootstrap::Decision;
+use crate::bootstrap::{BOOTSTRAP_WAIT, Decision};
 use crate::events::Severity;
 use crate::registry::{Asked, Entry, LinkId};
 
@@ -112,6 +111,12 @@ impl Balancer {
     fn answer_fresh(&mut self, folder: FolderId, need: &Need) {
         let Some(entry) = self.registry.get_mut(folder) else { return };
         let Some(link) = entry.link else { return };
+        // Its word that it knows no cluster lets another load balancer found one: the
+        // members of a cluster are heard first.
+        let hears_members = self.memory.cluster.is_none() && self.now < BOOTSTRAP_WAIT;
+        if hears_members && !entry.report.may_found {
+            return;
+        }
         let waiting_for = match (need, &entry.leader_says) {
             (Need::Probe | Need::Stop, _) => return,
             (Need::Wait(waiting), _) => waiting.clone(),
@@ -146,7 +151,7 @@ impl Balancer {
             Need::Wait(_) => return,
             Need::Stop => {
                 let name = entry.name().to_owned();
-                return self.refuse(own_link, &name, dismissed(&name));
+                return self.stop_dismissed(own_link, &name);
             }
             Need::Admission { leader } => {
                 (leader, ToServer::Admit { info: entry.report.info.clone() })

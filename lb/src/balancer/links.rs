@@ -91,6 +91,19 @@ impl Balancer {
     }
 
     pub(super) fn refuse(&mut self, link: LinkId, who: &str, why: String) {
+        self.turn_away(link, who, why, false);
+    }
+
+    /// An operator has removed the process at the other end: it is to stop.
+    pub(super) fn stop_dismissed(&mut self, link: LinkId, name: &str) {
+        let why = format!(
+            "an operator has removed {name} from the cluster. Its data stays: \
+             `store addsrv --name {name}` brings it back as a learner"
+        );
+        self.turn_away(link, name, why, true);
+    }
+
+    fn turn_away(&mut self, link: LinkId, who: &str, why: String, dismissed: bool) {
         if let Some(known) = self.links.get_mut(&link) {
             known.phase = Phase::Over { since: self.now };
             let folder = known.folder;
@@ -102,7 +115,8 @@ impl Balancer {
             }
         }
         self.log(Severity::Warning, format!("refused {who}: {why}"));
-        self.send(link, ToServer::Refused { why, cluster: self.memory.cluster });
+        let cluster = self.memory.cluster;
+        self.send(link, ToServer::Refused { why, cluster, dismissed });
     }
 
     pub(super) fn drop_link(&mut self, link: LinkId, reason: String) {

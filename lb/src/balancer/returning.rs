@@ -10,7 +10,7 @@
 
 use std::net::SocketAddr;
 
-use common::control::ToServer;
+use common::control::{MemberRecord, ToServer};
 use common::ids::{FolderId, ServerId};
 
 use super::Balancer;
@@ -27,12 +27,13 @@ enum Step {
 }
 
 impl Balancer {
-    /// The server that is meant by its id, if it was removed by an operator and
+    /// The server that is meant by its name or id, if it was removed by an operator and
     /// the link to its process is still there: its name.
     pub(super) fn runs_though_dismissed(&self, server: &str) -> Option<String> {
-        let id = server.strip_prefix('#').unwrap_or(server).parse().ok()?;
+        let id = server.strip_prefix('#').unwrap_or(server).parse().ok().map(ServerId);
         let dismissed = self.registry.dismissed(self.memory.cluster?);
-        let record = dismissed.iter().find(|record| record.id == ServerId(id))?;
+        let is_it = |record: &&MemberRecord| record.info.name == server || Some(record.id) == id;
+        let record = dismissed.iter().rfind(is_it)?;
         let entry = self.registry.get(record.info.folder)?;
         let runs = entry.link.is_some() && record.was(&entry.report.info);
         runs.then(|| entry.name().to_owned())
@@ -103,10 +104,7 @@ impl Balancer {
         };
         let name = entry.name().to_owned();
         let message = match step {
-            Step::Stop(link) => {
-                let why = dismissed(&name);
-                return self.refuse(link, &name, why);
-            }
+            Step::Stop(link) => return self.stop_dismissed(link, &name),
             Step::Admission => ToServer::Admit { info: entry.report.info.clone() },
             Step::Place(id) => ToServer::Adopt { cluster, id, voters: Vec::new(), campaign: false },
         };
@@ -116,12 +114,4 @@ impl Balancer {
             self.send(over, message);
         }
     }
-}
-
-/// Why a server that an operator has removed is to stop.
-pub(super) fn dismissed(name: &str) -> String {
-    format!(
-        "an operator has removed {name} from the cluster. Its data stays: \
-         `store addsrv --name {name}` brings it back as a learner"
-    )
 }

@@ -70,10 +70,7 @@ impl Driver {
             unheard: Vec::new(),
             trouble: self.trouble(),
             gone_leader: self.node.gone_leader().map(|(id, term)| (ServerId(id.0), term)),
-            dismissed: match self.role() {
-                Role::Leader => self.node.committed_membership().map_or_else(Vec::new, dismissed),
-                _ => Vec::new(),
-            },
+            dismissed: self.node.committed_membership().map_or_else(Vec::new, dismissed),
             runs: Vec::new(),
         }
     }

@@ -127,6 +127,23 @@ fn an_identity_of_version_1_has_no_runs_and_gets_one() {
 }
 
 #[test]
+fn the_run_of_one_that_was_dismissed_is_confirmed_on_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut folder = Folder::open(dir.path()).unwrap();
+    let mut identity = identity();
+    for nonce in 1..=40 {
+        identity.runs.begin(nonce);
+    }
+    let dismissed = identity.runs.last().unwrap();
+    folder.save(identity).unwrap();
+    folder.confirm_last();
+    drop(folder);
+    let mut found = Folder::look(dir.path()).unwrap().unwrap();
+    assert_eq!(found.runs.last(), Some(dismissed));
+    assert_eq!(found.runs.begin(50).count, dismissed.count + 1);
+}
+
+#[test]
 fn a_confirmed_run_is_written_beside() {
     let dir = tempfile::tempdir().unwrap();
     let mut folder = Folder::open(dir.path()).unwrap();

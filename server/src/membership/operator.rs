@@ -24,7 +24,10 @@ impl Members {
             return Outcome::Pending(format!("{name} does not lead"));
         }
         match operation {
-            Operation::Remove { server, force } => self.remove(driver, now, server, *force, runs),
+            Operation::Remove { server, only_look: true, .. } => look(driver, now, server),
+            Operation::Remove { server, force, .. } => {
+                self.remove(driver, now, server, *force, runs)
+            }
             Operation::Transfer { to } => hand_over(driver, now, to.as_deref()),
         }
     }
@@ -37,16 +40,11 @@ impl Members {
         force: bool,
         runs: &[(FolderId, Run)],
     ) -> Outcome {
-        let found = find(&driver.members(), server);
-        // Until a removal is committed it may be undone, and the name means that one.
-        let leaves = |old: &MemberRecord| found.iter().all(|member| member.id != old.id);
-        if find(&driver.committed_members(), server).iter().any(leaves) {
-            return Outcome::Pending(format!("the removal of {server} is being committed"));
-        }
-        let record = match &found[..] {
-            [] => return unknown(driver, server),
-            [record] => record.clone(),
-            several => return ambiguous(driver, now, server, several),
+        let record = match meant(driver, now, server) {
+            Ok(record) => record,
+            // Who asks for `#ID` knows whom, and hears that it is gone.
+            Err(outcome) if server.starts_with('#') => return outcome,
+            Err(outcome) => return or_removed(driver, server, outcome),
         };
         let (id, name) = (NodeId(record.id.0), record.info.name.clone());
         if id == driver.node().id() {
@@ -72,15 +70,45 @@ impl Members {
                 None => {}
             }
         }
-        let dismissed = info_bytes(&self.with_newest_run(&record, runs));
-        match driver.change(now, Change::Dismiss { id, info: dismissed }) {
+        let older = self.of_older_programs(driver, id, runs);
+        let change = match older.is_empty() {
+            true => Change::Dismiss { id, info: info_bytes(&self.with_newest_run(&record, runs)) },
+            false => Change::Remove(id),
+        };
+        match driver.change(now, change) {
             Ok(()) => {
                 tracing::info!(server = id.0, name, force, "removed at an operator's request");
-                Outcome::Removes { id: record.id, folder: record.info.folder, name }
+                if !older.is_empty() {
+                    tracing::warn!(
+                        server = id.0,
+                        name,
+                        older = older.join(", "),
+                        "those run an older program, which could not read that it was removed: \
+                         that is not noted, so stop its process, or it comes back by itself"
+                    );
+                }
+                removes(record)
             }
             Err(error @ raft::ChangeError::LastVoter(_)) => Outcome::Refused(error.to_string()),
             Err(error) => Outcome::Pending(error.to_string()),
         }
+    }
+
+    /// Who would stay and is of a program that knows no runs, as far as anybody has
+    /// heard: it reads no membership that has dismissed members, and would follow
+    /// no more.
+    fn of_older_programs(
+        &self,
+        driver: &Driver,
+        leaves: NodeId,
+        runs: &[(FolderId, Run)],
+    ) -> Vec<String> {
+        let own = driver.node().id();
+        let others = driver.members().into_iter().filter(|member| {
+            let id = NodeId(member.id.0);
+            id != own && id != leaves && self.with_newest_run(member, runs).run.is_none()
+        });
+        others.map(|member| member.info.name).collect()
     }
 
     /// The process that runs is the one that is meant, also if the membership has
@@ -92,6 +120,43 @@ impl Members {
         info.run = heard.chain(known).max_by_key(|run| run.count);
         info
     }
+}
+
+/// Who is meant by a removal; changes nothing.
+fn look(driver: &Driver, now: Now, server: &str) -> Outcome {
+    match meant(driver, now, server) {
+        Ok(record) => removes(record),
+        Err(outcome) => or_removed(driver, server, outcome),
+    }
+}
+
+/// The member that is meant by a removal; otherwise what there is to say.
+fn meant(driver: &Driver, now: Now, server: &str) -> Result<MemberRecord, Outcome> {
+    let found = find(&driver.members(), server);
+    // Until a removal is committed it may be undone, and the name means that one.
+    let leaves = |old: &MemberRecord| found.iter().all(|member| member.id != old.id);
+    if find(&driver.committed_members(), server).iter().any(leaves) {
+        return Err(Outcome::Pending(format!("the removal of {server} is being committed")));
+    }
+    match &found[..] {
+        [] => Err(unknown(driver, server)),
+        [record] => Ok(record.clone()),
+        several => Err(ambiguous(driver, now, server, several)),
+    }
+}
+
+/// Of somebody who is no member: the removal that was asked for may be done, and
+/// the answer have been lost. Of several of that name, the last one is meant.
+fn or_removed(driver: &Driver, server: &str, outcome: Outcome) -> Outcome {
+    match (find(&driver.dismissed(), server).pop(), outcome) {
+        (Some(record), Outcome::Unknown(_)) => removes(record),
+        (_, outcome) => outcome,
+    }
+}
+
+fn removes(record: MemberRecord) -> Outcome {
+    let MemberRecord { id, info: MemberInfo { folder, name, .. }, .. } = record;
+    Outcome::Removes { id, folder, name }
 }
 
 fn hand_over(driver: &mut Driver, now: Now, to: Option<&str>) -> Outcome {

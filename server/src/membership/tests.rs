@@ -3,9 +3,11 @@
 
 use super::operator::{FewVoters, few_voters};
 use super::*;
-use common::control::{Operation, Outcome, Run};
+use common::control::Run;
 use common::ids::FolderId;
 use raft::PeerState;
+
+mod dismissed;
 
 const NOW: Now = Now { mono_us: 100_000_000, wall_ms: 0 };
 const DEAD_AFTER: Duration = Duration::from_secs(5);
@@ -186,6 +188,9 @@ fn a_fresh_server_takes_its_own_place_only() {
     };
     assert!(why.contains("nothing was changed"), "{why}");
     assert_eq!(heard(ToServer::Admit { info: info(3) }), Heard::Nothing);
+    let refused = |dismissed| ToServer::Refused { why: "no".to_owned(), cluster: None, dismissed };
+    assert!(matches!(heard(refused(false)), Heard::Stops(_)));
+    assert!(matches!(heard(refused(true)), Heard::Dismissed(_)), "its run was noted");
 }
 
 /// The leader of a cluster of one, whose disk is done when a test says so.
@@ -202,7 +207,16 @@ fn leader_of_run(run: Option<Run>) -> (Driver, crate::driver::Actions) {
         run: None,
     };
     let membership = raft::Membership::of_voters([(NodeId(1), info_bytes(&info))]);
-    let info = MemberInfo { run, ..info };
+    let mut driver = driver_of(MemberInfo { run, ..info }, membership);
+    let mut actions = crate::driver::Actions::default();
+    driver.campaign(NOW);
+    settle(&mut driver, &mut actions);
+    assert!(driver.is_leader());
+    (driver, actions)
+}
+
+/// Server 1 of this membership, which it has from a snapshot.
+fn driver_of(info: MemberInfo, membership: raft::Membership) -> Driver {
     let restored = raft::Restored {
         hard_state: raft::HardState::default(),
         snapshot: raft::SnapshotMeta { membership, ..raft::SnapshotMeta::default() },
@@ -222,12 +236,7 @@ fn leader_of_run(run: Option<Run>) -> (Driver, crate::driver::Actions) {
     };
     let node = crate::driver::Node::new(NOW.mono_us, raft::Config::new(NodeId(1), 1), restored);
     let keystore = crate::keystore::Keystore::new(crate::keystore::KeystoreLimits::default());
-    let mut driver = Driver::new(node, keystore, facts);
-    let mut actions = crate::driver::Actions::default();
-    driver.campaign(NOW);
-    settle(&mut driver, &mut actions);
-    assert!(driver.is_leader());
-    (driver, actions)
+    Driver::new(node, keystore, facts)
 }
 
 fn settle(driver: &mut Driver, actions: &mut crate::driver::Actions) {
@@ -259,65 +268,6 @@ fn a_folder_is_admitted_once() {
 
 fn run(count: u64) -> Option<Run> {
     Some(Run { count, nonce: count })
-}
-
-/// Server 2 is admitted, and removed by an operator's order; `recorded` is the
-/// run that the membership knows, `heard` that which the load balancer does.
-fn dismissed(recorded: Option<Run>, heard: Option<Run>) -> (Driver, Members, MemberInfo) {
-    let (mut driver, mut actions) = leader();
-    let members = Members::new(Rules::new(DEAD_AFTER));
-    let info = MemberInfo { folder: FolderId(2), run: recorded, ..driver.info().clone() };
-    let _ = members.admit(&mut driver, NOW, &info);
-    settle(&mut driver, &mut actions);
-    let wanted = Operation::Remove { server: "2".to_owned(), force: false };
-    let runs: Vec<_> = heard.into_iter().map(|run| (info.folder, run)).collect();
-    let outcome = members.operate(&mut driver, NOW, &wanted, &runs);
-    assert!(matches!(outcome, Outcome::Removes { .. }), "{outcome:?}");
-    settle(&mut driver, &mut actions);
-    let again = members.operate(&mut driver, NOW, &wanted, &runs);
-    assert!(matches!(again, Outcome::Unknown(_)), "{again:?}");
-    (driver, members, info)
-}
-
-#[test]
-fn whom_an_operator_removed_is_admitted_once_it_was_started_again() {
-    let cases = [
-        // The run known to the membership, to the load balancer, and that asks.
-        (run(3), None, run(3), false),
-        (run(3), None, run(2), false),
-        (run(3), None, run(4), true),
-        (run(3), run(5), run(5), false),
-        (run(3), run(5), run(6), true),
-        (run(3), run(2), run(3), false),
-        (None, run(3), run(3), false),
-        (None, run(3), run(4), true),
-        // Of an older program, which cannot say that it was started since.
-        (run(3), None, None, false),
-        (None, None, None, false),
-        (None, None, run(1), true),
-    ];
-    for (recorded, heard, asks, admitted) in cases {
-        let (mut driver, members, info) = dismissed(recorded, heard);
-        let info = MemberInfo { run: asks, ..info };
-        let far = Now { mono_us: NOW.mono_us + 3_600_000_000, ..NOW };
-        match members.admit(&mut driver, far, &info) {
-            None => assert!(admitted, "{recorded:?} {heard:?} {asks:?}"),
-            Some(Err(why)) => {
-                assert!(!admitted && why.contains("an operator has removed it"), "{why} {asks:?}");
-            }
-            Some(Ok(id)) => panic!("still a member as {id}"),
-        }
-    }
-}
-
-#[test]
-fn load_balancers_hear_of_the_dismissed_and_others_are_admitted() {
-    let (mut driver, members, info) = dismissed(run(3), None);
-    let report = driver.report(0);
-    let [record] = &report.dismissed[..] else { panic!("{:?}", report.dismissed) };
-    assert_eq!((record.id, &record.info), (ServerId(2), &info));
-    let other = MemberInfo { folder: FolderId(9), run: run(1), ..info };
-    assert_eq!(members.admit(&mut driver, NOW, &other), None);
 }
 
 /// It was silent, and nobody meant it to go.

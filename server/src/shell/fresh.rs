@@ -60,6 +60,10 @@ fn lb_message(
             Ok(None)
         }
         Heard::Stops(why) => anyhow::bail!("load balancer {lb} {why}"),
+        Heard::Dismissed(why) => {
+            shell.folder.confirm_last();
+            anyhow::bail!("load balancer {lb} {why}")
+        }
         Heard::Joins(place) => {
             let (cluster, id) = (place.cluster, place.id);
             restore::adopt(shell, cluster, id, &place.voters)?;

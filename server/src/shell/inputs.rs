@@ -101,8 +101,11 @@ impl Member {
                 tracing::info!(%lb, name, "registered");
                 (self.shell.progress)(Progress::Registered { lb, waiting_for });
             }
-            ToServer::Refused { why, cluster } => {
+            ToServer::Refused { why, cluster, dismissed } => {
                 let lbs = self.shell.config.lbs.len();
+                if dismissed && cluster == Some(self.cluster) {
+                    self.shell.folder.confirm_last();
+                }
                 if ends_refused(&self.driver, self.cluster, cluster, lbs) {
                     self.failed =
                         Some(anyhow::anyhow!("load balancer {lb} refused this server: {why}"));

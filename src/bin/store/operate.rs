@@ -78,15 +78,20 @@ pub(crate) struct TransferArgs {
 pub(crate) fn remove(args: &RemoveArgs) -> Outcome {
     let home = Home::at(&args.by.dir)?;
     run(&args.by, async |mut order: Order| {
-        let mut wanted = Operation::Remove { server: args.server.clone(), force: args.force };
+        let removal =
+            |server: String, only_look| Operation::Remove { server, force: args.force, only_look };
+        // Its name may mean another server once it is gone, so that is asked for once
+        // and changes nothing: the answer to a removal may be lost.
+        let mut wanted = removal(args.server.clone(), true);
         let mut removed: Option<(String, Option<FolderId>)> = None;
         loop {
             match order.ask(&wanted).await? {
                 Answer::Done(text) => return Ok(text),
-                // Its name may mean another server once it is gone.
                 Answer::Removes { id, name, folder } => {
-                    wanted = Operation::Remove { server: format!("#{id}"), force: args.force };
-                    order.wait(&format!("the removal of {name} is being committed")).await?;
+                    wanted = removal(format!("#{id}"), false);
+                    if removed.is_some() {
+                        order.wait(&format!("the removal of {name} is being committed")).await?;
+                    }
                     removed = Some((name, Some(folder)));
                 }
                 Answer::Pending(why) | Answer::HandsOver(why) => order.wait(&why).await?,

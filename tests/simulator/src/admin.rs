@@ -27,6 +27,12 @@ const RESTART: Micros = 500_000;
 /// An operator gives up after so long.
 const LEAVES_WITHIN: Micros = 8_000_000;
 
+/// Of those that are to leave, so many in a thousand hang then, and go on later.
+const HANGS: u64 = 350;
+
+/// A member that is started anew is away for so long.
+const STARTS_ANEW: Micros = 50_000;
+
 /// A member that its leader has not heard for so long may be removed before long.
 const SILENT_FOR: Micros = 500_000;
 
@@ -38,7 +44,11 @@ impl World {
         lb: usize,
         message: common::control::ToServer,
     ) {
-        match membership::heard_fresh(self.hosts[host].member_info(), message) {
+        let heard = membership::heard_fresh(self.hosts[host].member_info(), message);
+        if matches!(heard, Heard::Dismissed(_)) {
+            self.hosts[host].disk.runs.confirm_last();
+        }
+        match heard {
             Heard::Registered { cluster, .. } => {
                 let at = &mut self.hosts[host];
                 let is_first = at.heard.insert(lb);
@@ -50,7 +60,7 @@ impl World {
                     self.report_change(host);
                 }
             }
-            Heard::Stops(why) => {
+            Heard::Stops(why) | Heard::Dismissed(why) => {
                 self.out.watch.trace.note(|| format!("h{host} ends: lb-{} {why}", lb + 1));
                 self.crash(host, RESTART);
             }
@@ -267,6 +277,11 @@ impl World {
             // The core can do what the server refuses.
             return self.give(host, Input::Change(raft::Change::Remove(id)));
         }
+        if rng.chance(HANGS) {
+            self.pause(host, LEAVES_WITHIN);
+            let afterwards = Afterwards::GoesOn(rng.between(800_000, 3_000_000));
+            return self.wish(Wish::Leave(id, afterwards), LEAVES_WITHIN);
+        }
         match way {
             0 => self.crash(host, 2 * length),
             1 => {
@@ -287,6 +302,25 @@ impl World {
             self.hosts[host].unlisted = true;
         }
         self.wish(Wish::Leave(id, afterwards), LEAVES_WITHIN);
+    }
+
+    /// Whoever was removed while it hung goes on. Before that a member is started
+    /// anew, of which the leader takes note: what the membership has in mind of the
+    /// removal has to last.
+    pub(crate) fn let_go_on(&mut self, id: NodeId, after: Micros) {
+        let Some(&host) = self.homes.get(&id).filter(|_| !self.healed) else { return };
+        self.steady.begin_anew(self.now);
+        let leader = self.leader();
+        let is_member = |other: &usize| {
+            let at = &self.hosts[*other];
+            at.driver().is_some() && at.disk.id.is_some_and(|id| self.is_member(id))
+        };
+        let others = (0..self.hosts.len()).filter(|other| *other != host);
+        if let Some(other) = others.filter(is_member).find(|other| Some(*other) != leader) {
+            self.crash(other, STARTS_ANEW);
+        }
+        let life = self.hosts[host].life;
+        self.queue.push(self.now + after, Event::Resume { host, life });
     }
 
     /// Servers that were removed and run nevertheless.

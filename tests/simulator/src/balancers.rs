@@ -247,6 +247,9 @@ impl World {
         let Some(process) = &mut self.hosts[host].process else { return };
         let rejoins_as: Option<ServerId> = process.rejoins_as;
         if process.refused {
+            if process.dismissed {
+                self.hosts[host].disk.runs.confirm_last();
+            }
             self.die(host, "a load balancer refuses it");
         } else if let Some(id) = rejoins_as {
             self.rejoin(host, id);

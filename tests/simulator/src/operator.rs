@@ -34,6 +34,9 @@ pub(crate) enum Afterwards {
     Stays,
     /// It starts over with an empty folder after this time.
     StartsOver(Micros),
+    /// It hangs, and goes on this long after its removal, and after another change
+    /// of the membership.
+    GoesOn(Micros),
 }
 
 /// An operator at work.
@@ -134,7 +137,7 @@ impl World {
             _ if operator.hand_over => Operation::Transfer { to: None },
             Wish::Transfer => Operation::Transfer { to: None },
             Wish::Forget(id) | Wish::Leave(id, _) => {
-                Operation::Remove { server: id.0.to_string(), force: false }
+                Operation::Remove { server: format!("#{}", id.0), force: false, only_look: false }
             }
         };
         let link = self.control.number();
@@ -169,9 +172,13 @@ impl World {
         }
         if done {
             let Operator { wish, .. } = self.operators.at_work.swap_remove(at);
-            if let Wish::Leave(id, Afterwards::StartsOver(after)) = wish {
-                self.operators.starting_over += 1;
-                self.queue.push(self.now + after, Event::StartOver(id));
+            match wish {
+                Wish::Leave(id, Afterwards::StartsOver(after)) => {
+                    self.operators.starting_over += 1;
+                    self.queue.push(self.now + after, Event::StartOver(id));
+                }
+                Wish::Leave(id, Afterwards::GoesOn(after)) => self.let_go_on(id, after),
+                _ => {}
             }
         }
         let reason = "answered".to_owned();

@@ -33,7 +33,10 @@ impl Process {
                 }
             }
             ToServer::Campaign { term } => self.driver.campaign_in(now, term),
-            ToServer::Refused { .. } => self.refused = true,
+            ToServer::Refused { dismissed, .. } => {
+                self.refused = true;
+                self.dismissed |= dismissed;
+            }
             // Nobody moves here.
             ToServer::Registered { .. } | ToServer::Operated(_) | ToServer::Whereabouts { .. } => {}
         }

@@ -61,6 +61,8 @@ pub(crate) struct Process {
     pub(crate) rejoins_as: Option<ServerId>,
     /// A load balancer has refused it: it ends.
     pub(crate) refused: bool,
+    /// Because an operator has removed it.
+    pub(crate) dismissed: bool,
 }
 
 /// Something that happened to a process.
@@ -174,6 +176,7 @@ impl Process {
             lb_links: BTreeSet::new(),
             rejoins_as: None,
             refused: false,
+            dismissed: false,
         }
     }
 

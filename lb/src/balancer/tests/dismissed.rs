@@ -35,12 +35,32 @@ fn every_load_balancer_tells_it_to_stop_whether_it_remembers_or_not() {
         let (mut world, mut leader, mut third) = (World::new(2), leader.clone(), third.clone());
         world.connect(&mut leader);
         world.connect(&mut third);
-        let why = world.refusal(&third).expect("it is to stop");
+        let told = world.received(&third).pop();
+        let Some(ToServer::Refused { why, cluster, dismissed: true }) = told else {
+            panic!("it is to stop, and to know that its run was noted: {told:?}");
+        };
+        assert_eq!(cluster, Some(CLUSTER));
         assert!(why.contains("an operator has removed srv-3"), "{why}");
         assert!(why.contains("store addsrv --name srv-3"), "{why}");
         world.pass(5_000, &[&leader]);
         assert_eq!(admissions(&mut world, &leader, third.report.info.folder), 0);
     }
+}
+
+/// The leader is beyond a cut: those who follow it have the same in mind.
+#[test]
+fn it_is_told_to_stop_though_the_leader_is_not_seen() {
+    let (leader, mut third) = after_the_removal(RUN);
+    let mut second = Server::follower(2, 3, &leader.report.members);
+    second.report.leader = Some(ServerId(1));
+    // The removed one has not heard of its removal.
+    second.report.commit_index = third.report.commit_index + 1;
+    second.report.dismissed = leader.report.dismissed;
+    let mut world = World::new(2);
+    world.connect(&mut second);
+    world.connect(&mut third);
+    assert!(world.refusal(&third).is_some());
+    assert_eq!(admissions(&mut world, &second, third.report.info.folder), 0);
 }
 
 #[test]
@@ -101,12 +121,21 @@ fn a_fresh_server_that_was_removed_stops_too() {
 
 /// Asks for the removal of 3 and has the leader answer `says`.
 fn ask(world: &mut World, leader: &Server, says: Outcome) -> (Vec<(FolderId, Run)>, Outcome) {
+    ask_for("#3", world, leader, says)
+}
+
+fn ask_for(
+    server: &str,
+    world: &mut World,
+    leader: &Server,
+    says: Outcome,
+) -> (Vec<(FolderId, Run)>, Outcome) {
     let from = Party::Operator { name: "orders".to_owned() };
     let hello = Hello { version: PROTOCOL_VERSION, from };
     world.links += 1;
     let link = LinkId(world.links);
     world.handle(Input::Opened { link, remote: "127.0.0.1:1".parse().unwrap(), hello });
-    let wanted = Operation::Remove { server: "#3".to_owned(), force: false };
+    let wanted = Operation::Remove { server: server.to_owned(), force: false, only_look: false };
     world.handle(Input::Message { link, message: Box::new(ToLb::Operate(wanted)) });
     let order = world.received(leader).into_iter().find_map(|told| match told {
         ToServer::Operate { number, runs, .. } => Some((number, runs)),
@@ -136,8 +165,12 @@ fn operators_hear_when_the_process_is_gone() {
     leader = after;
     world.report(&leader);
     assert!(world.refusal(&third).is_some());
-    let (_, outcome) = ask(&mut world, &leader, unknown());
-    assert!(matches!(outcome, Outcome::Stops(_)), "{outcome:?}");
+    for server in ["#3", "3", "srv-3"] {
+        let (_, outcome) = ask_for(server, &mut world, &leader, unknown());
+        assert!(matches!(outcome, Outcome::Stops(_)), "{server}: {outcome:?}");
+    }
+    let (_, outcome) = ask_for("srv-4", &mut world, &leader, unknown());
+    assert_eq!(outcome, unknown());
     world.message(&third, ToLb::Goodbye);
     world.break_link(&third);
     assert_eq!(ask(&mut world, &leader, unknown()).1, unknown());

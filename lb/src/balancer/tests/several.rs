@@ -15,7 +15,7 @@ fn only_the_one_that_may_founds_a_cluster() {
         let mut elsewhere = server.clone();
         elsewhere.report.may_found = false;
         second.connect(&mut elsewhere);
-        second.pass(100, &[&elsewhere]);
+        second.pass(1100, &[&elsewhere]);
         let waiting_for = second.waiting_for(&elsewhere).unwrap();
         assert!(waiting_for.contains("only the load balancer with the smallest"), "{waiting_for}");
         first.connect(server);
@@ -51,6 +51,34 @@ fn none_is_founded_before_all_load_balancers_have_spoken() {
     servers[1].report.unheard.clear();
     first.pass(1000, &[&servers[0], &servers[1]]);
     assert_eq!(first.balancer.cluster(), Some(CLUSTER));
+}
+
+/// It has lost its memory, and the members have yet to find it again.
+#[test]
+fn one_that_has_just_started_does_not_say_yet_that_it_knows_no_cluster() {
+    let mut started = World::new(1);
+    let mut fresh = Server::fresh(5);
+    fresh.report.may_found = false;
+    started.connect(&mut fresh);
+    started.pass(900, &[&fresh]);
+    assert!(started.received(&fresh).is_empty());
+    let mut one = Server::leader(1, 1, &voters(1));
+    started.connect(&mut one);
+    let cluster = started.received(&fresh).into_iter().find_map(|told| match told {
+        ToServer::Registered { cluster, .. } => Some(cluster),
+        _ => None,
+    });
+    assert_eq!(cluster, Some(Some(CLUSTER)));
+
+    // Nobody has found it in time; and the one that would found waits itself.
+    let mut alone = World::new(1);
+    alone.connect(&mut fresh);
+    alone.pass(1100, &[&fresh]);
+    assert!(alone.waiting_for(&fresh).is_some());
+    let mut founder = World::new(2);
+    fresh.report.may_found = true;
+    founder.connect(&mut fresh);
+    assert!(founder.waiting_for(&fresh).is_some(), "whoever starts it sees progress at once");
 }
 
 #[test]
