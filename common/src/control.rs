@@ -420,6 +420,10 @@ pub enum ToServer {
     Admit {
         /// Whom.
         info: MemberInfo,
+        /// The runs of its folder, oldest first, as it has reported them: the
+        /// leader may have taken note of one that the sender does not know of.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        runs: Vec<Run>,
     },
     /// To a member that follows nobody: where the others are that report here. It
     /// may know them at addresses that they have left.

@@ -224,7 +224,7 @@ pub(crate) fn controls() -> Vec<Vec<u8>> {
         ToServer::Refused { why: "no".to_owned(), cluster: Some(ClusterId(5)) },
         ToServer::Whereabouts { members: vec![(ServerId(1), ([127, 0, 0, 1], 6001).into())] },
         ToServer::Adopt { cluster, id, voters: vec![record], campaign: true },
-        ToServer::Admit { info: info() },
+        ToServer::Admit { info: info(), runs: vec![Run { count: 7, nonce: 1 }] },
     ];
     all.extend(to_server.iter().map(|message| serde_json::to_vec(message).expect("is JSON")));
     all

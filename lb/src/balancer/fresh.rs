@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::control::{MemberRecord, ToServer, Waiting};
+use common::control::{MemberRecord, Report, ToServer, Waiting};
 use common::ids::{FolderId, ServerId};
 
 use super::returning::dismissed;
@@ -149,7 +149,8 @@ impl Balancer {
                 return self.refuse(own_link, &name, dismissed(&name));
             }
             Need::Admission { leader } => {
-                (leader, ToServer::Admit { info: entry.report.info.clone() })
+                let Report { info, runs, .. } = &entry.report;
+                (leader, ToServer::Admit { info: info.clone(), runs: runs.clone() })
             }
             Need::Adoption(adopt) => (own_link, adopt),
         };

@@ -10,7 +10,7 @@
 
 use std::net::SocketAddr;
 
-use common::control::ToServer;
+use common::control::{Report, ToServer};
 use common::ids::{FolderId, ServerId};
 
 use super::Balancer;
@@ -107,7 +107,10 @@ impl Balancer {
                 let why = dismissed(&name);
                 return self.refuse(link, &name, why);
             }
-            Step::Admission => ToServer::Admit { info: entry.report.info.clone() },
+            Step::Admission => {
+                let Report { info, runs, .. } = &entry.report;
+                ToServer::Admit { info: info.clone(), runs: runs.clone() }
+            }
             Step::Place(id) => ToServer::Adopt { cluster, id, voters: Vec::new(), campaign: false },
         };
         let recent = |asked: Asked| asked.over == over && now < asked.at + REPEAT_AFTER;

@@ -185,7 +185,7 @@ fn a_fresh_server_takes_its_own_place_only() {
         panic!("took the place of another folder");
     };
     assert!(why.contains("nothing was changed"), "{why}");
-    assert_eq!(heard(ToServer::Admit { info: info(3) }), Heard::Nothing);
+    assert_eq!(heard(ToServer::Admit { info: info(3), runs: Vec::new() }), Heard::Nothing);
 }
 
 /// The leader of a cluster of one, whose disk is done when a test says so.
@@ -247,13 +247,13 @@ fn a_folder_is_admitted_once() {
     let (mut driver, mut actions) = leader();
     let members = Members::new(Rules::new(DEAD_AFTER));
     let info = MemberInfo { folder: FolderId(2), ..driver.info().clone() };
-    assert_eq!(members.admit(&mut driver, NOW, &info), None);
+    assert_eq!(members.admit(&mut driver, NOW, &info, &[]), None);
     driver.flush(NOW, &mut actions);
     let persist = actions.persist.take().expect("the admission goes to the disk");
     driver.synced(NOW, persist.mark);
-    assert_eq!(members.admit(&mut driver, NOW, &info), Some(Ok(ServerId(2))));
+    assert_eq!(members.admit(&mut driver, NOW, &info, &[]), Some(Ok(ServerId(2))));
     settle(&mut driver, &mut actions);
-    assert_eq!(members.admit(&mut driver, NOW, &info), Some(Ok(ServerId(2))));
+    assert_eq!(members.admit(&mut driver, NOW, &info, &[]), Some(Ok(ServerId(2))));
     assert_eq!(driver.members().len(), 2);
 }
 
@@ -267,7 +267,7 @@ fn dismissed(recorded: Option<Run>, heard: Option<Run>) -> (Driver, Members, Mem
     let (mut driver, mut actions) = leader();
     let members = Members::new(Rules::new(DEAD_AFTER));
     let info = MemberInfo { folder: FolderId(2), run: recorded, ..driver.info().clone() };
-    let _ = members.admit(&mut driver, NOW, &info);
+    let _ = members.admit(&mut driver, NOW, &info, &[]);
     settle(&mut driver, &mut actions);
     let wanted = Operation::Remove { server: "2".to_owned(), force: false };
     let runs: Vec<_> = heard.into_iter().map(|run| (info.folder, run)).collect();
@@ -300,7 +300,7 @@ fn whom_an_operator_removed_is_admitted_once_it_was_started_again() {
         let (mut driver, members, info) = dismissed(recorded, heard);
         let info = MemberInfo { run: asks, ..info };
         let far = Now { mono_us: NOW.mono_us + 3_600_000_000, ..NOW };
-        match members.admit(&mut driver, far, &info) {
+        match members.admit(&mut driver, far, &info, &[]) {
             None => assert!(admitted, "{recorded:?} {heard:?} {asks:?}"),
             Some(Err(why)) => {
                 assert!(!admitted && why.contains("an operator has removed it"), "{why} {asks:?}");
@@ -317,7 +317,7 @@ fn load_balancers_hear_of_the_dismissed_and_others_are_admitted() {
     let [record] = &report.dismissed[..] else { panic!("{:?}", report.dismissed) };
     assert_eq!((record.id, &record.info), (ServerId(2), &info));
     let other = MemberInfo { folder: FolderId(9), run: run(1), ..info };
-    assert_eq!(members.admit(&mut driver, NOW, &other), None);
+    assert_eq!(members.admit(&mut driver, NOW, &other, &[]), None);
 }
 
 /// It was silent, and nobody meant it to go.
@@ -326,15 +326,15 @@ fn whoever_was_removed_for_being_silent_comes_back_by_itself() {
     let (mut driver, mut actions) = leader();
     let mut members = Members::new(Rules::new(DEAD_AFTER));
     let info = MemberInfo { folder: FolderId(2), run: run(3), ..driver.info().clone() };
-    let _ = members.admit(&mut driver, NOW, &info);
+    let _ = members.admit(&mut driver, NOW, &info, &[]);
     settle(&mut driver, &mut actions);
     let silent = Now { mono_us: NOW.mono_us + 700_000_000, ..NOW };
     members.mind(&mut driver, silent);
     settle(&mut driver, &mut actions);
     assert_eq!(driver.members().len(), 1);
-    assert_eq!(members.admit(&mut driver, silent, &info), None);
+    assert_eq!(members.admit(&mut driver, silent, &info, &[]), None);
     settle(&mut driver, &mut actions);
-    assert_eq!(members.admit(&mut driver, silent, &info), Some(Ok(ServerId(3))));
+    assert_eq!(members.admit(&mut driver, silent, &info, &[]), Some(Ok(ServerId(3))));
 }
 
 #[test]
@@ -343,7 +343,7 @@ fn the_leader_notes_its_own_run_and_newer_ones_of_its_peers_once() {
     let (mut driver, mut actions) = leader_of_run(run(4));
     let mut members = Members::new(Rules::new(DEAD_AFTER));
     let info = MemberInfo { folder: FolderId(2), run: run(2), ..driver.info().clone() };
-    let _ = members.admit(&mut driver, NOW, &info);
+    let _ = members.admit(&mut driver, NOW, &info, &[]);
     settle(&mut driver, &mut actions);
     let noted =
         |driver: &Driver| driver.members().iter().map(|member| member.info.run).collect::<Vec<_>>();
@@ -365,26 +365,47 @@ fn the_leader_notes_its_own_run_and_newer_ones_of_its_peers_once() {
     for late in [run(3), run(2), None] {
         members.heard_run(NodeId(2), late);
         let moved = MemberInfo { run: late, ..info.clone() };
-        let _ = members.admit(&mut driver, NOW, &moved);
+        let _ = members.admit(&mut driver, NOW, &moved, &[]);
         assert_eq!(mind(&mut driver, &mut members), 0);
     }
     assert_eq!(noted(&driver), [run(4), run(3)]);
 }
 
-/// A load balancer may have heard the addresses before the newest run.
+/// A load balancer may have heard the addresses before the newest run, or not know
+/// what the membership has noted.
 #[test]
-fn a_member_that_has_moved_keeps_the_run_that_was_noted() {
+fn a_member_that_has_moved_is_found_there_unless_its_folder_is_a_copy() {
     let (mut driver, mut actions) = leader();
     let members = Members::new(Rules::new(DEAD_AFTER));
-    let run = |count| Some(Run { count, nonce: 7 });
-    let info = MemberInfo { folder: FolderId(2), run: run(5), ..driver.info().clone() };
-    for (port, claimed, noted) in [(1, run(5), run(5)), (2, run(4), run(5)), (3, run(6), run(6))] {
+    let run = |count, nonce| Run { count, nonce };
+    let (noted, info) = (run(5, 1), driver.info().clone());
+    let info = MemberInfo { folder: FolderId(2), run: Some(noted), ..info };
+    let _ = members.admit(&mut driver, NOW, &info, &[noted]);
+    settle(&mut driver, &mut actions);
+    let mut moved = |port: u16, runs: &[Run], tells: &[Run]| {
         let peer = ([127, 0, 0, 1], port).into();
-        let _ = members.admit(&mut driver, NOW, &MemberInfo { peer, run: claimed, ..info.clone() });
+        let info = MemberInfo { peer, run: runs.last().copied(), ..info.clone() };
+        let answer = members.admit(&mut driver, NOW, &info, tells).expect("it is known");
         settle(&mut driver, &mut actions);
         let found = &driver.members()[1].info;
-        assert_eq!((found.peer, found.run), (peer, noted));
+        assert_eq!(found.run, Some(noted), "only a link brings another run");
+        (answer.is_ok(), found.peer == peer)
+    };
+    let chains: [(&[Run], bool); 6] = [
+        (&[run(4, 1), noted], true),
+        (&[run(4, 1), noted, run(6, 1)], true),
+        (&[run(3, 1), run(4, 1)], false),
+        (&[run(4, 1), run(5, 2)], false),
+        // Its second start since.
+        (&[run(4, 1), run(5, 2), run(6, 2)], false),
+        (&[run(4, 1), noted], true),
+    ];
+    for (port, (runs, taken)) in (1..).zip(chains) {
+        assert_eq!(moved(port, runs, runs), (taken, taken), "{runs:?}");
     }
+    // By way of a load balancer of an older program.
+    assert_eq!(moved(7, &[noted], &[]), (true, true));
+    assert_eq!(moved(8, &[run(5, 2)], &[]), (false, false));
 }
 
 #[test]
