@@ -30,7 +30,7 @@ mod tests;
 pub use orders::{hands_orders_to, not_handed_on};
 use replaced::replaced;
 use runs::HeardRuns;
-pub use runs::stale_here;
+pub use runs::{reached, stale_here};
 
 #[cfg(feature = "planted-bugs")]
 pub use planted::PlantedBug;
@@ -100,6 +100,7 @@ impl Members {
             return;
         }
         let mut status = driver.node().status();
+        self.runs.remember_acknowledged(&status);
         // Those that were removed are supplied for a while.
         status.peers.retain(|peer| status.membership.members.contains_key(&peer.id));
         let voters = status.membership.voters().count();

@@ -16,9 +16,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use common::control::{Hello, MemberRecord, Party, Run};
+use common::control::{Hello, MemberRecord, Party, Reached, Run};
 use common::ids::{ClusterId, FolderId, ServerId};
-use common::runs::{newest, stale};
+use common::runs::{Stale, newest, stale};
 use common::udp::{Endpoint, Lane, Link, Receive};
 use raft::{Envelope, Index, Message, NodeId};
 
@@ -70,14 +70,32 @@ struct Peer {
     known: Option<FolderId>,
     /// Its newest run that the membership has noted.
     noted: Option<Run>,
-    /// The runs that it claims over this link.
+    /// The runs that it claims over this link, or has claimed over the last one.
     claimed: Vec<Run>,
+    /// And how far its disk had come at its start.
+    disk: Option<Reached>,
     link: Option<(u64, Link)>,
     /// And where it dials.
     dialler: Option<(tokio_util::task::AbortOnDropHandle<()>, SocketAddr)>,
     /// The chunk of a snapshot that was sent last: on which link, which
     /// snapshot, from which byte on, when.
     chunk: Option<(u64, Index, u64, Instant)>,
+}
+
+impl Peer {
+    /// Whether who says this of itself is another process than the one that was heard.
+    fn is_another_process(&self, runs: &[Run], disk: Option<Reached>) -> bool {
+        let is_known = self.claimed.last().is_some();
+        is_known && (self.claimed.last(), self.disk) != (runs.last(), disk)
+    }
+
+    /// Where the process that was heard still is, if that is not `remote`: no two
+    /// processes have one address. Its link ends when it does, or is silent for a
+    /// second.
+    fn lives_elsewhere(&self, remote: SocketAddr) -> Option<SocketAddr> {
+        let (_, link) = self.link.as_ref()?;
+        (!link.is_closed() && link.remote() != remote).then(|| link.remote())
+    }
 }
 
 /// Why a link is refused.
@@ -213,16 +231,22 @@ impl Transport {
     }
 
     /// Takes a new link, if it is from a member of this cluster: whose, and
-    /// whether it replaces an older one.
-    pub(crate) fn accept(&mut self, link: &Link, hello: &Hello) -> Option<(NodeId, bool)> {
-        match self.check(hello) {
+    /// whether it replaces an older one. `acknowledged` is how far the disk of the
+    /// caller has come at least, as this server knows.
+    pub(crate) fn accept(
+        &mut self,
+        link: &Link,
+        hello: &Hello,
+        acknowledged: Option<Reached>,
+    ) -> Option<(NodeId, bool)> {
+        match self.check(link.remote(), hello, acknowledged) {
             Ok(from) => {
                 let number = LINKS.fetch_add(1, Ordering::Relaxed);
                 let peer = self.peers.entry(from).or_default();
                 peer.dialler = None;
-                peer.claimed = match &hello.from {
-                    Party::Member { runs, .. } => newest(runs).to_vec(),
-                    _ => Vec::new(),
+                (peer.claimed, peer.disk) = match &hello.from {
+                    Party::Member { runs, disk, .. } => (newest(runs).to_vec(), *disk),
+                    _ => (Vec::new(), None),
                 };
                 let old = peer.link.replace((number, link.clone()));
                 if let Some((_, old)) = &old {
@@ -254,13 +278,18 @@ impl Transport {
         }
     }
 
-    fn check(&self, hello: &Hello) -> Result<NodeId, Refusal> {
+    fn check(
+        &self,
+        remote: SocketAddr,
+        hello: &Hello,
+        acknowledged: Option<Reached>,
+    ) -> Result<NodeId, Refusal> {
         let now = |why| Err(Refusal::Now(why));
         match &hello.from {
             Party::Member { cluster, .. } if *cluster != self.me.cluster => {
                 now(format!("this server belongs to cluster {}, not to {cluster}", self.me.cluster))
             }
-            Party::Member { id: server, folder, runs, .. } => {
+            Party::Member { id: server, folder, runs, disk, .. } => {
                 let id = NodeId(server.0);
                 if id == self.me.id {
                     return now(format!("this server has the id {} itself", id.0));
@@ -274,13 +303,20 @@ impl Transport {
                     _ if id.0 < self.next_id && !self.addresses.contains_key(&id) => {
                         now(no_member(id))
                     }
-                    _ => match stale(peer.and_then(|peer| peer.noted), runs) {
-                        Some(stale) => {
+                    _ => {
+                        let noted = stale(peer.and_then(|peer| peer.noted), runs);
+                        let starts = peer.filter(|peer| peer.is_another_process(runs, *disk));
+                        let lacks =
+                            starts.is_some() && disk.is_some_and(|disk| Some(disk) < acknowledged);
+                        if let Some(stale) = noted.or(lacks.then_some(Stale::Older)) {
                             let name = format!("folder {folder}");
-                            Err(Refusal::ForGood(stale.explain(&name, *server)))
+                            return Err(Refusal::ForGood(stale.explain(&name, *server)));
                         }
-                        None => Ok(id),
-                    },
+                        match starts.and_then(|peer| peer.lives_elsewhere(remote)) {
+                            Some(at) => now(format!("server {id} is alive at {at}", id = id.0)),
+                            None => Ok(id),
+                        }
+                    }
                 }
             }
             Party::Fresh { .. } => now("the caller is no member yet".to_owned()),

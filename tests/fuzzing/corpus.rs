@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use common::control::{Hello, MemberInfo, MemberRecord, Party, Report, Role, Run, ToLb, ToServer};
+use common::control::{
+    Hello, MemberInfo, MemberRecord, Party, Reached, Report, Role, Run, ToLb, ToServer,
+};
 use common::forward::{self, WriteIds};
 use common::ids::{ClusterId, FolderId, ServerId};
 use common::memcached::{Arithmetic, StoreVerb, encode_requests};
@@ -203,6 +205,7 @@ pub(crate) fn controls() -> Vec<Vec<u8>> {
             folder,
             peer: address,
             runs: vec![Run { count: 1, nonce: 7 }],
+            disk: Some(Reached { term: 2, index: 9 }),
         },
         Party::Fresh { folder },
         Party::Operator { name: "backup".to_owned() },

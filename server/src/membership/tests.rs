@@ -3,7 +3,7 @@
 
 use super::operator::{FewVoters, few_voters};
 use super::*;
-use common::control::{Operation, Outcome, Run};
+use common::control::{Operation, Outcome, Reached, Run};
 use common::ids::FolderId;
 use raft::PeerState;
 
@@ -420,4 +420,33 @@ fn a_server_whose_log_knows_another_run_of_its_folder_is_stale() {
     assert!(why.contains("a copy") && why.contains("server 1 (srv-1)"), "{why}");
     let why = stale_here(&driver, &[run(1, 4)]).unwrap();
     assert!(why.contains("an older state"), "{why}");
+}
+
+/// What a peer has acknowledged to this leader it has on its disk, with the term.
+#[test]
+fn the_leader_knows_how_far_a_disk_must_have_come() {
+    let (mut driver, mut actions) = leader();
+    let info = MemberInfo { folder: FolderId(2), ..driver.info().clone() };
+    let mut members = Members::new(Rules::new(DEAD_AFTER));
+    let _ = members.admit(&mut driver, NOW, &info, &[]);
+    settle(&mut driver, &mut actions);
+    let (peer, status) = (NodeId(2), driver.node().status());
+    let at = |index| Reached { term: status.term, index };
+    assert_eq!(reached(&driver), Some(at(status.last_index)));
+    assert_eq!(members.acknowledged(&driver, peer), None, "it has said nothing in this leadership");
+    let message = raft::Message::AppendReply { match_index: 2, read_round: 0 };
+    let term = status.term;
+    driver.message(NOW, raft::Envelope { from: peer, to: status.id, term, message });
+    assert_eq!(members.acknowledged(&driver, peer), Some(at(2)));
+    assert_eq!(members.acknowledged(&driver, NodeId(3)), None);
+    // Somebody else leads.
+    members.mind(&mut driver, NOW);
+    settle(&mut driver, &mut actions);
+    let message = raft::Message::Heartbeat { commit: 0, read_round: 0 };
+    driver.message(NOW, raft::Envelope { from: peer, to: status.id, term: term + 1, message });
+    assert!(!driver.is_leader());
+    assert_eq!(members.acknowledged(&driver, peer), Some(at(2)));
+    // A later leader may have taken it away.
+    let later = Reached { term: term + 1, index: 1 };
+    assert!(later > at(2) && at(1) < at(2) && Reached { term: term - 1, index: 9 } < at(2));
 }

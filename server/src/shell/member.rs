@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use common::control::Report;
+use common::control::{Party, Report};
 use common::forward;
 use common::ids::{ClusterId, ServerId};
 use common::limits::REPORT_INTERVAL;
@@ -19,11 +19,11 @@ use super::restore::Disk;
 use super::routed::LbLinks;
 use super::snapshots::Snapshots;
 use super::watch::LeaderWatch;
-use super::{Shell, runs_of};
+use super::{Shell, hello_of, runs_of};
 use crate::config::Progress;
 use crate::driver::{Actions, Driver, Facts, Now};
 use crate::log_file::{LogError, LogReader};
-use crate::membership::{Members, Rules, stale_here};
+use crate::membership::{Members, Rules, reached, stale_here};
 use crate::transport::{Me, Transport};
 
 /// A stopping server waits for its successor and its last answers so long.
@@ -90,6 +90,12 @@ impl Member {
         if let Some(why) = stale_here(&driver, &runs_of(&shell.folder)) {
             anyhow::bail!("its own log says: {why}");
         }
+        // Nobody was answered before: the runtime was busy with the disk.
+        let mut hello = hello_of(&shell.folder, &shell.info);
+        if let Party::Member { disk, .. } = &mut hello.from {
+            *disk = reached(&driver);
+        }
+        shell.endpoint.set_hello(hello);
         (shell.progress)(Progress::Serving {
             client: shell.info.client,
             peer: shell.info.peer,
