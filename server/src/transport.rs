@@ -60,6 +60,8 @@ pub(crate) struct Transport {
     /// Where they are by the word of a load balancer, which knows better while
     /// there is no leader. A link is only taken from whom it was meant for.
     whereabouts: BTreeMap<NodeId, SocketAddr>,
+    /// The newest run of each member that the committed membership has noted.
+    noted: BTreeMap<NodeId, Run>,
     peers: BTreeMap<NodeId, Peer>,
 }
 
@@ -68,7 +70,8 @@ struct Peer {
     /// Its folder, as the membership has it; `None` for one that dialled before
     /// this server heard of it.
     known: Option<FolderId>,
-    /// Its newest run that the membership has noted.
+    /// Its newest run that the membership in force has noted. That may not be
+    /// committed, and be taken back: nobody is turned away for good by it.
     noted: Option<Run>,
     /// The runs that it claims over this link, or has claimed over the last one.
     claimed: Vec<Run>,
@@ -126,8 +129,8 @@ impl Receive for PeerReceiver {
 
 impl Transport {
     pub(crate) fn new(me: Me, endpoint: Endpoint, inbox: Arc<Inbox>) -> Self {
-        let (addresses, whereabouts, peers) = Default::default();
-        Transport { me, endpoint, inbox, next_id: 0, addresses, whereabouts, peers }
+        let (addresses, whereabouts, noted, peers) = Default::default();
+        Transport { me, endpoint, inbox, next_id: 0, addresses, whereabouts, noted, peers }
     }
 
     /// Lets go of everybody.
@@ -135,6 +138,13 @@ impl Transport {
         for (_, link) in self.peers.values().filter_map(|peer| peer.link.as_ref()) {
             link.close("this server goes");
         }
+    }
+
+    /// Takes up which runs are noted by the members as committed; before
+    /// [`Self::set_members`].
+    pub(crate) fn set_noted(&mut self, committed: &[MemberRecord]) {
+        let noted = |member: &MemberRecord| Some((NodeId(member.id.0), member.info.run?));
+        self.noted = committed.iter().filter_map(noted).collect();
     }
 
     /// Takes up the membership in force: dials whom it has to dial, lets go of
@@ -163,12 +173,16 @@ impl Transport {
             let peer = self.peers.entry(id).or_default();
             peer.known = Some(member.info.folder);
             peer.noted = member.info.run;
+            let for_good = stale(self.noted.get(&id).copied(), &peer.claimed);
             if let Some((_, link)) = &peer.link
-                && let Some(stale) = stale(peer.noted, &peer.claimed)
+                && let Some(stale) = for_good.or_else(|| stale(peer.noted, &peer.claimed))
             {
                 let why = stale.explain(&member.info.name, member.id);
-                tracing::warn!(peer = id.0, why, "link refused");
-                link.turn_away(&why);
+                tracing::warn!(peer = id.0, why, for_good = for_good.is_some(), "link refused");
+                match for_good {
+                    Some(_) => link.turn_away(&why),
+                    None => link.close(&not_committed(&why)),
+                }
                 peer.link = None;
                 turned_away.push(id);
             }
@@ -304,13 +318,17 @@ impl Transport {
                         now(no_member(id))
                     }
                     _ => {
-                        let noted = stale(peer.and_then(|peer| peer.noted), runs);
+                        let noted = stale(self.noted.get(&id).copied(), runs);
                         let starts = peer.filter(|peer| peer.is_another_process(runs, *disk));
                         let lacks =
                             starts.is_some() && disk.is_some_and(|disk| Some(disk) < acknowledged);
                         if let Some(stale) = noted.or(lacks.then_some(Stale::Older)) {
                             let name = format!("folder {folder}");
                             return Err(Refusal::ForGood(stale.explain(&name, *server)));
+                        }
+                        if let Some(stale) = stale(peer.and_then(|peer| peer.noted), runs) {
+                            let why = stale.explain(&format!("folder {folder}"), *server);
+                            return now(not_committed(&why));
                         }
                         match starts.and_then(|peer| peer.lives_elsewhere(remote)) {
                             Some(at) => now(format!("server {id} is alive at {at}", id = id.0)),
@@ -408,6 +426,10 @@ impl Transport {
     pub(crate) fn request(&self, to: NodeId, write: impl FnOnce(&mut BytesMut)) -> bool {
         self.link(to).is_some_and(|(_, link)| link.send_with(Lane::Request, write).is_ok())
     }
+}
+
+fn not_committed(why: &str) -> String {
+    format!("what is in the log here, and is not committed yet, says: {why}")
 }
 
 fn no_member(id: NodeId) -> String {

@@ -113,9 +113,12 @@ pub fn reached(driver: &Driver) -> Option<Reached> {
 }
 
 /// Why the server itself must not go on: its own log says that its folder, with
-/// these runs, is a copy, or an older state, of what has run under its id since.
+/// these runs, is a copy, or an older state, of what has run under its id since. What
+/// is not committed does not count: it may be taken back.
 pub fn stale_here(driver: &Driver, runs: &[Run]) -> Option<String> {
-    let (id, own) = (driver.node().id(), driver.info());
-    let noted = driver.member_info(id).filter(|noted| noted.folder == own.folder)?;
-    Some(stale(noted.run, runs)?.explain(&noted.name, ServerId(id.0)))
+    let (id, own) = (ServerId(driver.node().id().0), driver.info());
+    let members = driver.committed_members();
+    let member = members.iter().find(|member| member.id == id)?;
+    let noted = Some(&member.info).filter(|noted| noted.folder == own.folder)?;
+    Some(stale(noted.run, runs)?.explain(&noted.name, id))
 }

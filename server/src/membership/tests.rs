@@ -414,6 +414,8 @@ fn a_server_whose_log_knows_another_run_of_its_folder_is_stale() {
     let (mut driver, mut actions) = leader_of_run(Some(run(2, 5)));
     assert_eq!(stale_here(&driver, &[]), None);
     Members::new(Rules::new(DEAD_AFTER)).mind(&mut driver, NOW);
+    assert_eq!(driver.members()[0].info.run, Some(run(2, 5)));
+    assert_eq!(stale_here(&driver, &[run(1, 4)]), None, "that may be taken back");
     settle(&mut driver, &mut actions);
     assert_eq!(stale_here(&driver, &[run(1, 4), run(2, 5), run(3, 9)]), None);
     let why = stale_here(&driver, &[run(1, 4), run(2, 6)]).unwrap();

@@ -86,6 +86,7 @@ impl Member {
             shell.endpoint.clone(),
             std::sync::Arc::clone(&shell.inbox),
         );
+        transport.set_noted(&driver.committed_members());
         transport.set_members(&driver.members(), driver.node().membership().next_id, &[]);
         if let Some(why) = stale_here(&driver, &runs_of(&shell.folder)) {
             anyhow::bail!("its own log says: {why}");
@@ -243,6 +244,7 @@ impl Member {
         } else if self.open_membership.is_some_and(|at| at <= self.driver.node().commit()) {
             // Load balancers act on what is committed: whoever joins waits for it.
             self.open_membership = None;
+            self.take_up_members(now);
             self.confirm_run();
             self.report();
         }

@@ -243,8 +243,24 @@ async fn a_copy_is_turned_away_and_knows_it() {
     assert_eq!(transport.accept(&link, &hello, None), Some((NodeId(2), false)));
     assert_eq!(transport.run_of(NodeId(2)), Some(run(5, 1)));
 
-    // What comes into force says that another copy has run.
-    assert_eq!(transport.set_members(&noted(Some(run(5, 2))), 5, &[]), [NodeId(2)]);
+    // What comes into force says that another copy has run, which may be taken back.
+    let another = noted(Some(run(5, 2)));
+    assert_eq!(transport.set_members(&another, 5, &[]), [NodeId(2)]);
+    let why = dialled.closed().await;
+    assert!(!dialled.is_turned_away() && why.contains("not committed yet"), "{why}");
+    let (dialled, accepted) = tokio::join!(peer.connect(here), transport.endpoint.accept());
+    let (dialled, (link, hello)) = (dialled.unwrap().0, accepted.unwrap());
+    assert_eq!(transport.accept(&link, &hello, None), None);
+    dialled.closed().await;
+    assert!(!dialled.is_turned_away());
+    transport.set_members(&noted(Some(run(4, 1))), 5, &[]);
+    let (dialled, accepted) = tokio::join!(peer.connect(here), transport.endpoint.accept());
+    let (dialled, (link, hello)) = (dialled.unwrap().0, accepted.unwrap());
+    assert!(transport.accept(&link, &hello, None).is_some());
+
+    // Once it is committed it is for good.
+    transport.set_noted(&another);
+    assert_eq!(transport.set_members(&another, 5, &[]), [NodeId(2)]);
     let why = dialled.closed().await;
     assert!(dialled.is_turned_away() && why.contains("a copy of the folder"), "{why}");
     assert!(!link.is_turned_away(), "this end is not meant");
@@ -292,6 +308,7 @@ async fn who_starts_with_less_than_it_has_acknowledged_is_turned_away() {
     let there = peer.local_addr().unwrap();
     let mut members = [record(1, here), record(2, there)];
     members[1].info.run = Some(Run { count: 5, nonce: 1 });
+    transport.set_noted(&members);
     transport.set_members(&members, 5, &[]);
     let acknowledged = Some(Reached { term: 7, index: 90 });
     let mut comes = async |hello| is_taken(&mut transport, &peer, hello, acknowledged).await;
