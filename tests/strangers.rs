@@ -164,7 +164,8 @@ fn ids_and_addresses_that_are_alive_elsewhere_are_refused() {
     (report.member, report.role) = (Some(member), Role::Follower);
     let (cluster_id, peer) = (id, stranger.address);
     let (folder, runs) = (OWN_FOLDER, Vec::new());
-    let party = Party::Member { cluster: cluster_id, id: ServerId(1), folder, peer, runs };
+    let party =
+        Party::Member { cluster: cluster_id, id: ServerId(1), folder, peer, runs, disk: None };
     let why = stranger.report(party, cluster.lb_server(), &report);
     assert!(why.contains("the id 1") && why.contains("an empty folder"), "{why}");
     wait_for_log(&cluster, "lb-1", &["refused stranger", "the id 1"]);

@@ -42,6 +42,10 @@ pub enum Party {
         /// The runs of the folder, oldest first, the sender's own last.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         runs: Vec<Run>,
+        /// How far its disk had come when its process started. `None`: it is known to
+        /// have lost something, or the sender is of an older program.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        disk: Option<Reached>,
     },
     /// A server that is no member yet and only talks to load balancers.
     Fresh {
@@ -65,6 +69,16 @@ pub struct Run {
     pub count: u64,
     /// Drawn at random: runs of two copies of a folder have the same counts.
     pub nonce: u64,
+}
+
+/// How far a server has come: the higher term counts, and in the same term the
+/// longer log, since its leader only adds to it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Reached {
+    /// The highest term that it has written down.
+    pub term: u64,
+    /// The last index of its log.
+    pub index: u64,
 }
 
 /// How a server is found; the `info` of a Raft member, as JSON.
@@ -428,6 +442,10 @@ pub enum ToServer {
     Admit {
         /// Whom.
         info: MemberInfo,
+        /// The runs of its folder, oldest first, as it has reported them: the
+        /// leader may have taken note of one that the sender does not know of.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        runs: Vec<Run>,
     },
     /// To a member that follows nobody: where the others are that report here. It
     /// may know them at addresses that they have left.

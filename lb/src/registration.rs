@@ -149,11 +149,12 @@ fn id_of_another(report: &Report, context: &Context<'_>) -> Option<String> {
     })
 }
 
-/// The leader's membership says which run of a folder was the last one that it
-/// took note of: a copy that does not have it, or an older state of the folder, is
-/// refused whether or not the other one is alive.
+/// The membership says which run of a folder was the last one that the cluster took
+/// note of: a copy that does not have it, or an older state of the folder, is
+/// refused whether or not the other one is alive. Servers report what is committed,
+/// so that of a follower does as well while the leader is not seen from here.
 fn stale_folder(report: &Report, context: &Context<'_>) -> Option<String> {
-    let members = &context.registry.leader(context.cluster?)?.report.members;
+    let members = context.registry.membership(context.cluster?);
     let folder = report.info.folder;
     let member = members.iter().find(|member| member.info.folder == folder)?;
     Some(stale(member.info.run, &report.runs)?.explain(&member.info.name, member.id))

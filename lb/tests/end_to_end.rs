@@ -280,7 +280,7 @@ async fn a_cluster_forms_fails_over_survives_the_load_balancer_and_grows() {
     // A late server joins.
     let mut three = Server::start(3, &key, lb.server);
     let admit = |message| match message {
-        ToServer::Admit { info } => Some(info),
+        ToServer::Admit { info, .. } => Some(info),
         _ => None,
     };
     let info = two.told("the request to admit", admit).await;

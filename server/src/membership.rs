@@ -12,9 +12,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::control::{MemberInfo, MemberRecord, ToServer, Waiting};
+use common::control::{MemberInfo, MemberRecord, Run, ToServer, Waiting};
 use common::ids::{ClusterId, ServerId};
-use common::runs::is_newer;
+use common::runs::stale;
 use raft::{Change, NodeId, PeerStatus, Suffrage, Time};
 
 use crate::driver::{Driver, Now};
@@ -30,7 +30,7 @@ mod tests;
 pub use orders::{hands_orders_to, not_handed_on};
 use replaced::replaced;
 use runs::HeardRuns;
-pub use runs::stale_here;
+pub use runs::{reached, stale_here};
 
 #[cfg(feature = "planted-bugs")]
 pub use planted::PlantedBug;
@@ -100,6 +100,7 @@ impl Members {
             return;
         }
         let mut status = driver.node().status();
+        self.runs.remember_acknowledged(&status);
         // Those that were removed are supplied for a while.
         status.peers.retain(|peer| status.membership.members.contains_key(&peer.id));
         let voters = status.membership.voters().count();
@@ -135,17 +136,22 @@ impl Members {
     }
 
     /// Admits a fresh server, or one that was removed, as a learner; idempotent
-    /// by its folder. Its id, or why it has none yet; `None`: it is on the way,
-    /// and the membership will show it.
+    /// by its folder, whose `runs` it claims. Its id, or why it has none yet; `None`:
+    /// it is on the way, and the membership will show it.
     pub fn admit(
         &self,
         driver: &mut Driver,
         now: Now,
         info: &MemberInfo,
+        runs: &[Run],
     ) -> Option<Result<ServerId, String>> {
         let members = driver.committed_members();
         if let Some(known) = members.iter().find(|member| member.info.folder == info.folder) {
-            note_addresses(driver, now, info);
+            // The load balancer may not have heard of the newest run.
+            if let Some(stale) = stale(known.info.run, claimed(info, runs)) {
+                return Some(Err(stale.explain(&known.info.name, known.id)));
+            }
+            note_addresses(driver, now, info, runs);
             return Some(Ok(known.id));
         }
         // Whoever starts it again has changed their mind; it does not by itself.
@@ -164,18 +170,24 @@ impl Members {
     }
 }
 
+/// The runs that a server claims which a load balancer tells of: one of an older
+/// program brings only the newest.
+fn claimed<'a>(info: &'a MemberInfo, runs: &'a [Run]) -> &'a [Run] {
+    if runs.is_empty() { info.run.as_slice() } else { runs }
+}
+
 /// A member has come back at other addresses: the others look for it there from
-/// now on. Asked again until it is so.
-fn note_addresses(driver: &mut Driver, now: Now, info: &MemberInfo) {
+/// now on, unless it has run elsewhere since. Asked again until it is so. Its run
+/// is not noted by the word of a load balancer, but when it comes by a link.
+fn note_addresses(driver: &mut Driver, now: Now, info: &MemberInfo, runs: &[Run]) {
     let members = driver.members();
     let is_it = |member: &&MemberRecord| member.info.folder == info.folder;
     let Some(member) = members.iter().find(is_it) else { return };
-    if member.info.is_found_like(info) {
+    let noted = member.info.run;
+    if member.info.is_found_like(info) || stale(noted, claimed(info, runs)).is_some() {
         return;
     }
-    // The load balancer may have heard it before the cluster took note of a newer run.
-    let run = info.run.filter(|run| is_newer(*run, member.info.run)).or(member.info.run);
-    let info = MemberInfo { run, ..info.clone() };
+    let info = MemberInfo { run: noted, ..info.clone() };
     let change = Change::Update { id: NodeId(member.id.0), info: info_bytes(&info) };
     if driver.change(now, change).is_ok() {
         let (server, name, peer) = (member.id.0, &info.name, info.peer);

@@ -16,9 +16,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use common::control::{Hello, MemberRecord, Party, Run};
+use common::control::{Hello, MemberRecord, Party, Reached, Run};
 use common::ids::{ClusterId, FolderId, ServerId};
-use common::runs::{newest, stale};
+use common::runs::{Stale, newest, stale};
 use common::udp::{Endpoint, Lane, Link, Receive};
 use raft::{Envelope, Index, Message, NodeId};
 
@@ -60,6 +60,8 @@ pub(crate) struct Transport {
     /// Where they are by the word of a load balancer, which knows better while
     /// there is no leader. A link is only taken from whom it was meant for.
     whereabouts: BTreeMap<NodeId, SocketAddr>,
+    /// The newest run of each member that the committed membership has noted.
+    noted: BTreeMap<NodeId, Run>,
     peers: BTreeMap<NodeId, Peer>,
 }
 
@@ -68,16 +70,35 @@ struct Peer {
     /// Its folder, as the membership has it; `None` for one that dialled before
     /// this server heard of it.
     known: Option<FolderId>,
-    /// Its newest run that the membership has noted.
+    /// Its newest run that the membership in force has noted. That may not be
+    /// committed, and be taken back: nobody is turned away for good by it.
     noted: Option<Run>,
-    /// The runs that it claims over this link.
+    /// The runs that it claims over this link, or has claimed over the last one.
     claimed: Vec<Run>,
+    /// And how far its disk had come at its start.
+    disk: Option<Reached>,
     link: Option<(u64, Link)>,
     /// And where it dials.
     dialler: Option<(tokio_util::task::AbortOnDropHandle<()>, SocketAddr)>,
     /// The chunk of a snapshot that was sent last: on which link, which
     /// snapshot, from which byte on, when.
     chunk: Option<(u64, Index, u64, Instant)>,
+}
+
+impl Peer {
+    /// Whether who says this of itself is another process than the one that was heard.
+    fn is_another_process(&self, runs: &[Run], disk: Option<Reached>) -> bool {
+        let is_known = self.claimed.last().is_some();
+        is_known && (self.claimed.last(), self.disk) != (runs.last(), disk)
+    }
+
+    /// Where the process that was heard still is, if that is not `remote`: no two
+    /// processes have one address. Its link ends when it does, or is silent for a
+    /// second.
+    fn lives_elsewhere(&self, remote: SocketAddr) -> Option<SocketAddr> {
+        let (_, link) = self.link.as_ref()?;
+        (!link.is_closed() && link.remote() != remote).then(|| link.remote())
+    }
 }
 
 /// Why a link is refused.
@@ -108,8 +129,8 @@ impl Receive for PeerReceiver {
 
 impl Transport {
     pub(crate) fn new(me: Me, endpoint: Endpoint, inbox: Arc<Inbox>) -> Self {
-        let (addresses, whereabouts, peers) = Default::default();
-        Transport { me, endpoint, inbox, next_id: 0, addresses, whereabouts, peers }
+        let (addresses, whereabouts, noted, peers) = Default::default();
+        Transport { me, endpoint, inbox, next_id: 0, addresses, whereabouts, noted, peers }
     }
 
     /// Lets go of everybody.
@@ -117,6 +138,13 @@ impl Transport {
         for (_, link) in self.peers.values().filter_map(|peer| peer.link.as_ref()) {
             link.close("this server goes");
         }
+    }
+
+    /// Takes up which runs are noted by the members as committed; before
+    /// [`Self::set_members`].
+    pub(crate) fn set_noted(&mut self, committed: &[MemberRecord]) {
+        let noted = |member: &MemberRecord| Some((NodeId(member.id.0), member.info.run?));
+        self.noted = committed.iter().filter_map(noted).collect();
     }
 
     /// Takes up the membership in force: dials whom it has to dial, lets go of
@@ -145,12 +173,16 @@ impl Transport {
             let peer = self.peers.entry(id).or_default();
             peer.known = Some(member.info.folder);
             peer.noted = member.info.run;
+            let for_good = stale(self.noted.get(&id).copied(), &peer.claimed);
             if let Some((_, link)) = &peer.link
-                && let Some(stale) = stale(peer.noted, &peer.claimed)
+                && let Some(stale) = for_good.or_else(|| stale(peer.noted, &peer.claimed))
             {
                 let why = stale.explain(&member.info.name, member.id);
-                tracing::warn!(peer = id.0, why, "link refused");
-                link.turn_away(&why);
+                tracing::warn!(peer = id.0, why, for_good = for_good.is_some(), "link refused");
+                match for_good {
+                    Some(_) => link.turn_away(&why),
+                    None => link.close(&not_committed(&why)),
+                }
                 peer.link = None;
                 turned_away.push(id);
             }
@@ -213,16 +245,22 @@ impl Transport {
     }
 
     /// Takes a new link, if it is from a member of this cluster: whose, and
-    /// whether it replaces an older one.
-    pub(crate) fn accept(&mut self, link: &Link, hello: &Hello) -> Option<(NodeId, bool)> {
-        match self.check(hello) {
+    /// whether it replaces an older one. `acknowledged` is how far the disk of the
+    /// caller has come at least, as this server knows.
+    pub(crate) fn accept(
+        &mut self,
+        link: &Link,
+        hello: &Hello,
+        acknowledged: Option<Reached>,
+    ) -> Option<(NodeId, bool)> {
+        match self.check(link.remote(), hello, acknowledged) {
             Ok(from) => {
                 let number = LINKS.fetch_add(1, Ordering::Relaxed);
                 let peer = self.peers.entry(from).or_default();
                 peer.dialler = None;
-                peer.claimed = match &hello.from {
-                    Party::Member { runs, .. } => newest(runs).to_vec(),
-                    _ => Vec::new(),
+                (peer.claimed, peer.disk) = match &hello.from {
+                    Party::Member { runs, disk, .. } => (newest(runs).to_vec(), *disk),
+                    _ => (Vec::new(), None),
                 };
                 let old = peer.link.replace((number, link.clone()));
                 if let Some((_, old)) = &old {
@@ -254,13 +292,18 @@ impl Transport {
         }
     }
 
-    fn check(&self, hello: &Hello) -> Result<NodeId, Refusal> {
+    fn check(
+        &self,
+        remote: SocketAddr,
+        hello: &Hello,
+        acknowledged: Option<Reached>,
+    ) -> Result<NodeId, Refusal> {
         let now = |why| Err(Refusal::Now(why));
         match &hello.from {
             Party::Member { cluster, .. } if *cluster != self.me.cluster => {
                 now(format!("this server belongs to cluster {}, not to {cluster}", self.me.cluster))
             }
-            Party::Member { id: server, folder, runs, .. } => {
+            Party::Member { id: server, folder, runs, disk, .. } => {
                 let id = NodeId(server.0);
                 if id == self.me.id {
                     return now(format!("this server has the id {} itself", id.0));
@@ -274,13 +317,24 @@ impl Transport {
                     _ if id.0 < self.next_id && !self.addresses.contains_key(&id) => {
                         now(no_member(id))
                     }
-                    _ => match stale(peer.and_then(|peer| peer.noted), runs) {
-                        Some(stale) => {
+                    _ => {
+                        let noted = stale(self.noted.get(&id).copied(), runs);
+                        let starts = peer.filter(|peer| peer.is_another_process(runs, *disk));
+                        let lacks =
+                            starts.is_some() && disk.is_some_and(|disk| Some(disk) < acknowledged);
+                        if let Some(stale) = noted.or(lacks.then_some(Stale::Older)) {
                             let name = format!("folder {folder}");
-                            Err(Refusal::ForGood(stale.explain(&name, *server)))
+                            return Err(Refusal::ForGood(stale.explain(&name, *server)));
                         }
-                        None => Ok(id),
-                    },
+                        if let Some(stale) = stale(peer.and_then(|peer| peer.noted), runs) {
+                            let why = stale.explain(&format!("folder {folder}"), *server);
+                            return now(not_committed(&why));
+                        }
+                        match starts.and_then(|peer| peer.lives_elsewhere(remote)) {
+                            Some(at) => now(format!("server {id} is alive at {at}", id = id.0)),
+                            None => Ok(id),
+                        }
+                    }
                 }
             }
             Party::Fresh { .. } => now("the caller is no member yet".to_owned()),
@@ -372,6 +426,10 @@ impl Transport {
     pub(crate) fn request(&self, to: NodeId, write: impl FnOnce(&mut BytesMut)) -> bool {
         self.link(to).is_some_and(|(_, link)| link.send_with(Lane::Request, write).is_ok())
     }
+}
+
+fn not_committed(why: &str) -> String {
+    format!("what is in the log here, and is not committed yet, says: {why}")
 }
 
 fn no_member(id: NodeId) -> String {

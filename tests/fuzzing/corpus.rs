@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use common::control::{Hello, MemberInfo, MemberRecord, Party, Report, Role, Run, ToLb, ToServer};
+use common::control::{
+    Hello, MemberInfo, MemberRecord, Party, Reached, Report, Role, Run, ToLb, ToServer,
+};
 use common::forward::{self, WriteIds};
 use common::ids::{ClusterId, FolderId, ServerId};
 use common::memcached::{Arithmetic, StoreVerb, encode_requests};
@@ -203,6 +205,7 @@ pub(crate) fn controls() -> Vec<Vec<u8>> {
             folder,
             peer: address,
             runs: vec![Run { count: 1, nonce: 7 }],
+            disk: Some(Reached { term: 2, index: 9 }),
         },
         Party::Fresh { folder },
         Party::Operator { name: "backup".to_owned() },
@@ -224,7 +227,7 @@ pub(crate) fn controls() -> Vec<Vec<u8>> {
         ToServer::Refused { why: "no".to_owned(), cluster: Some(ClusterId(5)), dismissed: true },
         ToServer::Whereabouts { members: vec![(ServerId(1), ([127, 0, 0, 1], 6001).into())] },
         ToServer::Adopt { cluster, id, voters: vec![record], campaign: true },
-        ToServer::Admit { info: info() },
+        ToServer::Admit { info: info(), runs: vec![Run { count: 7, nonce: 1 }] },
     ];
     all.extend(to_server.iter().map(|message| serde_json::to_vec(message).expect("is JSON")));
     all

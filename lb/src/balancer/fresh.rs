@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::control::{MemberRecord, ToServer, Waiting};
+use common::control::{MemberRecord, Report, ToServer, Waiting};
 use common::ids::{FolderId, ServerId};
 
 use super::{Balancer, Output};
@@ -154,7 +154,8 @@ impl Balancer {
                 return self.stop_dismissed(own_link, &name);
             }
             Need::Admission { leader } => {
-                (leader, ToServer::Admit { info: entry.report.info.clone() })
+                let Report { info, runs, .. } = &entry.report;
+                (leader, ToServer::Admit { info: info.clone(), runs: runs.clone() })
             }
             Need::Adoption(adopt) => (own_link, adopt),
         };

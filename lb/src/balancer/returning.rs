@@ -10,7 +10,7 @@
 
 use std::net::SocketAddr;
 
-use common::control::{MemberRecord, ToServer};
+use common::control::{MemberRecord, Report, ToServer};
 use common::ids::{FolderId, ServerId};
 
 use super::Balancer;
@@ -105,7 +105,10 @@ impl Balancer {
         let name = entry.name().to_owned();
         let message = match step {
             Step::Stop(link) => return self.stop_dismissed(link, &name),
-            Step::Admission => ToServer::Admit { info: entry.report.info.clone() },
+            Step::Admission => {
+                let Report { info, runs, .. } = &entry.report;
+                ToServer::Admit { info: info.clone(), runs: runs.clone() }
+            }
             Step::Place(id) => ToServer::Adopt { cluster, id, voters: Vec::new(), campaign: false },
         };
         let recent = |asked: Asked| asked.over == over && now < asked.at + REPEAT_AFTER;

@@ -168,7 +168,7 @@ impl World {
         let from = match server.report.member {
             Some((cluster, id)) => {
                 let (peer, runs) = (server.report.info.peer, server.report.runs.clone());
-                Party::Member { cluster, id, folder, peer, runs }
+                Party::Member { cluster, id, folder, peer, runs, disk: None }
             }
             None => Party::Fresh { folder },
         };

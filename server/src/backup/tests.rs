@@ -117,7 +117,7 @@ fn served(
             socket.set_nonblocking(true).unwrap();
             let peer = socket.local_addr().unwrap();
             let (cluster, id, folder) = (ClusterId(1), ServerId(1), FolderId(1));
-            let from = Party::Member { cluster, id, folder, peer, runs: Vec::new() };
+            let from = Party::Member { cluster, id, folder, peer, runs: Vec::new(), disk: None };
             let hello = Hello { version: PROTOCOL_VERSION, from };
             let endpoint = Endpoint::new(socket, &key, hello).unwrap();
             sender.send(peer).unwrap();

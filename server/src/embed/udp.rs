@@ -74,6 +74,7 @@ impl Udp {
             folder: FolderId(id.0.into()),
             peer: address,
             runs: Vec::new(),
+            disk: None,
         };
         let hello = Hello { version: PROTOCOL_VERSION, from };
         let failed = |source| StartError::Socket { address, source };

@@ -14,8 +14,8 @@ impl Members {
                 let outcome = self.operate(driver, now, wanted, runs);
                 Some(ToLb::Operated { number: *number, outcome })
             }
-            ToServer::Admit { info } => {
-                let result = self.admit(driver, now, info)?;
+            ToServer::Admit { info, runs } => {
+                let result = self.admit(driver, now, info, runs)?;
                 Some(ToLb::Admitted { folder: info.folder, result })
             }
             _ => None,

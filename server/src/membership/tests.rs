@@ -3,7 +3,7 @@
 
 use super::operator::{FewVoters, few_voters};
 use super::*;
-use common::control::Run;
+use common::control::{Reached, Run};
 use common::ids::FolderId;
 use raft::PeerState;
 
@@ -187,7 +187,7 @@ fn a_fresh_server_takes_its_own_place_only() {
         panic!("took the place of another folder");
     };
     assert!(why.contains("nothing was changed"), "{why}");
-    assert_eq!(heard(ToServer::Admit { info: info(3) }), Heard::Nothing);
+    assert_eq!(heard(ToServer::Admit { info: info(3), runs: Vec::new() }), Heard::Nothing);
     let refused = |dismissed| ToServer::Refused { why: "no".to_owned(), cluster: None, dismissed };
     assert!(matches!(heard(refused(false)), Heard::Stops(_)));
     assert!(matches!(heard(refused(true)), Heard::Dismissed(_)), "its run was noted");
@@ -256,13 +256,13 @@ fn a_folder_is_admitted_once() {
     let (mut driver, mut actions) = leader();
     let members = Members::new(Rules::new(DEAD_AFTER));
     let info = MemberInfo { folder: FolderId(2), ..driver.info().clone() };
-    assert_eq!(members.admit(&mut driver, NOW, &info), None);
+    assert_eq!(members.admit(&mut driver, NOW, &info, &[]), None);
     driver.flush(NOW, &mut actions);
     let persist = actions.persist.take().expect("the admission goes to the disk");
     driver.synced(NOW, persist.mark);
-    assert_eq!(members.admit(&mut driver, NOW, &info), Some(Ok(ServerId(2))));
+    assert_eq!(members.admit(&mut driver, NOW, &info, &[]), Some(Ok(ServerId(2))));
     settle(&mut driver, &mut actions);
-    assert_eq!(members.admit(&mut driver, NOW, &info), Some(Ok(ServerId(2))));
+    assert_eq!(members.admit(&mut driver, NOW, &info, &[]), Some(Ok(ServerId(2))));
     assert_eq!(driver.members().len(), 2);
 }
 
@@ -276,15 +276,15 @@ fn whoever_was_removed_for_being_silent_comes_back_by_itself() {
     let (mut driver, mut actions) = leader();
     let mut members = Members::new(Rules::new(DEAD_AFTER));
     let info = MemberInfo { folder: FolderId(2), run: run(3), ..driver.info().clone() };
-    let _ = members.admit(&mut driver, NOW, &info);
+    let _ = members.admit(&mut driver, NOW, &info, &[]);
     settle(&mut driver, &mut actions);
     let silent = Now { mono_us: NOW.mono_us + 700_000_000, ..NOW };
     members.mind(&mut driver, silent);
     settle(&mut driver, &mut actions);
     assert_eq!(driver.members().len(), 1);
-    assert_eq!(members.admit(&mut driver, silent, &info), None);
+    assert_eq!(members.admit(&mut driver, silent, &info, &[]), None);
     settle(&mut driver, &mut actions);
-    assert_eq!(members.admit(&mut driver, silent, &info), Some(Ok(ServerId(3))));
+    assert_eq!(members.admit(&mut driver, silent, &info, &[]), Some(Ok(ServerId(3))));
 }
 
 #[test]
@@ -293,7 +293,7 @@ fn the_leader_notes_its_own_run_and_newer_ones_of_its_peers_once() {
     let (mut driver, mut actions) = leader_of_run(run(4));
     let mut members = Members::new(Rules::new(DEAD_AFTER));
     let info = MemberInfo { folder: FolderId(2), run: run(2), ..driver.info().clone() };
-    let _ = members.admit(&mut driver, NOW, &info);
+    let _ = members.admit(&mut driver, NOW, &info, &[]);
     settle(&mut driver, &mut actions);
     let noted =
         |driver: &Driver| driver.members().iter().map(|member| member.info.run).collect::<Vec<_>>();
@@ -315,26 +315,47 @@ fn the_leader_notes_its_own_run_and_newer_ones_of_its_peers_once() {
     for late in [run(3), run(2), None] {
         members.heard_run(NodeId(2), late);
         let moved = MemberInfo { run: late, ..info.clone() };
-        let _ = members.admit(&mut driver, NOW, &moved);
+        let _ = members.admit(&mut driver, NOW, &moved, &[]);
         assert_eq!(mind(&mut driver, &mut members), 0);
     }
     assert_eq!(noted(&driver), [run(4), run(3)]);
 }
 
-/// A load balancer may have heard the addresses before the newest run.
+/// A load balancer may have heard the addresses before the newest run, or not know
+/// what the membership has noted.
 #[test]
-fn a_member_that_has_moved_keeps_the_run_that_was_noted() {
+fn a_member_that_has_moved_is_found_there_unless_its_folder_is_a_copy() {
     let (mut driver, mut actions) = leader();
     let members = Members::new(Rules::new(DEAD_AFTER));
-    let run = |count| Some(Run { count, nonce: 7 });
-    let info = MemberInfo { folder: FolderId(2), run: run(5), ..driver.info().clone() };
-    for (port, claimed, noted) in [(1, run(5), run(5)), (2, run(4), run(5)), (3, run(6), run(6))] {
+    let run = |count, nonce| Run { count, nonce };
+    let (noted, info) = (run(5, 1), driver.info().clone());
+    let info = MemberInfo { folder: FolderId(2), run: Some(noted), ..info };
+    let _ = members.admit(&mut driver, NOW, &info, &[noted]);
+    settle(&mut driver, &mut actions);
+    let mut moved = |port: u16, runs: &[Run], tells: &[Run]| {
         let peer = ([127, 0, 0, 1], port).into();
-        let _ = members.admit(&mut driver, NOW, &MemberInfo { peer, run: claimed, ..info.clone() });
+        let info = MemberInfo { peer, run: runs.last().copied(), ..info.clone() };
+        let answer = members.admit(&mut driver, NOW, &info, tells).expect("it is known");
         settle(&mut driver, &mut actions);
         let found = &driver.members()[1].info;
-        assert_eq!((found.peer, found.run), (peer, noted));
+        assert_eq!(found.run, Some(noted), "only a link brings another run");
+        (answer.is_ok(), found.peer == peer)
+    };
+    let chains: [(&[Run], bool); 6] = [
+        (&[run(4, 1), noted], true),
+        (&[run(4, 1), noted, run(6, 1)], true),
+        (&[run(3, 1), run(4, 1)], false),
+        (&[run(4, 1), run(5, 2)], false),
+        // Its second start since.
+        (&[run(4, 1), run(5, 2), run(6, 2)], false),
+        (&[run(4, 1), noted], true),
+    ];
+    for (port, (runs, taken)) in (1..).zip(chains) {
+        assert_eq!(moved(port, runs, runs), (taken, taken), "{runs:?}");
     }
+    // By way of a load balancer of an older program.
+    assert_eq!(moved(7, &[noted], &[]), (true, true));
+    assert_eq!(moved(8, &[run(5, 2)], &[]), (false, false));
 }
 
 #[test]
@@ -343,10 +364,41 @@ fn a_server_whose_log_knows_another_run_of_its_folder_is_stale() {
     let (mut driver, mut actions) = leader_of_run(Some(run(2, 5)));
     assert_eq!(stale_here(&driver, &[]), None);
     Members::new(Rules::new(DEAD_AFTER)).mind(&mut driver, NOW);
+    assert_eq!(driver.members()[0].info.run, Some(run(2, 5)));
+    assert_eq!(stale_here(&driver, &[run(1, 4)]), None, "that may be taken back");
     settle(&mut driver, &mut actions);
     assert_eq!(stale_here(&driver, &[run(1, 4), run(2, 5), run(3, 9)]), None);
     let why = stale_here(&driver, &[run(1, 4), run(2, 6)]).unwrap();
     assert!(why.contains("a copy") && why.contains("server 1 (srv-1)"), "{why}");
     let why = stale_here(&driver, &[run(1, 4)]).unwrap();
     assert!(why.contains("an older state"), "{why}");
+}
+
+/// What a peer has acknowledged to this leader it has on its disk, with the term.
+#[test]
+fn the_leader_knows_how_far_a_disk_must_have_come() {
+    let (mut driver, mut actions) = leader();
+    let info = MemberInfo { folder: FolderId(2), ..driver.info().clone() };
+    let mut members = Members::new(Rules::new(DEAD_AFTER));
+    let _ = members.admit(&mut driver, NOW, &info, &[]);
+    settle(&mut driver, &mut actions);
+    let (peer, status) = (NodeId(2), driver.node().status());
+    let at = |index| Reached { term: status.term, index };
+    assert_eq!(reached(&driver), Some(at(status.last_index)));
+    assert_eq!(members.acknowledged(&driver, peer), None, "it has said nothing in this leadership");
+    let message = raft::Message::AppendReply { match_index: 2, read_round: 0 };
+    let term = status.term;
+    driver.message(NOW, raft::Envelope { from: peer, to: status.id, term, message });
+    assert_eq!(members.acknowledged(&driver, peer), Some(at(2)));
+    assert_eq!(members.acknowledged(&driver, NodeId(3)), None);
+    // Somebody else leads.
+    members.mind(&mut driver, NOW);
+    settle(&mut driver, &mut actions);
+    let message = raft::Message::Heartbeat { commit: 0, read_round: 0 };
+    driver.message(NOW, raft::Envelope { from: peer, to: status.id, term: term + 1, message });
+    assert!(!driver.is_leader());
+    assert_eq!(members.acknowledged(&driver, peer), Some(at(2)));
+    // A later leader may have taken it away.
+    let later = Reached { term: term + 1, index: 1 };
+    assert!(later > at(2) && at(1) < at(2) && Reached { term: term - 1, index: 9 } < at(2));
 }

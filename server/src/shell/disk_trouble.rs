@@ -134,8 +134,10 @@ impl Member {
         let why = format!(
             "entries that are committed in this server's log are others in that of server \
              {leader}, which leads: one of the two folders is not what it was. It serves \
-             nothing; if the other servers are well, move this folder away and start the server \
-             again: it joins as a new one and fetches everything from them"
+             nothing. Keep this folder: it may be the only one with something that was \
+             acknowledged, which `store log` and `store keystore` show. If the other servers lack \
+             nothing, move it away and start the server again: it joins as a new one and fetches \
+             everything from them"
         );
         tracing::error!("{why}");
         self.disk.differ.get_or_insert((Instant::now(), why.clone()));

@@ -36,7 +36,14 @@ impl Member {
                 operator::listen(&link, &self.shell.inbox);
             }
             Input::Link { link, hello } => {
-                if let Some((peer, replaces)) = self.transport.accept(&link, &hello) {
+                let acknowledged = match &hello.from {
+                    Party::Member { id, .. } => {
+                        self.members.acknowledged(&self.driver, NodeId(id.0))
+                    }
+                    _ => None,
+                };
+                let accepted = self.transport.accept(&link, &hello, acknowledged);
+                if let Some((peer, replaces)) = accepted {
                     if replaces {
                         // Its end will not be told: it is not the current one.
                         self.driver.link_lost(now, peer);

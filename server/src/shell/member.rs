@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use common::control::Report;
+use common::control::{Party, Report};
 use common::forward;
 use common::ids::{ClusterId, ServerId};
 use common::limits::REPORT_INTERVAL;
@@ -19,11 +19,11 @@ use super::restore::Disk;
 use super::routed::LbLinks;
 use super::snapshots::Snapshots;
 use super::watch::LeaderWatch;
-use super::{Shell, runs_of};
+use super::{Shell, hello_of, runs_of};
 use crate::config::Progress;
 use crate::driver::{Actions, Driver, Facts, Now};
 use crate::log_file::{LogError, LogReader};
-use crate::membership::{Members, Rules, stale_here};
+use crate::membership::{Members, Rules, reached, stale_here};
 use crate::transport::{Me, Transport};
 
 /// A stopping server waits for its successor and its last answers so long.
@@ -86,10 +86,17 @@ impl Member {
             shell.endpoint.clone(),
             std::sync::Arc::clone(&shell.inbox),
         );
+        transport.set_noted(&driver.committed_members());
         transport.set_members(&driver.members(), driver.node().membership().next_id, &[]);
         if let Some(why) = stale_here(&driver, &runs_of(&shell.folder)) {
             anyhow::bail!("its own log says: {why}");
         }
+        // Nobody was answered before: the runtime was busy with the disk.
+        let mut hello = hello_of(&shell.folder, &shell.info);
+        if let Party::Member { disk, .. } = &mut hello.from {
+            *disk = reached(&driver);
+        }
+        shell.endpoint.set_hello(hello);
         (shell.progress)(Progress::Serving {
             client: shell.info.client,
             peer: shell.info.peer,
@@ -237,6 +244,7 @@ impl Member {
         } else if self.open_membership.is_some_and(|at| at <= self.driver.node().commit()) {
             // Load balancers act on what is committed: whoever joins waits for it.
             self.open_membership = None;
+            self.take_up_members(now);
             self.confirm_run();
             self.report();
         }

@@ -19,11 +19,12 @@ impl Member {
         }
     }
 
-    /// Takes up the membership in force, and ends if that says that this folder
-    /// is not the one that has run under this id last.
+    /// Takes up the membership in force, also when it is committed, and ends if that
+    /// says that this folder is not the one that has run under this id last.
     pub(super) fn take_up_members(&mut self, now: Now) {
         let next_id = self.driver.node().membership().next_id;
         let supplied = self.supplied();
+        self.transport.set_noted(&self.driver.committed_members());
         for peer in self.transport.set_members(&self.driver.members(), next_id, &supplied) {
             self.driver.link_lost(now, peer);
         }

@@ -330,6 +330,7 @@ fn hello_of(folder: &Folder, info: &MemberInfo) -> Hello {
             folder: info.folder,
             peer: info.peer,
             runs: runs_of(folder),
+            disk: None,
         },
         None => Party::Fresh { folder: info.folder },
     };

@@ -1,6 +1,6 @@
 use std::net::UdpSocket;
 
-use common::control::{MemberInfo, PROTOCOL_VERSION, Run};
+use common::control::{MemberInfo, PROTOCOL_VERSION, Reached, Run};
 use common::ids::ServerId;
 use common::udp::ClusterKey;
 
@@ -13,7 +13,14 @@ const OFTEN: Duration = Duration::from_millis(5);
 
 fn party(id: u64, peer: SocketAddr) -> Hello {
     let folder = FolderId(id.into());
-    let from = Party::Member { cluster: CLUSTER, id: ServerId(id), folder, peer, runs: Vec::new() };
+    let from = Party::Member {
+        cluster: CLUSTER,
+        id: ServerId(id),
+        folder,
+        peer,
+        runs: Vec::new(),
+        disk: None,
+    };
     Hello { version: PROTOCOL_VERSION, from }
 }
 
@@ -106,7 +113,7 @@ async fn nobody_is_dialled_while_there_is_a_link() {
     let (dialled, accepted) = tokio::join!(peer.connect(here), transport.endpoint.accept());
     let (_dialled, _) = dialled.unwrap();
     let (link, hello) = accepted.unwrap();
-    assert_eq!(transport.accept(&link, &hello), Some((NodeId(1), false)));
+    assert_eq!(transport.accept(&link, &hello, None), Some((NodeId(1), false)));
     assert!(!is_dialled(&transport));
     transport.set_members(&members, 5, &[]);
     assert!(!is_dialled(&transport));
@@ -129,10 +136,10 @@ async fn two_that_dial_at_once_end_with_one_link() {
     let (dialled, accepted) =
         tokio::join!(both[1].endpoint.connect(at[0]), both[0].endpoint.accept());
     let second = [accepted.unwrap(), dialled.unwrap()];
-    both[0].accept(&first[0].0, &first[0].1).unwrap();
-    both[0].accept(&second[0].0, &second[0].1).unwrap();
-    both[1].accept(&second[1].0, &second[1].1).unwrap();
-    both[1].accept(&first[1].0, &first[1].1).unwrap();
+    both[0].accept(&first[0].0, &first[0].1, None).unwrap();
+    both[0].accept(&second[0].0, &second[0].1, None).unwrap();
+    both[1].accept(&second[1].0, &second[1].1, None).unwrap();
+    both[1].accept(&first[1].0, &first[1].1, None).unwrap();
     for transport in &mut both {
         transport.set_members(&members, 5, &[]);
     }
@@ -143,7 +150,7 @@ async fn two_that_dial_at_once_end_with_one_link() {
             both[this].request(to, |out| out.extend_from_slice(b"hello"));
             let accepting = tokio::time::timeout(OFTEN, both[this].endpoint.accept());
             if let Ok(Some((link, hello))) = accepting.await {
-                both[this].accept(&link, &hello);
+                both[this].accept(&link, &hello, None);
             }
             heard[this] |= take(&mut both[this], &inboxes[this]);
         }
@@ -158,7 +165,7 @@ fn take(transport: &mut Transport, inbox: &Inbox) -> bool {
     for input in inputs {
         match input {
             Input::Link { link, hello } => {
-                transport.accept(&link, &hello);
+                transport.accept(&link, &hello, None);
             }
             Input::LinkClosed { from, link, .. } => {
                 transport.lost(from, link);
@@ -181,7 +188,7 @@ async fn who_was_removed_is_turned_away_and_who_came_later_is_not() {
         let (dialled, accepted) = tokio::join!(peer.connect(here), transport.endpoint.accept());
         let _dialled = dialled.unwrap();
         let (link, hello) = accepted.unwrap();
-        transport.check(&hello).map_err(|_| link.close("refused"))
+        transport.check(link.remote(), &hello, None).map_err(|_| link.close("refused"))
     };
     assert_eq!(judge(4).await, Err(()));
     assert_eq!(judge(5).await, Ok(NodeId(5)));
@@ -198,12 +205,12 @@ async fn who_is_removed_keeps_its_link_while_it_is_supplied() {
     let (dialled, hello) = tokio::join!(transport.endpoint.connect(there), peer.accept());
     let (link, _) = dialled.unwrap();
     let (other_end, _) = hello.unwrap();
-    transport.accept(&link, &party(4, there));
+    transport.accept(&link, &party(4, there), None);
     assert!(!transport.keeps_removed());
 
     transport.set_members(std::slice::from_ref(&here), 5, &[NodeId(4)]);
     assert!(transport.keeps_removed() && transport.link_to(NodeId(4)).is_some());
-    assert!(transport.check(&party(4, there)).is_err(), "it gets no new one");
+    assert!(transport.check(there, &party(4, there), None).is_err(), "it gets no new one");
     transport.let_go(&[NodeId(4)]);
     assert!(transport.keeps_removed());
     transport.let_go(&[]);
@@ -228,16 +235,32 @@ async fn a_copy_is_turned_away_and_knows_it() {
         panic!()
     };
     let runs = vec![run(4, 1), run(5, 1)];
-    let from = Party::Member { cluster, id, folder, peer: at, runs };
+    let from = Party::Member { cluster, id, folder, peer: at, runs, disk: None };
     peer.set_hello(Hello { version: PROTOCOL_VERSION, from });
     assert!(transport.set_members(&noted(Some(run(4, 1))), 5, &[]).is_empty());
     let (dialled, accepted) = tokio::join!(peer.connect(here), transport.endpoint.accept());
     let (dialled, (link, hello)) = (dialled.unwrap().0, accepted.unwrap());
-    assert_eq!(transport.accept(&link, &hello), Some((NodeId(2), false)));
+    assert_eq!(transport.accept(&link, &hello, None), Some((NodeId(2), false)));
     assert_eq!(transport.run_of(NodeId(2)), Some(run(5, 1)));
 
-    // What comes into force says that another copy has run.
-    assert_eq!(transport.set_members(&noted(Some(run(5, 2))), 5, &[]), [NodeId(2)]);
+    // What comes into force says that another copy has run, which may be taken back.
+    let another = noted(Some(run(5, 2)));
+    assert_eq!(transport.set_members(&another, 5, &[]), [NodeId(2)]);
+    let why = dialled.closed().await;
+    assert!(!dialled.is_turned_away() && why.contains("not committed yet"), "{why}");
+    let (dialled, accepted) = tokio::join!(peer.connect(here), transport.endpoint.accept());
+    let (dialled, (link, hello)) = (dialled.unwrap().0, accepted.unwrap());
+    assert_eq!(transport.accept(&link, &hello, None), None);
+    dialled.closed().await;
+    assert!(!dialled.is_turned_away());
+    transport.set_members(&noted(Some(run(4, 1))), 5, &[]);
+    let (dialled, accepted) = tokio::join!(peer.connect(here), transport.endpoint.accept());
+    let (dialled, (link, hello)) = (dialled.unwrap().0, accepted.unwrap());
+    assert!(transport.accept(&link, &hello, None).is_some());
+
+    // Once it is committed it is for good.
+    transport.set_noted(&another);
+    assert_eq!(transport.set_members(&another, 5, &[]), [NodeId(2)]);
     let why = dialled.closed().await;
     assert!(dialled.is_turned_away() && why.contains("a copy of the folder"), "{why}");
     assert!(!link.is_turned_away(), "this end is not meant");
@@ -245,7 +268,91 @@ async fn a_copy_is_turned_away_and_knows_it() {
     // Nor is it taken again.
     let (dialled, accepted) = tokio::join!(peer.connect(here), transport.endpoint.accept());
     let (dialled, (link, hello)) = (dialled.unwrap().0, accepted.unwrap());
-    assert_eq!(transport.accept(&link, &hello), None);
+    assert_eq!(transport.accept(&link, &hello, None), None);
     dialled.closed().await;
     assert!(dialled.is_turned_away());
+}
+
+/// A start of server 2: its count and nonce, and how far its disk had come.
+fn start_of_two(peer: SocketAddr, count: u64, nonce: u64, disk: Option<(u64, u64)>) -> Hello {
+    let mut hello = party(2, peer);
+    if let Party::Member { runs, disk: at_start, .. } = &mut hello.from {
+        *runs = (1..count).map(|count| Run { count, nonce: 1 }).collect();
+        runs.push(Run { count, nonce });
+        *at_start = disk.map(|(term, index)| Reached { term, index });
+    }
+    hello
+}
+
+/// Dials `transport` from `peer`, which says `hello`: its end of the link, and whether
+/// it is taken.
+async fn is_taken(
+    transport: &mut Transport,
+    peer: &Endpoint,
+    hello: Hello,
+    acknowledged: Option<Reached>,
+) -> (Link, bool) {
+    peer.set_hello(hello);
+    let here = transport.endpoint.local_addr().unwrap();
+    let (dialled, accepted) = tokio::join!(peer.connect(here), transport.endpoint.accept());
+    let (link, hello) = accepted.unwrap();
+    (dialled.unwrap().0, transport.accept(&link, &hello, acknowledged).is_some())
+}
+
+/// It was put back to a moment of its newest run, or copied then.
+#[tokio::test]
+async fn who_starts_with_less_than_it_has_acknowledged_is_turned_away() {
+    let inbox = Arc::new(Inbox::default());
+    let mut transport = transport(1, &inbox);
+    let (peer, here) = (endpoint(2), transport.endpoint.local_addr().unwrap());
+    let there = peer.local_addr().unwrap();
+    let mut members = [record(1, here), record(2, there)];
+    members[1].info.run = Some(Run { count: 5, nonce: 1 });
+    transport.set_noted(&members);
+    transport.set_members(&members, 5, &[]);
+    let acknowledged = Some(Reached { term: 7, index: 90 });
+    let mut comes = async |hello| is_taken(&mut transport, &peer, hello, acknowledged).await;
+    let first = start_of_two(there, 5, 1, Some((6, 40)));
+    assert!(comes(first.clone()).await.1, "nobody else was heard before");
+    assert!(comes(first).await.1, "the process goes on, and has got further since");
+    for disk in [(7, 89), (6, 95)] {
+        let (link, taken) = comes(start_of_two(there, 6, 1, Some(disk))).await;
+        assert!(!taken, "{disk:?}");
+        let why = link.closed().await;
+        assert!(link.is_turned_away(), "{disk:?}: {why}");
+        assert!(why.contains("an older state of the folder"), "{why}");
+    }
+    // It has all of it; a later leader has changed it; it is known to have lost something.
+    for (count, disk) in (6..).zip([Some((7, 90)), Some((8, 10)), None]) {
+        assert!(comes(start_of_two(there, count, 1, disk)).await.1, "{disk:?}");
+    }
+}
+
+/// A copy is started while the original runs.
+#[tokio::test]
+async fn a_second_process_waits_until_the_first_is_silent() {
+    let inbox = Arc::new(Inbox::default());
+    let mut transport = transport(1, &inbox);
+    let (peer, copy) = (endpoint(2), endpoint(2));
+    let here = transport.endpoint.local_addr().unwrap();
+    let [there, elsewhere] = [&peer, &copy].map(|end| end.local_addr().unwrap());
+    transport.set_members(&[record(1, here), record(2, there)], 5, &[]);
+    let original = start_of_two(there, 5, 1, None);
+    let (first, taken) = is_taken(&mut transport, &peer, original, None).await;
+    assert!(taken);
+    let copied = start_of_two(elsewhere, 6, 2, None);
+    let (link, taken) = is_taken(&mut transport, &copy, copied.clone(), None).await;
+    assert!(!taken, "the original is still heard");
+    let why = link.closed().await;
+    assert!(!link.is_turned_away() && why.contains("alive at"), "{why}");
+    assert_eq!(transport.run_of(NodeId(2)), Some(Run { count: 5, nonce: 1 }));
+
+    // Who has its address has come in its place, also if its end was not noticed yet.
+    let (second, taken) =
+        is_taken(&mut transport, &peer, start_of_two(there, 6, 1, None), None).await;
+    assert!(taken);
+    first.closed().await;
+    second.close("ends");
+    transport.link_to(NodeId(2)).unwrap().closed().await;
+    assert!(is_taken(&mut transport, &copy, start_of_two(elsewhere, 7, 2, None), None).await.1);
 }

@@ -165,7 +165,7 @@ impl World {
         let from = match (at.disk.cluster, at.disk.id) {
             (Some(cluster), Some(id)) => {
                 let id = common::ids::ServerId(id.0);
-                Party::Member { cluster, id, folder, peer, runs: at.disk.runs.chain() }
+                Party::Member { cluster, id, folder, peer, runs: at.disk.runs.chain(), disk: None }
             }
             _ => Party::Fresh { folder },
         };

@@ -162,7 +162,7 @@ impl Churn {
             | ToServer::Operate { .. }
             | ToServer::Operated(_)
             | ToServer::Whereabouts { .. } => {}
-            ToServer::Admit { info } => {
+            ToServer::Admit { info, .. } => {
                 let leads = self.servers[receiver].report.role == Role::Leader;
                 let known = self.members.iter().any(|member| member.info.folder == info.folder);
                 if leads && !known {

@@ -23,7 +23,7 @@ fn after_the_removal(run: Run) -> (Server, Server) {
 fn admissions(world: &mut World, leader: &Server, folder: FolderId) -> usize {
     let received = world.received(leader).into_iter();
     received
-        .filter(|told| matches!(told, ToServer::Admit { info } if info.folder == folder))
+        .filter(|told| matches!(told, ToServer::Admit { info, .. } if info.folder == folder))
         .count()
 }
 

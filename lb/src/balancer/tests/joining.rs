@@ -4,7 +4,7 @@ fn admissions(world: &mut World, leader: &Server) -> Vec<MemberInfo> {
     let received = world.received(leader).into_iter();
     received
         .filter_map(|message| match message {
-            ToServer::Admit { info } => Some(info),
+            ToServer::Admit { info, .. } => Some(info),
             _ => None,
         })
         .collect()

@@ -14,9 +14,11 @@ fn the_leader_hears_where_a_member_is_now() {
     let mut moved = Server::follower(2, 3, &members);
     moved.report.leader = Some(ServerId(1));
     move_away(&mut moved);
+    let runs = vec![Run { count: 5, nonce: 1 }, Run { count: 6, nonce: 2 }];
+    moved.report.runs.clone_from(&runs);
     world.connect(&mut leader);
     world.connect(&mut moved);
-    let wanted = ToServer::Admit { info: moved.report.info.clone() };
+    let wanted = ToServer::Admit { info: moved.report.info.clone(), runs };
     assert!(world.received(&leader).contains(&wanted));
 
     leader.report.members[1].info = moved.report.info.clone();

@@ -194,3 +194,21 @@ fn a_folder_that_is_a_copy_or_older_than_what_has_run() {
     let admissions = world.received(&leader);
     assert!(!admissions.iter().any(|message| matches!(message, ToServer::Admit { .. })));
 }
+
+/// Followers report with what is committed who has run last.
+#[test]
+fn a_copied_folder_while_the_leader_is_not_seen() {
+    let run = |count, nonce| Run { count, nonce };
+    let mut members = voters(3);
+    members[1].info.run = Some(run(5, 1));
+    let mut world = World::new(3);
+    let mut three = Server::follower(3, 3, &members);
+    three.report.leader = Some(ServerId(1));
+    world.connect(&mut three);
+    let mut copy = Server::follower(2, 3, &voters(3));
+    copy.report.info.peer.set_port(6999);
+    copy.report.runs = vec![run(4, 1), run(5, 2), run(6, 2)];
+    world.connect(&mut copy);
+    assert_refused(&mut world, &copy, &["a copy of the folder", "server 2 (srv-2)"]);
+    assert!(world.received(&three).iter().all(|told| !matches!(told, ToServer::Admit { .. })));
+}

@@ -127,7 +127,7 @@ fn two_that_register_the_same_server_give_it_one_place() {
         let (mut leader, mut late) = (leader.clone(), late.clone());
         world.connect(&mut leader);
         world.connect(&mut late);
-        let admit = ToServer::Admit { info: late.report.info.clone() };
+        let admit = ToServer::Admit { info: late.report.info.clone(), runs: Vec::new() };
         assert!(world.received(&leader).contains(&admit));
     }
     // Admission is idempotent by folder: whichever asked, the place is the same.

@@ -13,7 +13,7 @@ fn dismissed(recorded: Option<Run>, heard: Option<Run>) -> (Driver, Members, Mem
     let (mut driver, mut actions) = leader();
     let members = Members::new(Rules::new(DEAD_AFTER));
     let info = MemberInfo { folder: FolderId(2), run: recorded, ..driver.info().clone() };
-    let _ = members.admit(&mut driver, NOW, &info);
+    let _ = members.admit(&mut driver, NOW, &info, &[]);
     settle(&mut driver, &mut actions);
     let runs: Vec<_> = heard.into_iter().map(|run| (info.folder, run)).collect();
     let outcome = members.operate(&mut driver, NOW, &removal("2"), &runs);
@@ -45,7 +45,7 @@ fn whom_an_operator_removed_is_admitted_once_it_was_started_again() {
         let (mut driver, members, info) = dismissed(recorded, heard);
         let info = MemberInfo { run: asks, ..info };
         let far = Now { mono_us: NOW.mono_us + 3_600_000_000, ..NOW };
-        match members.admit(&mut driver, far, &info) {
+        match members.admit(&mut driver, far, &info, &[]) {
             None => assert!(admitted, "{recorded:?} {heard:?} {asks:?}"),
             Some(Err(why)) => {
                 assert!(!admitted && why.contains("an operator has removed it"), "{why} {asks:?}");
@@ -62,7 +62,7 @@ fn load_balancers_hear_of_the_dismissed_and_others_are_admitted() {
     let [record] = &report.dismissed[..] else { panic!("{:?}", report.dismissed) };
     assert_eq!((record.id, &record.info), (ServerId(2), &info));
     let other = MemberInfo { folder: FolderId(9), run: run(1), ..info };
-    assert_eq!(members.admit(&mut driver, NOW, &other), None);
+    assert_eq!(members.admit(&mut driver, NOW, &other, &[]), None);
 }
 
 /// A load balancer may see nobody but followers.
@@ -109,7 +109,7 @@ fn a_look_says_who_is_meant_and_a_removal_by_id_means_no_other() {
         folder: before.folder,
         name: before.name.clone(),
     };
-    let _ = members.admit(&mut driver, NOW, &before);
+    let _ = members.admit(&mut driver, NOW, &before, &[]);
     settle(&mut driver, &mut actions);
     for _ in 0..2 {
         assert_eq!(members.operate(&mut driver, NOW, &look("srv-2"), &[]), means(2));
@@ -121,7 +121,7 @@ fn a_look_says_who_is_meant_and_a_removal_by_id_means_no_other() {
     assert_eq!(members.operate(&mut driver, NOW, &look("srv-2"), &[]), means(2));
     assert_eq!(members.operate(&mut driver, NOW, &look("#2"), &[]), means(2));
     assert_eq!(
-        members.admit(&mut driver, NOW, &MemberInfo { run: run(4), ..before.clone() }),
+        members.admit(&mut driver, NOW, &MemberInfo { run: run(4), ..before.clone() }, &[]),
         None
     );
     settle(&mut driver, &mut actions);
@@ -136,7 +136,7 @@ fn a_look_says_who_is_meant_and_a_removal_by_id_means_no_other() {
 fn nobody_is_dismissed_while_a_member_knows_no_runs() {
     let admit = |driver: &mut Driver, members: &Members, info: &MemberInfo| {
         let mut actions = crate::driver::Actions::default();
-        let _ = members.admit(driver, NOW, info);
+        let _ = members.admit(driver, NOW, info, &[]);
         settle(driver, &mut actions);
     };
     let heard = [(FolderId(3), Run { count: 1, nonce: 1 })];
