@@ -11,6 +11,7 @@ use support::cluster::{PATIENCE, TestCluster};
 use support::eventually;
 use support::memcached::Connection;
 use support::ports::free_port;
+use support::process::{STORE, run};
 use support::trio::Trio;
 
 fn copy(from: &Path, to: &Path) {
@@ -167,4 +168,33 @@ fn a_disk_that_was_put_back_to_a_moment_of_its_newest_run_is_turned_away() {
     cluster.wait_for_servers(3);
     let leader = cluster.wait_for_leader(PATIENCE);
     assert_eq!(cluster.connect(&leader).get("acknowledged").unwrap().as_deref(), Some("yes"));
+}
+
+/// Nobody can take its place in a cluster without load balancers: what they say
+/// leads on.
+#[test]
+fn a_wiped_server_of_a_fixed_cluster_is_turned_away_and_a_backup_leads_on() {
+    let mut trio = Trio::start();
+    let mut connection = Connection::open(trio.addresses()[0]).unwrap();
+    assert_eq!(connection.set("k", "v").unwrap(), "STORED");
+    trio.wait_until_level();
+    // Its run is noted by now, or soon.
+    trio.kill9(&[2]);
+    trio.start_server(2);
+    trio.wait_for_service();
+    trio.kill9(&[2]);
+    fs::remove_dir_all(trio.folder(2)).unwrap();
+    trio.start_server(2);
+    let log = trio.wait_end(2);
+    assert!(log.contains("turned this server away") && log.contains("`store backup`"), "{log}");
+    assert_eq!(connection.set("k", "still").unwrap(), "STORED");
+
+    let (well, dir) = (trio.folder(0), trio.folder(0).with_file_name("new"));
+    let backup = dir.with_file_name("k.backup");
+    let [well, dir, backup] = [well, dir, backup].map(|path| path.display().to_string());
+    let store = |args: &[&str]| run(STORE, Path::new("/"), args).expect(0);
+    store(&["backup", &backup, "--dir", &well]);
+    store(&["restore", &backup, "--dir", &dir]);
+    let items = store(&["keystore", &format!("{dir}/srv-1")]);
+    assert_eq!(items.out.lines().find(|item| item.starts_with("k ")), Some("k still"));
 }

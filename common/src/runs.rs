@@ -21,6 +21,12 @@ pub const MAX_UNCONFIRMED: usize = 16;
 /// Longest chain that is looked at; of a longer one, the newest runs count.
 const MAX_CHAIN: usize = MAX_CONFIRMED + MAX_UNCONFIRMED;
 
+/// What leads on where nobody can join: nothing brings a server back to a fixed cluster
+/// that has lost its files.
+pub const FIXED_WAY_ON: &str = "In a cluster without load balancers nobody can join: take a \
+     backup of a server that is well (`store backup`), and begin a new cluster, with load \
+     balancers, from it (`store restore`)";
+
 /// What a folder is that must not take part as the server that it says it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stale {
@@ -41,8 +47,7 @@ impl Stale {
             "this folder is {what} that has run as server {id} ({name}) since they parted: it \
              may lack what that one has acknowledged, and is turned away. Start that one; if it \
              is gone and the other servers are well, move this folder away and start the server \
-             again, and it joins as a new one and fetches everything from them. Where nobody can \
-             join, without load balancers, begin anew from a backup of a server that is well"
+             again, and it joins as a new one and fetches everything from them. {FIXED_WAY_ON}"
         )
     }
 }

@@ -70,8 +70,8 @@ pub struct FixedCluster {
     /// This server.
     pub id: ServerId,
     /// Everybody. Folder ids are derived from the configuration, too, because
-    /// nobody hands them around: unlike with a load balancer, a server whose
-    /// disk was wiped is not told from the one that voted.
+    /// nobody hands them around: a server whose disk was wiped has that of the one
+    /// that voted. It is told from it by its runs, and turned away for ever.
     pub members: Vec<MemberRecord>,
 }
 

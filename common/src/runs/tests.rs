@@ -126,3 +126,13 @@ fn what_is_noted_never_goes_back() {
     assert!(is_newer(run(1, 1), None) && is_newer(run(3, 1), Some(run(2, 9))));
     assert!(!is_newer(run(2, 1), Some(run(2, 9))) && !is_newer(run(1, 1), Some(run(2, 9))));
 }
+
+#[test]
+fn who_is_turned_away_is_told_what_leads_on_without_load_balancers_too() {
+    for stale in [Stale::Copy, Stale::Older] {
+        let why = stale.explain("srv-2", ServerId(2));
+        let told =
+            ["server 2 (srv-2)", "move this folder away", "`store backup`", "`store restore`"];
+        assert!(told.iter().all(|words| why.contains(words)), "{why}");
+    }
+}

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use common::runs::FIXED_WAY_ON;
 
 use super::restore::beside;
 use crate::config::ServerConfig;
@@ -18,12 +19,7 @@ use crate::files;
 /// In a cluster without load balancers, where nobody could admit the server as
 /// a new one; and those of the file system.
 pub(super) fn set_aside(config: &ServerConfig, why: &str) -> anyhow::Result<PathBuf> {
-    anyhow::ensure!(
-        config.fixed.is_none() && !config.lbs.is_empty(),
-        "{why}. In a fixed cluster nobody can admit this server anew under its old id: put the \
-         files back from a copy of this very server, or stop all servers and begin the cluster \
-         anew from a backup of one that is well"
-    );
+    anyhow::ensure!(config.fixed.is_none() && !config.lbs.is_empty(), "{why}. {FIXED_WAY_ON}");
     let aside = config.dir.join("damaged-1");
     files::create_dir_all(&aside)?;
     let keystore = &config.keystore_file;
