@@ -182,6 +182,6 @@ fn a_server_without_its_log_ends_and_names_the_way_out() {
     trio.run(id);
     let error = trio.end(id).unwrap_err().to_string();
     assert!(error.contains("log-file is missing"), "{error}");
-    assert!(error.contains("put the files back"), "{error}");
+    assert!(error.contains("`store backup`"), "{error}");
     assert!(trio.home(id).join("identity").exists(), "nothing was changed");
 }
