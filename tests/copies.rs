@@ -8,24 +8,13 @@ use std::fs;
 use std::path::Path;
 
 use support::cluster::{PATIENCE, TestCluster};
-use support::eventually;
 use support::memcached::Connection;
 use support::ports::free_port;
 use support::process::{STORE, run};
 use support::trio::Trio;
+use support::{copy_folder, eventually};
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for item in fs::read_dir(from).unwrap() {
-        let path = item.unwrap().path();
-        let to = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy(&path, &to);
-        } else {
-            fs::copy(&path, &to).unwrap();
-        }
-    }
-}
+const NAMES: [&str; 3] = ["srv-1", "srv-2", "srv-3"];
 
 /// Puts the folder `from` in the place of `at`, which goes to `aside`.
 fn swap(at: &Path, aside: &Path, from: &Path) {
@@ -39,23 +28,28 @@ fn start(cluster: &mut TestCluster, name: &str) {
     cluster.start_server_with(name, &format!("{ports} --dead-after 0"));
 }
 
+/// Three servers: who leads, and the two others.
+fn three() -> (TestCluster, String, [&'static str; 2]) {
+    let mut cluster = TestCluster::empty(3);
+    cluster.start_lb();
+    NAMES.into_iter().for_each(|name| start(&mut cluster, name));
+    let leader = cluster.wait_for_servers(3);
+    let mut others = NAMES.into_iter().filter(|name| *name != leader);
+    let others = [others.next().unwrap(), others.next().unwrap()];
+    (cluster, leader, others)
+}
+
 fn log_of(cluster: &TestCluster, name: &str) -> String {
     fs::read_to_string(cluster.home().join(name).join("server.log")).unwrap()
 }
 
 #[test]
 fn the_original_is_turned_away_once_its_copy_has_run() {
-    let mut cluster = TestCluster::empty(3);
-    cluster.start_lb();
-    let names = ["srv-1", "srv-2", "srv-3"];
-    names.into_iter().for_each(|name| start(&mut cluster, name));
-    let leader = cluster.wait_for_servers(3);
-    let mut others = names.into_iter().filter(|name| *name != leader);
-    let (copied, other) = (others.next().unwrap(), others.next().unwrap());
+    let (mut cluster, leader, [copied, other]) = three();
 
     cluster.stop(copied);
     let (folder, kept) = (cluster.home().join(copied), cluster.cwd().join("kept"));
-    copy(&folder, &kept);
+    copy_folder(&folder, &kept);
     // Which of the two goes on is nothing that anybody could see.
     cluster.start_server(copied);
     cluster.wait_for_servers(3);
@@ -88,7 +82,7 @@ fn the_original_is_turned_away_once_its_copy_has_run() {
     swap(&folder, &kept, &copy);
     cluster.start_server(copied);
     cluster.wait_for_servers(3);
-    cluster.wait_for_voters(&names);
+    cluster.wait_for_voters(&NAMES);
 }
 
 /// In a cluster without load balancers the others say so.
@@ -97,7 +91,7 @@ fn a_folder_that_was_put_back_is_turned_away_by_the_other_servers() {
     let mut trio = Trio::start();
     let (folder, kept) = (trio.folder(2), trio.folder(2).with_file_name("kept"));
     trio.kill9(&[2]);
-    copy(&folder, &kept);
+    copy_folder(&folder, &kept);
     for round in 0..2 {
         trio.start_server(2);
         trio.wait_for_service();
@@ -125,13 +119,7 @@ fn a_folder_that_was_put_back_is_turned_away_by_the_other_servers() {
 /// those of the original. The leader knows what that has acknowledged.
 #[test]
 fn a_disk_that_was_put_back_to_a_moment_of_its_newest_run_is_turned_away() {
-    let mut cluster = TestCluster::empty(3);
-    cluster.start_lb();
-    let names = ["srv-1", "srv-2", "srv-3"];
-    names.into_iter().for_each(|name| start(&mut cluster, name));
-    let leader = cluster.wait_for_servers(3);
-    let mut others = names.into_iter().filter(|name| *name != leader);
-    let (put_back, other) = (others.next().unwrap(), others.next().unwrap());
+    let (mut cluster, leader, [put_back, other]) = three();
     let folder = cluster.home().join(put_back);
     let [kept, newer] = ["kept", "newer"].map(|name| cluster.cwd().join(name));
     eventually("its run is noted and confirmed", PATIENCE, || {
@@ -142,7 +130,7 @@ fn a_disk_that_was_put_back_to_a_moment_of_its_newest_run_is_turned_away() {
         let confirmed = runs["confirmed"].as_array().is_some_and(|runs| !runs.is_empty());
         confirmed.then_some(()).ok_or_else(|| runs.to_string())
     });
-    copy(&folder, &kept);
+    copy_folder(&folder, &kept);
 
     cluster.kill9(other);
     eventually("a write is acknowledged", PATIENCE, || {

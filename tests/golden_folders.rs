@@ -11,6 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use support::background::Background;
+use support::copy_folder;
 use support::ports::free_port;
 use support::process::{STORE, run};
 
@@ -43,19 +44,6 @@ fn updates() -> bool {
     std::env::var_os("UPDATE_GOLDEN").is_some()
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for item in fs::read_dir(from).unwrap() {
-        let path = item.unwrap().path();
-        let to = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy(&path, &to);
-        } else {
-            fs::copy(&path, &to).unwrap();
-        }
-    }
-}
-
 #[test]
 fn every_released_folder_opens() {
     for version in golden() {
@@ -67,7 +55,7 @@ fn every_released_folder_opens() {
 fn the_commands_print_what_is_stored_beside(version: &Path) {
     let home = Background::new();
     let dir = home.cwd().join("version");
-    copy(version, &dir);
+    copy_folder(version, &dir);
     for (line, file) in PRINTED {
         let args: Vec<_> = line.split(' ').collect();
         let finished = run(STORE, &dir, &args).expect(0);
@@ -83,7 +71,7 @@ fn servers_start_from(version: &Path) {
     let home = Background::new();
     let ports = || format!("--cport {} --sport {}", free_port(), free_port());
     let items = fs::read_to_string(version.join("keystore.txt")).unwrap();
-    copy(&version.join("srv-1"), &home.home().join("srv-1"));
+    copy_folder(&version.join("srv-1"), &home.home().join("srv-1"));
     home.store(&format!("addlb {} --expect 1", ports())).expect(0);
     let settings = fs::read_to_string(home.home().join("lb-1/settings.json")).unwrap();
     let settings: serde_json::Value = serde_json::from_str(&settings).unwrap();
@@ -97,7 +85,7 @@ fn servers_start_from(version: &Path) {
     home.store(&format!("restore a.backup --dir new {}", ports())).expect(0);
     assert_eq!(home.store("keystore new/srv-1").expect(0).out, items);
     // The archive reaches back to the beginning.
-    copy(&version.join("srv-1"), &home.cwd().join("golden"));
+    copy_folder(&version.join("srv-1"), &home.cwd().join("golden"));
     let until = "--until 2026-03-01T12:00:04Z";
     home.store(&format!("restore --log golden {until} --dir early {}", ports()))
         .expect(0)

@@ -16,6 +16,8 @@ pub(crate) mod small_disk;
 pub(crate) mod terms;
 pub(crate) mod trio;
 
+use std::fs;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -48,4 +50,17 @@ pub(crate) fn eventually<T>(
 /// on busy machines, where only the figure is of interest.
 pub(crate) fn bound(release: Duration, debug: Duration) -> Duration {
     if cfg!(debug_assertions) { debug } else { release }
+}
+
+/// Copies a folder with everything in it.
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for item in fs::read_dir(from).unwrap() {
+        let path = item.unwrap().path();
+        let to = to.join(path.file_name().unwrap());
+        match path.is_dir() {
+            true => copy_folder(&path, &to),
+            false => drop(fs::copy(&path, &to).unwrap()),
+        }
+    }
 }
